@@ -1,0 +1,65 @@
+"""Values shared by the three acts of the digits story: data, encoder, decoder, optimiser.
+
+8x8 grey digits of scikit-learn, 4x4 tokens of width 48: the whole method at a size that trains on
+a laptop. All numbers are ours; those without a comment are the reference's (configs/default.py).
+"""
+
+import ml_collections
+
+from configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Not an experiment of its own: each act sets its objective."""
+    config = default.get_config()
+    config.precision = "fp32"
+
+    config.data.source = "digits"
+    config.data.image_size = 8
+    config.data.num_classes = 10
+    config.data.batch_size = 64
+    config.data.num_workers = 0  # 1,437 images in memory
+    config.data.flip = False  # a mirrored 2 is no digit
+
+    config.encoder.pretrained = ""
+    config.encoder.input_size = 8
+    config.encoder.patch_size = 2  # 4x4 tokens
+    config.encoder.hidden_size = 48
+    config.encoder.depth = 3
+    config.encoder.num_heads = 4
+    config.encoder.mlp_ratio = 4.0
+    config.encoder.num_registers = 4
+
+    config.decoder.pretrained = ""
+    config.decoder.patch_size = 2
+    config.decoder.hidden_size = 64
+    config.decoder.depth = 3
+    config.decoder.num_heads = 4
+    config.decoder.intermediate_size = 256
+    config.decoder.noise_tau = 0.2
+
+    config.ddt.hidden_size = (64, 128)  # wider than the latent, as the reference
+    config.ddt.depth = (3, 1)
+    config.ddt.num_heads = (4, 4)
+    config.flow.shift_base = 768  # = 4 * 4 * 48, so the shift is 1
+
+    config.optim.learning_rate = 1e-3
+    config.optim.warmup_steps = 100
+    config.optim.warmup_from_zero = True
+    config.optim.decay = "cosine"
+    config.optim.max_steps = 2500
+    config.optim.decay_end_step = 2500
+    config.optim.final_learning_rate = 1e-5
+    config.ema.decay = 0.995
+
+    config.checkpoint.save_every = 500
+    config.checkpoint.keep_last = 2
+    config.metrics.log_every = 50
+    config.metrics.validate_every = 500
+    config.metrics.validate_batches = 6  # all 360 validation images
+
+    config.sample.num_samples = 100
+    config.sample.batch_size = 100
+    config.evaluate.num_samples = 500
+    config.evaluate.cfg_scales = (1.0, 2.0)
+    return config

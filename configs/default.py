@@ -1,0 +1,127 @@
+"""Every field at its reference value: stage 2 of RAE (DiT^DH-XL on DINOv2-B latents), 256 px.
+
+Other configs import this one and change values, so it is the list of all fields; their meaning,
+unit and range stand in rae_dit/config_sections.py. To train the reference, use dit_dino.py.
+
+Sources, cited at the values: [P] RAE paper, arXiv 2510.11690; [R] bytetriper/RAE repository,
+configs/stage2/training/ImageNet256 unless another file is named; [H] facebook/
+dinov2-with-registers-base on the Hugging Face hub; [O] our own choice, nothing to reproduce.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+STEPS_PER_EPOCH = 1251  # 1,281,167 ImageNet images in batches of 1024, last one dropped [R]
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """All fields."""
+    config = ml_collections.ConfigDict()
+    config.objective = "flow_matching"
+    config.seed = 42  # [R]
+    config.precision = "tf32"  # float32 storage, TF32 products: advised over bf16 [R]
+
+    config.data = data = ml_collections.ConfigDict()
+    data.source = "synthetic"  # ImageNet readers are not written yet
+    data.path = ""
+    data.image_size = 256  # pixels
+    data.num_classes = 1000
+    data.batch_size = 1024  # [R]
+    data.num_workers = 16  # [O]
+    data.flip = True  # [R]
+
+    config.encoder = encoder = ml_collections.ConfigDict()
+    encoder.family = "dinov2"
+    encoder.pretrained = "facebook/dinov2-with-registers-base"  # [R]
+    encoder.checkpoint = ""
+    encoder.statistics = ""  # [R]: stats/dinov2/wReg_base/imagenet1k/stat.pt
+    encoder.input_size = 224  # pixels; 256 resized to 224 gives 16 x 16 tokens [R]
+    encoder.patch_size = 14  # [H], with the six below
+    encoder.hidden_size = 768
+    encoder.depth = 12
+    encoder.num_heads = 12
+    encoder.mlp_ratio = 4.0
+    encoder.num_registers = 4
+
+    config.decoder = decoder = ml_collections.ConfigDict()
+    decoder.pretrained = "nyu-visionx/RAE-dinov2-wReg-base-ViTXL-n08"  # [R], diffusers format
+    decoder.checkpoint = ""
+    decoder.patch_size = 16  # 16 x 16 latent cells give 256 pixels [R]
+    decoder.hidden_size = 1152  # ViT-XL, [R] configs/decoder/ViTXL, with the three below
+    decoder.depth = 28
+    decoder.num_heads = 16
+    decoder.intermediate_size = 4096
+    decoder.noise_tau = 0.8  # [P], [R] configs/stage1/training/DINOv2-B_decXL.yaml
+
+    config.ddt = ddt = ml_collections.ConfigDict()
+    ddt.pretrained = ""
+    ddt.patch_size = 1  # [P], [R], as all below
+    ddt.hidden_size = (1152, 2048)
+    ddt.depth = (28, 2)
+    ddt.num_heads = (16, 16)
+    ddt.mlp_ratio = 4.0
+    ddt.class_dropout = 0.1
+    ddt.use_qknorm = False
+    ddt.use_swiglu = True
+    ddt.use_rope = True
+    ddt.use_rmsnorm = True
+    ddt.use_pos_embed = True
+
+    config.flow = flow = ml_collections.ConfigDict()
+    flow.time_distribution = "logit_normal"  # [R] main branch; older branches say uniform
+    flow.shift = config_dict.placeholder(float)  # sqrt(16 * 16 * 768 / 4096) = 6.93 [P]
+    flow.shift_base = 4096  # [P]
+
+    config.optim = optim = ml_collections.ConfigDict()
+    optim.learning_rate = 2e-4  # [P], [R], as all below but where marked
+    optim.warmup_steps = 40 * STEPS_PER_EPOCH
+    optim.warmup_from_zero = False  # "warm-up" keeps the rate constant
+    optim.decay = "linear"
+    optim.decay_end_step = 800 * STEPS_PER_EPOCH
+    optim.final_learning_rate = 2e-5
+    optim.max_steps = 800 * STEPS_PER_EPOCH  # [P]; [R] goes on to 1400 epochs at the final rate
+    optim.beta1 = 0.9
+    optim.beta2 = 0.95
+    optim.epsilon = 1e-8
+    optim.weight_decay = 0.0
+    optim.clip_norm = 1.0
+    optim.accumulate_steps = 1
+
+    config.ema = ema = ml_collections.ConfigDict()
+    ema.decay = 0.9995  # [P], [R]
+
+    config.compute = compute = ml_collections.ConfigDict()
+    compute.attention = "auto"  # [O]
+    compute.scan_layers = False  # [O] faster on GPU; True compiles faster on TPU
+    compute.remat = "none"  # [O]
+
+    config.sharding = sharding = ml_collections.ConfigDict()
+    sharding.fsdp = 1  # [O]
+
+    config.checkpoint = checkpoint = ml_collections.ConfigDict()
+    checkpoint.save_every = 10 * STEPS_PER_EPOCH  # [R]
+    checkpoint.keep_last = 3  # [O]
+    checkpoint.keep_every = config_dict.placeholder(int)  # [O]
+    checkpoint.restore_from = ""
+
+    config.metrics = metrics = ml_collections.ConfigDict()
+    metrics.log_every = 100  # [O]
+    metrics.validate_every = 25_000  # [R] evaluates as often
+    metrics.validate_batches = 8  # [O]
+
+    config.sample = sample = ml_collections.ConfigDict()
+    sample.num_samples = 16  # [O]
+    sample.num_steps = 50  # [P], [R]: 50 points, 49 updates
+    sample.method = "euler"  # [P], [R]
+    sample.grid = "official"  # [R]
+    sample.cfg_scale = 1.0  # unguided
+    sample.cfg_interval = (0.0, 1.0)
+    sample.labels = ""
+    sample.batch_size = 16  # [O]
+    sample.output_dir = ""
+    sample.seed = 0  # [O]
+
+    config.evaluate = evaluate = ml_collections.ConfigDict()
+    evaluate.num_samples = 50_000  # [P], [R]
+    evaluate.cfg_scales = (1.0,)
+    return config

@@ -1,0 +1,21 @@
+r"""Act 2 of the digits story: a decoder learns to paint digits from the frozen encoder's latents.
+
+COMMAND   python -m rae_dit.main --config=configs/rae_digits.py --workdir=runs/rae_digits \
+              --config.encoder.checkpoint=runs/encoder_digits
+          (launch/quickstart.sh runs all three acts)
+HARDWARE  CPU; minutes: not measured yet
+EXPECTED  validation PSNR: not measured yet
+SOURCE    of the numbers: ours, configs/_digits.py; the noise on latents (decoder.noise_tau) is
+          the idea of RAE stage 1, there 0.8
+"""
+
+import ml_collections
+
+from configs import _digits
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Act 2."""
+    config = _digits.get_config()
+    config.objective = "reconstruction"
+    return config

@@ -1,0 +1,125 @@
+"""The configuration of a run: `from_config_dict` is the only door to a `Config`.
+
+A config file (configs/*.py) gives an `ml_collections.ConfigDict` of plain values. Here it becomes
+frozen dataclasses whose fields are explained in `config_sections.py`. Every mistake is a
+`ConfigError` of one line. No jax here: a mistake is reported before any device is touched.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import ml_collections
+
+from rae_dit.config_check import ConfigError, convert, declared_type, describe, refusal
+from rae_dit.config_rules import check_split, parse_labels
+from rae_dit.config_sections import (
+    CheckpointConfig,
+    ComputeConfig,
+    DataConfig,
+    DDTConfig,
+    DecoderConfig,
+    EmaConfig,
+    EncoderConfig,
+    EvaluateConfig,
+    FlowConfig,
+    MetricsConfig,
+    OptimConfig,
+    SampleConfig,
+    Seed,
+    ShardingConfig,
+)
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "check_devices",
+    "describe_field",
+    "from_config_dict",
+    "parse_labels",
+    "to_dict",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything a run needs to know."""
+
+    objective: Literal["classification", "reconstruction", "flow_matching"]  # of mode 'train'
+    seed: Seed  # of everything random but sampling
+    precision: Literal["fp32", "tf32", "bf16"]
+    data: DataConfig
+    encoder: EncoderConfig
+    decoder: DecoderConfig
+    ddt: DDTConfig
+    flow: FlowConfig
+    optim: OptimConfig
+    ema: EmaConfig
+    compute: ComputeConfig
+    sharding: ShardingConfig
+    checkpoint: CheckpointConfig
+    metrics: MetricsConfig
+    sample: SampleConfig
+    evaluate: EvaluateConfig
+
+    def __post_init__(self) -> None:
+        """Checks what two sections must agree on."""
+        if self.data.batch_size % self.optim.accumulate_steps:
+            expected = f"a multiple of optim.accumulate_steps = {self.optim.accumulate_steps}"
+            raise refusal("data.batch_size", self.data.batch_size, expected)
+        parse_labels(self.sample.labels, self.data.num_classes)
+        grid = self.encoder.input_size // self.encoder.patch_size
+        cells = f"{grid} latent cells per side (encoder.input_size / encoder.patch_size)"
+        if grid % self.ddt.patch_size:
+            raise refusal("ddt.patch_size", self.ddt.patch_size, f"a divisor of the {cells}")
+        # Reconstruction and training image are compared pixel by pixel, so their sides are equal.
+        # An upsampling decoder means a larger data.image_size at the same encoder.input_size.
+        made = grid * self.decoder.patch_size
+        if made != self.data.image_size:
+            expected = f"{made} = decoder.patch_size {self.decoder.patch_size} x {cells}"
+            raise refusal("data.image_size", self.data.image_size, expected)
+
+
+def from_config_dict(values: ml_collections.ConfigDict) -> Config:
+    """Checks and freezes what a config file and the command line say.
+
+    Args:
+      values: one entry per field of `Config`, sections nested.
+
+    Raises:
+      ConfigError: unknown, missing, wrongly typed or impossible field, in one line.
+    """
+    config: Config = convert(Config, values.to_dict(), "")
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested dict of a config, ready for `json.dump`; a ConfigDict of it converts back."""
+    return dataclasses.asdict(config, dict_factory=_listed)
+
+
+def describe_field(path: str, value: str) -> str:
+    """What the field at a dotted path may hold, in words.
+
+    Raises:
+      ConfigError: there is no such field; `value` is quoted and the nearest field named.
+    """
+    return describe(declared_type(Config, path, value))
+
+
+def check_devices(config: Config, *, num_devices: int, num_processes: int) -> None:
+    """Checks that parameters and batch can be divided among the devices of a run.
+
+    Raises:
+      ConfigError: names values that fit.
+    """
+    check_split(
+        batch_size=config.data.batch_size,
+        accumulate_steps=config.optim.accumulate_steps,
+        fsdp=config.sharding.fsdp,
+        num_devices=num_devices,
+        num_processes=num_processes,
+    )
+
+
+def _listed(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in items}

@@ -1,0 +1,120 @@
+"""Rules that several sections of the configuration share; pure functions of named numbers."""
+
+import math
+import re
+
+from rae_dit.config_check import ConfigError, refusal
+
+
+def check_heads(
+    section: str, hidden_size: int, num_heads: int, *, rope: bool, index: int | None = None
+) -> None:
+    """Checks that attention heads divide the width, and that rotary positions fit a head.
+
+    Args:
+      section: name of the section, for the message.
+      hidden_size: width of a token.
+      num_heads: attention heads.
+      rope: a head is rotated in pairs along two axes, so its width must be a multiple of 4.
+      index: place of both numbers in their tuples; None when they are plain numbers.
+
+    Raises:
+      ConfigError: names the nearest numbers of heads that fit.
+    """
+    place = "" if index is None else f"[{index}]"
+    multiple = 4 if rope else 1
+    fitting = [n for n in range(1, hidden_size + 1) if hidden_size % (n * multiple) == 0]
+    if num_heads in fitting:
+        return
+    if not fitting:
+        raise refusal(f"{section}.hidden_size{place}", hidden_size, "a multiple of 4 (RoPE)")
+    width = f"{section}.hidden_size{place} = {hidden_size}"
+    if hidden_size % num_heads:
+        reason = f"{width} is not divisible by {section}.num_heads{place} = {num_heads}"
+    else:
+        reason = (
+            f"{section}.num_heads{place} = {num_heads} gives heads of {hidden_size // num_heads} "
+            f"of {width}, and RoPE needs a multiple of 4"
+        )
+    below = [n for n in fitting if n < num_heads][-1:]
+    above = [n for n in fitting if n > num_heads][:1]
+    raise ConfigError(f"{reason}; use {_either(below + above)} heads")
+
+
+def check_one_origin(section: str, pretrained: str, checkpoint: str) -> None:
+    """Checks that weights come from one place at most.
+
+    Raises:
+      ConfigError: both are given.
+    """
+    if pretrained and checkpoint:
+        raise refusal(
+            f"{section}.checkpoint",
+            checkpoint,
+            f"'' because {section}.pretrained is {pretrained!r}; give one of the two",
+        )
+
+
+def parse_labels(labels: str, num_classes: int) -> tuple[int, ...]:
+    """Reads `sample.labels`.
+
+    Args:
+      labels: '' for all classes in turn, or numbers and ranges such as '0,1,2', '0-9', '3,7-9'.
+      num_classes: labels lie in [0, num_classes).
+
+    Returns:
+      The labels in the order given; all classes for ''.
+
+    Raises:
+      ConfigError: not such a list, a range that falls, or a label that no class has.
+    """
+    if not labels:
+        return tuple(range(num_classes))
+    found: list[int] = []
+    for part in labels.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < num_classes:
+            raise refusal(
+                "sample.labels",
+                labels,
+                f"'' or labels in [0, {num_classes - 1}] such as '0,1,2' or '0-9'",
+            )
+        found.extend(range(first, last + 1))
+    return tuple(found)
+
+
+def check_split(
+    *, batch_size: int, accumulate_steps: int, fsdp: int, num_devices: int, num_processes: int
+) -> None:
+    """Checks that parameters and batch can be divided among devices.
+
+    Args:
+      batch_size: global batch, images per optimiser step.
+      accumulate_steps: parts the batch is cut into before it is divided among devices.
+      fsdp: devices that share one copy of the parameters.
+      num_devices: devices of all processes.
+      num_processes: each loads an equal share of the batch.
+
+    Raises:
+      ConfigError: names the values of fsdp that fit, or the nearest batch sizes that fit.
+    """
+    if num_devices % fsdp:
+        fitting = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
+        raise refusal(
+            "sharding.fsdp", fsdp, f"a divisor of the {num_devices} devices: {_either(fitting)}"
+        )
+    unit = math.lcm(num_devices * accumulate_steps, num_processes)
+    if batch_size % unit:
+        below = batch_size // unit * unit
+        nearest = [size for size in (below, below + unit) if size]
+        raise refusal(
+            "data.batch_size",
+            batch_size,
+            f"a multiple of {unit} ({num_devices} devices x {accumulate_steps} accumulation "
+            f"steps, {num_processes} processes); use {_either(nearest)}",
+        )
+
+
+def _either(numbers: list[int]) -> str:
+    return " or ".join(str(number) for number in numbers)

@@ -1,0 +1,178 @@
+r"""Command line: flags become a `Config`, the config goes to one act. No other file reads flags.
+
+    python -m rae_dit.main --config=configs/dit_digits.py --workdir=runs/a [--mode=sample] \
+        [--config.optim.learning_rate=3e-4] [--config.sample.cfg_interval="(0.1, 1.0)"]
+
+A mistake ends the program with status 2 and one line on stderr, before jax is imported.
+"""
+
+import dataclasses
+import difflib
+import pathlib
+import re
+import sys
+from typing import Literal, NoReturn, get_args
+
+import ml_collections
+from absl import app, flags
+from ml_collections import config_flags
+
+from rae_dit.config import Config, ConfigError, check_devices, describe_field, from_config_dict
+
+NO_CONFIG = "--config: missing, expected a config file such as configs/dit_digits.py"
+Mode = Literal["train", "sample", "evaluate", "reconstruct", "stats"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    config: Config
+    workdir: pathlib.Path
+    mode: Mode
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Declares --config, --workdir and --mode on `values`."""
+    config_flags.DEFINE_config_file(
+        "config",
+        help_string="Config file, for example configs/dit_digits.py; change a field with "
+        "--config.section.field=value.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("workdir", None, "Directory of the run.", flag_values=values)
+    flags.DEFINE_enum("mode", "train", get_args(Mode), "What to do.", flag_values=values)
+
+
+def read_request(argv: list[str]) -> Request:
+    """Parses the command line and checks everything that needs no device.
+
+    Args:
+      argv: program name and arguments.
+
+    Raises:
+      SystemExit: status 2 after one line on stderr, when something is wrong.
+    """
+    try:
+        return parse(argv, flags.FLAGS)
+    except (ConfigError, flags.Error) as error:
+        refuse(error)
+
+
+def parse(argv: list[str], values: flags.FlagValues) -> Request:
+    """Parses `argv` into `values`, which must have the flags of `define_flags`.
+
+    Raises:
+      ConfigError: a path, field or value that cannot be used.
+      absl.flags.Error: an unknown flag or mode.
+    """
+    arguments = values.read_flags_from_files(argv[1:], force_gnu=False)
+    overrides = find_settings(r"config\.([^=]*)", arguments)
+    # ml_collections meets a wrong file or field with exceptions of many kinds and a traceback, so
+    # both are looked at before it is asked.
+    files = [value for _, value in find_settings("(config)", arguments)]
+    if overrides and not files:
+        raise ConfigError(NO_CONFIG)
+    for file in files:
+        check_config_file(file)
+    expected = {path: describe_field(path, value) for path, value in overrides}
+    try:
+        extra = values(argv)[1:]
+    except flags.IllegalFlagValueError as error:
+        for path, value in overrides:
+            if str(error).startswith(f"flag --config.{path}={value}:"):
+                allowed = expected[path].removesuffix(" or None")  # only a file can say None
+                raise ConfigError(f"{path}: got {value!r}, expected {allowed}") from error
+        raise
+    if extra:
+        raise ConfigError(
+            f"unexpected argument {extra[0]!r}; write changes as --config.field=value"
+        )
+    if not files:
+        raise ConfigError(NO_CONFIG)
+    if not isinstance(values.config, ml_collections.ConfigDict):
+        kind = type(values.config).__name__
+        raise ConfigError(f"--config: get_config() returned {kind}, expected a ConfigDict")
+    if not values.workdir:
+        raise ConfigError("--workdir: missing, expected the directory of the run such as runs/a")
+    return Request(from_config_dict(values.config), pathlib.Path(values.workdir), values.mode)
+
+
+def find_settings(name: str, arguments: list[str]) -> list[tuple[str, str]]:
+    """Finds --name=value and --name value among the arguments.
+
+    Args:
+      name: regular expression with one group.
+      arguments: command line without the program's name.
+
+    Returns:
+      Pairs of what the group matched and the text of the value, in order.
+    """
+    found = []
+    for here, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        match = re.fullmatch(rf"--?(?:no)?{name}(=.*)?", here, re.DOTALL)
+        if match:
+            found.append((match[1], following if match[2] is None else match[2][1:]))
+    return found
+
+
+def check_config_file(file: str) -> None:
+    """Checks that the file given as --config exists.
+
+    Raises:
+      ConfigError: it does not; names the nearest file of the same directory.
+    """
+    path = pathlib.Path(file)
+    if not path.is_file():
+        beside = [str(other) for other in path.parent.glob("[!_]*.py")]
+        near = difflib.get_close_matches(str(path), beside, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"--config: got {file!r}, expected a config file{hint}")
+
+
+def main(request: Request) -> None:
+    """Carries out one act."""
+    import jax  # late: it is slow to import, and nothing before this line needs it
+
+    config, workdir = request.config, request.workdir
+    try:
+        check_devices(config, num_devices=jax.device_count(), num_processes=jax.process_count())
+    except ConfigError as error:
+        refuse(error)
+    match request.mode:
+        case "train":
+            from rae_dit.training.loop import train
+
+            train(config, workdir)
+        case "sample":
+            from rae_dit.acts.sample import sample
+
+            sample(config, workdir)
+        case "evaluate":
+            from rae_dit.acts.evaluate import evaluate
+
+            evaluate(config, workdir)
+        case "reconstruct":
+            from rae_dit.acts.reconstruct import reconstruct
+
+            reconstruct(config, workdir)
+        case "stats":
+            from rae_dit.acts.stats import stats
+
+            stats(config, workdir)
+
+
+def refuse(error: Exception) -> NoReturn:
+    """Ends the program with status 2 and the error's message on stderr."""
+    print(f"rae_dit: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def run() -> None:
+    """Entry point of the command line."""
+    define_flags(flags.FLAGS)
+    app.run(main, flags_parser=read_request)
+
+
+if __name__ == "__main__":
+    run()

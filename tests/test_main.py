@@ -1,0 +1,201 @@
+"""Command line: overrides arrive, mistakes end with one line and status 2 before jax is there."""
+
+import pathlib
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+
+import pytest
+from absl import flags
+
+from rae_dit import main as command
+from rae_dit.config import ConfigError
+
+ROOT = pathlib.Path(__file__).parent.parent
+DUMMY = f"--config={ROOT}/configs/dit_dummy.py"
+WORKDIR = "--workdir=runs/a"
+Parse = Callable[..., command.Request]
+
+# Runs the command line in a new interpreter, then tells which heavy modules it imported.
+PROBE = """
+import runpy, sys
+sys.argv = ["rae_dit", *sys.argv[1:]]
+try:
+    runpy.run_module("rae_dit.main", run_name="__main__")
+finally:
+    print("imported:", *[name for name in ("jax", "tensorflow", "torch") if name in sys.modules])
+"""
+
+
+@pytest.fixture
+def parse(monkeypatch: pytest.MonkeyPatch) -> Parse:
+    def parse_arguments(*arguments: str) -> command.Request:
+        argv = ["rae_dit", *arguments]
+        monkeypatch.setattr(sys, "argv", argv)  # where ml_collections looks for overrides
+        values = flags.FlagValues()
+        command.define_flags(values)
+        return command.parse(argv, values)
+
+    return parse_arguments
+
+
+def probe(*arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-c", PROBE, *arguments]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_defaults(parse: Parse) -> None:
+    request = parse(DUMMY, WORKDIR)
+    assert request.mode == "train"
+    assert request.workdir == pathlib.Path("runs/a")
+    assert request.config.optim.max_steps == 20
+
+
+def test_overrides_arrive(parse: Parse) -> None:
+    config = parse(
+        DUMMY,
+        WORKDIR,
+        "--mode=sample",
+        "--config.optim.learning_rate=3e-4",
+        "--config.optim.max_steps",
+        "7",
+        "--config.sample.cfg_interval=(0.1, 1.0)",
+        "--config.ddt.depth=(1,1)",
+        "--config.flow.shift=3.5",
+        "--config.checkpoint.keep_every=20",
+        "--config.sample.labels=0,2-3",
+        "--noconfig.ddt.use_rope",
+        "--config.data.flip=false",
+    ).config
+    assert config.optim.learning_rate == 3e-4
+    assert config.optim.max_steps == 7
+    assert config.sample.cfg_interval == (0.1, 1.0)
+    assert config.ddt.depth == (1, 1)
+    assert config.flow.shift == 3.5
+    assert config.checkpoint.keep_every == 20
+    assert config.sample.labels == "0,2-3"
+    assert (config.ddt.use_rope, config.data.flip) == (False, False)
+
+
+def test_whole_number_for_a_float(parse: Parse) -> None:
+    config = parse(DUMMY, WORKDIR, "--config.sample.cfg_scale=2").config
+    assert repr(config.sample.cfg_scale) == "2.0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "start", "end"),
+    [
+        (["--config.optim.learning_rat=1"], "optim.learning_rat: got '1',", "optim.learning_rate?"),
+        (["--config.optm.beta1", "1"], "optm.beta1: got '1',", "did you mean optim.beta1?"),
+        (["--noconfig.data.flp"], "data.flp: got ", "did you mean data.flip?"),
+        (["--config.ddt.depth[0]=3"], "ddt.depth[0]: got '3',", "did you mean ddt.depth?"),
+        (["--config.optim.max_steps=abc"], "optim.max_steps: got 'abc',", "an int >= 1"),
+        (["--config.optim.max_steps", "1.5"], "optim.max_steps: got '1.5',", "an int >= 1"),
+        (["--config.optim.max_steps=0"], "optim.max_steps: got 0,", "an int >= 1"),
+        (["--config.data.flip=maybe"], "data.flip: got 'maybe',", "True or False"),
+        (["--config.flow.shift=none"], "flow.shift: got 'none',", "expected a finite float > 0"),
+        (["--config.sample.method=huen"], "sample.method: got 'huen',", "did you mean 'heun'?"),
+        (["--config.sample.cfg_interval=(1"], "sample.cfg_interval: got ", "float in [0, 1]"),
+        (["--config.sample.cfg_interval=1"], "sample.cfg_interval: got (1,),", "in [0, 1]"),
+        (["--config.sample.cfg_interval=(0,a)"], "sample.cfg_interval: got ", "in [0, 1]"),
+        (["--config.ddt.depth=(1,1.5)"], "ddt.depth[1]: got 1.5,", "an int >= 1"),
+        (["--config.optim=3"], "optim: got '3',", "accumulate_steps"),
+        (["optim.max_steps=3"], "unexpected argument 'optim.max_steps=3';", "field=value"),
+    ],
+)
+def test_wrong_override(parse: Parse, arguments: list[str], start: str, end: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(DUMMY, WORKDIR, *arguments)
+    message = str(caught.value)
+    assert message.startswith(start)
+    assert message.endswith(end)
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "start", "end"),
+    [
+        ([DUMMY], "--workdir: missing,", "runs/a"),
+        ([WORKDIR], "--config: missing,", "configs/dit_digits.py"),
+        ([WORKDIR, "--config.seed=1"], "--config: missing,", "configs/dit_digits.py"),
+        ([WORKDIR, DUMMY.replace("dummy", "dumy")], "--config: got ", "configs/dit_dummy.py?"),
+        ([WORKDIR, "--config", "nowhere/x.py"], "--config: got 'nowhere/x.py',", "a config file"),
+    ],
+)
+def test_wrong_paths(parse: Parse, arguments: list[str], start: str, end: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(*arguments)
+    message = str(caught.value)
+    assert message.startswith(start)
+    assert message.endswith(end)
+    assert "\n" not in message
+
+
+def test_config_file_that_returns_nothing(parse: Parse, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "nothing.py"
+    file.write_text("def get_config():\n    return {}\n")
+    with pytest.raises(ConfigError, match=r"get_config\(\) returned dict, expected a ConfigDict"):
+        parse(f"--config={file}", WORKDIR)
+
+
+@pytest.mark.parametrize("argument", ["--mode=trian", "--wrokdir=x"])
+def test_wrong_flag(parse: Parse, argument: str) -> None:
+    with pytest.raises(flags.Error) as caught:
+        parse(DUMMY, WORKDIR, argument)
+    assert "\n" not in str(caught.value)
+
+
+def test_mistake_ends_with_one_line_before_jax() -> None:
+    done = probe(DUMMY, WORKDIR, "--config.optim.learning_rat=1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("rae_dit: optim.learning_rat: got '1'")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == "imported:\n"
+
+
+def test_unknown_flag_ends_with_one_line_before_jax() -> None:
+    done = probe(DUMMY, WORKDIR, "--wrokdir=x")
+    assert done.returncode == 2
+    assert done.stderr == "rae_dit: Unknown command line flag 'wrokdir'. Did you mean: workdir ?\n"
+    assert done.stdout == "imported:\n"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = probe("--help")
+    assert "--workdir" in done.stdout
+    assert "imported:\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("mode", "module", "act"),
+    [
+        ("train", "rae_dit.training.loop", "train"),
+        ("sample", "rae_dit.acts.sample", "sample"),
+        ("evaluate", "rae_dit.acts.evaluate", "evaluate"),
+        ("reconstruct", "rae_dit.acts.reconstruct", "reconstruct"),
+        ("stats", "rae_dit.acts.stats", "stats"),
+    ],
+)
+def test_main_calls_one_act(
+    parse: Parse, monkeypatch: pytest.MonkeyPatch, mode: str, module: str, act: str
+) -> None:
+    calls: list[tuple[object, ...]] = []
+    for name in ("training.loop", "acts.sample", "acts.evaluate", "acts.reconstruct", "acts.stats"):
+        monkeypatch.setitem(sys.modules, f"rae_dit.{name}", types.ModuleType(name))
+    monkeypatch.setattr(
+        sys.modules[module], act, lambda *arguments: calls.append(arguments), raising=False
+    )
+    request = parse(DUMMY, WORKDIR, f"--mode={mode}")
+    command.main(request)
+    assert calls == [(request.config, pathlib.Path("runs/a"))]
+
+
+def test_devices_that_do_not_fit(parse: Parse, capsys: pytest.CaptureFixture[str]) -> None:
+    request = parse(DUMMY, WORKDIR, "--config.sharding.fsdp=1000")
+    with pytest.raises(SystemExit) as caught:
+        command.main(request)
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("rae_dit: sharding.fsdp: got 1000, expected a divisor of")
