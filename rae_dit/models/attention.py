@@ -1,0 +1,118 @@
+"""Self-attention with rotary positions: one projection, one kernel choice, no other state."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from rae_dit.models.layers import Dtype, LayerNorm, Linear, RMSNorm
+
+Rotation = tuple[Float[Array, "N Dh"], Float[Array, "N Dh"]]
+
+
+class SelfAttention(nnx.Module):
+    """softmax(q k^T / sqrt(Dh)) v over all tokens, then a projection.
+
+    q, k and v come from one kernel, in this order. Released encoders and decoders that keep three
+    matrices are joined at import and split again at export.
+
+    Args:
+        width: model width D.
+        num_heads: number of heads H; the head width is Dh = D / H.
+        qk_norm: None, "rms" or "layer": normalises each head's q and k before the rotation.
+            Not compatible with the released weights.
+        implementation: "auto", "xla" or "cudnn" (see `dot_product_attention`).
+        dtype: compute dtype.
+        rngs: where initial values come from.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        qk_norm: str | None = None,
+        implementation: str,
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.qkv = Linear(width, 3 * width, axes=("embed", "heads"), dtype=dtype, rngs=rngs)
+        self.proj = Linear(width, width, axes=("heads", "embed"), dtype=dtype, rngs=rngs)
+        self.q_norm = make_head_norm(qk_norm, width // num_heads)
+        self.k_norm = make_head_norm(qk_norm, width // num_heads)
+        self.num_heads = num_heads
+        self.implementation = implementation
+
+    def __call__(
+        self, x: Float[Array, "B N D"], rotation: Rotation | None = None
+    ) -> Float[Array, "B N D"]:
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
+        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if rotation is not None:
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
+        mixed = dot_product_attention(q, k, v, implementation=self.implementation)
+        return self.proj(mixed.reshape(batch, tokens, width))
+
+
+def make_head_norm(kind: str | None, head_width: int) -> RMSNorm | LayerNorm | None:
+    """The norm of each head's queries and keys: None, "rms" (eps 1e-6) or "layer" (eps 1e-6)."""
+    match kind:
+        case None:
+            return None
+        case "rms":
+            return RMSNorm(head_width)
+        case "layer":
+            return LayerNorm(head_width, eps=1e-6)
+    raise ValueError(f"qk_norm is {kind!r}; expected None, 'rms' or 'layer'.")
+
+
+def dot_product_attention(
+    q: Float[Array, "B N H Dh"],
+    k: Float[Array, "B N H Dh"],
+    v: Float[Array, "B N H Dh"],
+    *,
+    implementation: str,
+) -> Float[Array, "B N H Dh"]:
+    """Attention without mask, logits and softmax in float32.
+
+    `implementation` "auto" takes cuDNN's fused kernel on GPU for half precision (it accepts
+    nothing else) and XLA's everywhere else; "xla" and "cudnn" insist.
+    """
+    if implementation == "auto":
+        half = q.dtype in (jnp.bfloat16, jnp.float16)
+        implementation = "cudnn" if half and jax.default_backend() == "gpu" else "xla"
+    return jax.nn.dot_product_attention(q, k, v, implementation=implementation)
+
+
+def rotary_angles(head_width: int, height: int, length: int) -> Rotation:
+    """cos and sin of the rotary angles on a `height` x `length` grid, float32 [N, Dh].
+
+    The first half of a head turns with the *row*, the second with the column; each half holds
+    Dh/4 frequencies f_j = 10000^(-2j / (Dh/2)), each repeated for the two members of its pair.
+
+    Source: LightningDiT `VisionRotaryEmbeddingFast` (EVA-02), SEMANTICS 4.5. Positions are not
+    rescaled at other resolutions.
+    """
+    half = head_width // 2
+    frequency = 10000.0 ** (-np.arange(0, half, 2, dtype=np.float64) / half)
+    row, column = np.meshgrid(np.arange(height), np.arange(length), indexing="ij")
+    parts = [np.outer(axis.reshape(-1), frequency).repeat(2, axis=1) for axis in (row, column)]
+    angle = np.concatenate(parts, axis=1)
+    return jnp.asarray(np.cos(angle), jnp.float32), jnp.asarray(np.sin(angle), jnp.float32)
+
+
+def rotate(
+    x: Float[Array, "B N H Dh"], cos: Float[Array, "N Dh"], sin: Float[Array, "N Dh"]
+) -> Float[Array, "B N H Dh"]:
+    """Turns each pair (x_2i, x_2i+1) by its angle, in float32, and casts back.
+
+    (a, b) -> (a cos - b sin, b cos + a sin), written as x cos + pairwise_turn(x) sin.
+    """
+    pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
+    turned = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).reshape(x.shape)
+    rotated = x.astype(jnp.float32) * cos[:, None] + turned * sin[:, None]
+    return rotated.astype(x.dtype)

@@ -1,0 +1,299 @@
+r"""DiT^DH: a deep, narrow diffusion transformer whose output conditions a shallow, wide head.
+
+The head is where the model predicts: RAE latents have hundreds of channels, and a transformer
+narrower than its tokens cannot denoise them (RAE paper, section 4). The backbone stays cheap.
+
+With t_emb = MLP(fourier(t)) and y_emb = table[y], a forward pass is (SEMANTICS 4.5):
+
+    c = silu(t_emb + y_emb)                                                  (1)
+    s = embed_s(x) + position          then  `depth[0]` blocks modulated by c      (2)
+    s = project(silu(t_emb + s))             per token; the label is in s already  (3)
+    h = embed_x(x)                     then  `depth[1]` blocks modulated by s      (4)
+    v = linear(norm(h) (1 + scale) + shift),  (shift, scale) = linear(silu(s))     (5)
+
+Every block silus its condition once more before its adaLN projection, so c is silu'd twice; this
+is how the released weights were trained.
+
+Source: bytetriper/RAE `stage2/models/DDT.py`, itself after DDT (arXiv 2504.05741) and LightningDiT.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from rae_dit.models.attention import Rotation, SelfAttention, rotary_angles
+from rae_dit.models.layers import (
+    MLP,
+    Constant,
+    Dtype,
+    LayerNorm,
+    Linear,
+    RMSNorm,
+    Stack,
+    SwiGLU,
+    gelu_tanh,
+    patchify,
+    sincos_position_embedding,
+    unpatchify,
+)
+
+FOURIER_FREQUENCIES = 256
+
+
+class TimeEmbedding(nnx.Module):
+    """t in [0, 1] -> [B, D]: Gaussian Fourier features and a two-layer MLP, all in float32."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.frequency = Constant(rngs.params.normal((FOURIER_FREQUENCIES,)))
+        normal = nnx.initializers.normal(0.02)
+        self.fc1 = Linear(
+            2 * FOURIER_FREQUENCIES,
+            width,
+            axes=(None, "embed"),
+            kernel_init=normal,
+            dtype=jnp.float32,
+            rngs=rngs,
+        )
+        self.fc2 = Linear(
+            width,
+            width,
+            axes=("embed", None),
+            kernel_init=normal,
+            dtype=jnp.float32,
+            rngs=rngs,
+        )
+
+    def __call__(self, t: Float[Array, " B"]) -> Float[Array, "B D"]:
+        frequency = jax.lax.stop_gradient(self.frequency[...])
+        angle = 2 * jnp.pi * t.astype(jnp.float32)[:, None] * frequency
+        fourier = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+        return self.fc2(jax.nn.silu(self.fc1(fourier)))
+
+
+class Modulation(nnx.Module):
+    """adaLN-zero: condition -> `parts` vectors of the model's width; all zero at the start."""
+
+    def __init__(self, condition: int, width: int, parts: int, *, dtype: Dtype, rngs: nnx.Rngs):
+        zeros = nnx.initializers.zeros_init()
+        self.linear = Linear(
+            condition,
+            parts * width,
+            axes=("embed", "modulation"),
+            kernel_init=zeros,
+            bias_init=zeros,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.parts = parts
+
+    def __call__(self, condition: Float[Array, "B M D"]) -> list[Float[Array, "B M D"]]:
+        return jnp.split(self.linear(jax.nn.silu(condition)), self.parts, axis=-1)
+
+
+def modulate(
+    x: Float[Array, "B N D"], shift: Float[Array, "B M D"], scale: Float[Array, "B M D"]
+) -> Float[Array, "B N D"]:
+    """x (1 + scale) + shift; M is 1 (one condition for all tokens) or N (one a token)."""
+    return x * (1 + scale) + shift
+
+
+class DDTBlock(nnx.Module):
+    """Attention and MLP, each normalised, modulated before and gated after by a condition."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        mlp_ratio: float,
+        use_qknorm: bool,
+        use_swiglu: bool,
+        use_rmsnorm: bool,
+        attention: str,
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.norm1 = make_norm(width, use_rmsnorm)
+        self.norm2 = make_norm(width, use_rmsnorm)
+        head_norm = "rms" if use_rmsnorm else "layer"
+        self.attention = SelfAttention(
+            width,
+            num_heads,
+            qk_norm=head_norm if use_qknorm else None,
+            implementation=attention,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        hidden = int(width * mlp_ratio)
+        if use_swiglu:
+            self.mlp: SwiGLU | MLP = SwiGLU(width, int(2 / 3 * hidden), dtype=dtype, rngs=rngs)
+        else:
+            self.mlp = MLP(width, hidden, activation=gelu_tanh, dtype=dtype, rngs=rngs)
+        self.modulation = Modulation(width, width, 6, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "B N D"], condition: Float[Array, "B M D"], *rotation: Array
+    ) -> Float[Array, "B N D"]:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)
+        turn = (rotation[0], rotation[1]) if rotation else None
+        x = x + gate1 * self.attention(modulate(self.norm1(x), shift1, scale1), turn)
+        return x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))
+
+
+def make_norm(width: int, use_rmsnorm: bool) -> RMSNorm | LayerNorm:
+    """The norm under an adaLN modulation: RMSNorm with weight, or LayerNorm without."""
+    return RMSNorm(width) if use_rmsnorm else LayerNorm(width, eps=1e-6, affine=False)
+
+
+class DDT(nnx.Module):
+    """The velocity field of a flow on RAE latents.
+
+    Pairs are (backbone, head). The released XL is hidden (1152, 2048), depth (28, 2), heads
+    (16, 16), 838.7 M parameters.
+
+    Args:
+        input_size: side h = w of the latent grid.
+        in_channels: channels C of the latent.
+        patch_size: latent positions per token side (1 for RAE).
+        hidden_size: widths; multiples of 4 each.
+        depth: numbers of blocks.
+        num_heads: heads; each divides its width, with head widths that are multiples of 4.
+        mlp_ratio: MLP hidden width over model width; SwiGLU takes two thirds of it.
+        num_classes: K; labels are 0..K-1 and `null_label` = K means "no class".
+        use_qknorm, use_swiglu, use_rope, use_rmsnorm, use_pos_embed: switches of the
+            architecture; released weights have all but `use_qknorm`.
+        attention: implementation (see `attention.dot_product_attention`).
+        scan_layers: run the stacks under `lax.scan` instead of unrolled.
+        remat: what the backward pass recomputes ("none", "dots", "full").
+        dtype: compute dtype; parameters are float32.
+        rngs: where initial values come from.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        in_channels: int,
+        patch_size: int = 1,
+        hidden_size: tuple[int, int],
+        depth: tuple[int, int],
+        num_heads: tuple[int, int],
+        mlp_ratio: float = 4.0,
+        num_classes: int,
+        use_qknorm: bool = False,
+        use_swiglu: bool = True,
+        use_rope: bool = True,
+        use_rmsnorm: bool = True,
+        use_pos_embed: bool = True,
+        attention: str = "auto",
+        scan_layers: bool = True,
+        remat: str = "none",
+        dtype: Dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        narrow, wide = hidden_size
+        self.grid = input_size // patch_size
+        self.patch_size = patch_size
+        self.in_channels = in_channels
+        self.null_label = num_classes
+        self.head_widths = (narrow // num_heads[0], wide // num_heads[1])
+        self.use_rope = use_rope
+        self.dtype = dtype
+
+        patch_width = patch_size**2 * in_channels
+        self.embed_s = make_patch_embedding(patch_width, narrow, dtype, rngs)
+        self.embed_x = make_patch_embedding(patch_width, wide, dtype, rngs)
+        self.time_embedding = TimeEmbedding(narrow, rngs=rngs)
+        table = 0.02 * rngs.params.normal((num_classes + 1, narrow))
+        self.label_table = nnx.Param(table, axes=(None, "embed"))
+        position = jnp.asarray(sincos_position_embedding(narrow, self.grid, self.grid))
+        self.position = Constant(position) if use_pos_embed else None
+        self.project = (
+            Linear(narrow, wide, axes=("embed", None), dtype=dtype, rngs=rngs)
+            if narrow != wide
+            else None
+        )
+
+        def stack(part: int) -> Stack:
+            def make_block(rngs: nnx.Rngs) -> DDTBlock:
+                return DDTBlock(
+                    hidden_size[part],
+                    num_heads[part],
+                    mlp_ratio=mlp_ratio,
+                    use_qknorm=use_qknorm,
+                    use_swiglu=use_swiglu,
+                    use_rmsnorm=use_rmsnorm,
+                    attention=attention,
+                    dtype=dtype,
+                    rngs=rngs,
+                )
+
+            return Stack(make_block, depth[part], scan=scan_layers, remat=remat, rngs=rngs)
+
+        self.backbone = stack(0)
+        self.head = stack(1)
+
+        zeros = nnx.initializers.zeros_init()
+        self.final_norm = make_norm(wide, use_rmsnorm)
+        self.final_modulation = Modulation(wide, wide, 2, dtype=dtype, rngs=rngs)
+        self.final_linear = Linear(
+            wide,
+            patch_width,
+            axes=("embed", None),
+            kernel_init=zeros,
+            bias_init=zeros,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    def __call__(
+        self, x: Float[Array, "B h w C"], t: Float[Array, " B"], y: Int[Array, " B"]
+    ) -> Float[Array, "B h w C"]:
+        """Predicts the velocity at x.
+
+        Args:
+            x: noised latent.
+            t: time in [0, 1]; 1 is noise, 0 is data.
+            y: class labels; `null_label` for none.
+
+        Returns:
+            float32 velocity dx/dt.
+        """
+        patches = patchify(x.astype(self.dtype), self.patch_size)
+        time = self.time_embedding(t)
+        condition = jax.nn.silu(time + self.label_table[y])[:, None]  # (1)
+
+        s = self.embed_s(patches)
+        if self.position is not None:
+            s = s + jax.lax.stop_gradient(self.position[...]).astype(self.dtype)
+        s = self.backbone(s, condition.astype(self.dtype), *self.rotation(0))  # (2)
+
+        s = jax.nn.silu(time[:, None].astype(self.dtype) + s)  # (3)
+        if self.project is not None:
+            s = self.project(s)
+
+        h = self.head(self.embed_x(patches), s, *self.rotation(1))  # (4)
+
+        shift, scale = self.final_modulation(s)  # (5)
+        velocity = self.final_linear(modulate(self.final_norm(h), shift, scale))
+        return unpatchify(velocity.astype(jnp.float32), self.patch_size, self.grid, self.grid)
+
+    def rotation(self, part: int) -> Rotation | tuple[()]:
+        """The rotary angles of the backbone (0) or the head (1); empty without RoPE."""
+        if not self.use_rope:
+            return ()
+        return rotary_angles(self.head_widths[part], self.grid, self.grid)
+
+
+def make_patch_embedding(patch_width: int, width: int, dtype: Dtype, rngs: nnx.Rngs) -> Linear:
+    """A strided convolution written as a matrix product: xavier-uniform weight, zero bias."""
+    return Linear(
+        patch_width,
+        width,
+        axes=(None, "embed"),
+        kernel_init=nnx.initializers.xavier_uniform(),
+        bias_init=nnx.initializers.zeros_init(),
+        dtype=dtype,
+        rngs=rngs,
+    )

@@ -1,0 +1,257 @@
+"""The layers every transformer here is made of, and the stack that repeats one of them.
+
+Three conventions hold for all of them:
+
+* parameters are float32; `dtype` is the compute dtype of matrix products, while norms, rotations
+  and softmax work in float32 and cast back;
+* kernels are stored [in, out] and carry the *names* of their axes as metadata
+  (`axes=("embed", "mlp")`); which mesh axis a name is laid over is decided in training/sharding;
+* no layer holds randomness: models are deterministic functions of their inputs.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+Dtype = type[jnp.float32] | type[jnp.bfloat16]
+Axes = tuple[str | None, ...]
+
+
+class Constant(nnx.Variable):
+    """A leaf that is saved, loaded and exported like a parameter but never trained.
+
+    Examples are the Gaussian frequencies of the time embedding and fixed position embeddings,
+    which released checkpoints carry. The model stops their gradient; weight decay skips them.
+    """
+
+
+def torch_uniform(fan_in: int) -> nnx.Initializer:
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what torch gives both tensors of a default Linear."""
+    bound = fan_in**-0.5
+
+    def initialize(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return initialize
+
+
+class Linear(nnx.Linear):
+    """y = x W + b with torch's default initialisation and named kernel axes.
+
+    Args:
+        in_features: width of the input.
+        out_features: width of the output.
+        axes: names of the kernel's two axes, for sharding.
+        kernel_init: overrides torch's default (zeros for adaLN, xavier for patch embeddings).
+        bias_init: overrides torch's default.
+        dtype: compute dtype of the product.
+        rngs: where initial values come from.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        axes: Axes,
+        kernel_init: nnx.Initializer | None = None,
+        bias_init: nnx.Initializer | None = None,
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+    ):
+        default = torch_uniform(in_features)
+        super().__init__(
+            in_features,
+            out_features,
+            kernel_init=kernel_init or default,
+            bias_init=bias_init or default,
+            kernel_metadata={"axes": axes},
+            dtype=dtype,
+            param_dtype=jnp.float32,
+            rngs=rngs,
+        )
+
+
+class RMSNorm(nnx.Module):
+    """x / sqrt(mean x^2 + eps) * weight, over the last axis; the mean is taken in float32.
+
+    Source: LightningDiT `RMSNorm`; the cast back to x.dtype comes before the weight, as there.
+    """
+
+    def __init__(self, width: int, *, eps: float = 1e-6):
+        self.weight = nnx.Param(jnp.ones(width))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        x32 = x.astype(jnp.float32)
+        scale = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
+        return (x32 * scale).astype(x.dtype) * self.weight[...].astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """(x - mean) / sqrt(var + eps), over the last axis in float32; affine if asked.
+
+    The affine-free form is the last layer of every RAE encoder (paper, section 3).
+    """
+
+    def __init__(self, width: int, *, eps: float, affine: bool = True):
+        self.weight = nnx.Param(jnp.ones(width)) if affine else None
+        self.bias = nnx.Param(jnp.zeros(width)) if affine else None
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        x32 = x.astype(jnp.float32)
+        centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        y = centred * jax.lax.rsqrt(variance + self.eps)
+        if self.weight is not None and self.bias is not None:
+            y = y * self.weight[...] + self.bias[...]
+        return y.astype(x.dtype)
+
+
+def gelu_exact(x: Array) -> Array:
+    """x Phi(x) through erf: torch's default GELU. `jax.nn.gelu` defaults to the tanh form."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """The tanh approximation of GELU (`gelu_pytorch_tanh`): SigLIP, and DiT without SwiGLU."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+class MLP(nnx.Module):
+    """Two linear layers with a pointwise activation between them."""
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        *,
+        activation: Callable[[Array], Array],
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.fc1 = Linear(width, hidden, axes=("embed", "mlp"), dtype=dtype, rngs=rngs)
+        self.fc2 = Linear(hidden, width, axes=("mlp", "embed"), dtype=dtype, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class SwiGLU(nnx.Module):
+    """w3(silu(x w1) * (x w2)), with w1 and w2 in one kernel (gate first), biases everywhere.
+
+    Source: LightningDiT `SwiGLUFFN`; arXiv 2002.05202.
+    """
+
+    def __init__(self, width: int, hidden: int, *, dtype: Dtype, rngs: nnx.Rngs):
+        self.w12 = Linear(width, 2 * hidden, axes=("embed", "mlp"), dtype=dtype, rngs=rngs)
+        self.w3 = Linear(hidden, width, axes=("mlp", "embed"), dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+        gate, up = jnp.split(self.w12(x), 2, axis=-1)
+        return self.w3(jax.nn.silu(gate) * up)
+
+
+class Stack(nnx.Module):
+    """`depth` blocks of one kind, their parameters stacked on a leading axis.
+
+    The same parameters can run under `lax.scan` (one block is compiled: seconds instead of
+    minutes on TPU, and less host memory) or unrolled (faster on GPU, where XLA then schedules
+    across blocks). Results are equal up to float32 rounding.
+
+    Args:
+        make_block: builds one block from its own `Rngs`.
+        depth: number of blocks, at least 1.
+        scan: True runs `lax.scan`, False unrolls.
+        remat: what the backward pass recomputes: "none", "dots" (everything but matrix
+            products) or "full" (everything but each block's input).
+        rngs: where initial values come from.
+    """
+
+    def __init__(
+        self,
+        make_block: Callable[[nnx.Rngs], nnx.Module],
+        depth: int,
+        *,
+        scan: bool,
+        remat: str,
+        rngs: nnx.Rngs,
+    ):
+        self.blocks = jax.vmap(make_block)(rngs.split(depth))
+        self.depth = depth
+        self.scan = scan
+        self.remat = remat
+
+    def __call__(self, x: Float[Array, "B N D"], *conditions: Array) -> Float[Array, "B N D"]:
+        """Runs x through the blocks; every block sees the same `conditions`."""
+        graphdef, stacked = nnx.split(self.blocks)
+
+        def run_block(x: Array, parameters: nnx.State) -> Array:
+            return nnx.merge(graphdef, parameters)(x, *conditions)
+
+        match self.remat:
+            case "dots":
+                policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+                run_block = jax.checkpoint(run_block, policy=policy, prevent_cse=not self.scan)
+            case "full":
+                run_block = jax.checkpoint(run_block, prevent_cse=not self.scan)
+
+        if self.scan:
+            return jax.lax.scan(lambda x, p: (run_block(x, p), None), x, stacked)[0]
+        for parameters in unstack(stacked, self.depth):
+            x = run_block(x, parameters)
+        return x
+
+
+def unstack(stacked: nnx.State, depth: int) -> list[nnx.State]:
+    """Splits every leaf along its leading axis into `depth` trees.
+
+    `lax.split` is used because its transpose is one concatenation; indexing with [i] would
+    transpose into `depth` full-size additions.
+    """
+    leaves, treedef = jax.tree.flatten(stacked)
+    columns = [jax.lax.split(leaf, (1,) * depth, axis=0) for leaf in leaves]
+    return [
+        jax.tree.unflatten(treedef, [column[i][0] for column in columns]) for i in range(depth)
+    ]
+
+
+def patchify(image: Float[Array, "B H W C"], patch: int) -> Float[Array, "B N P"]:
+    """Cuts into patches, raster order; inside a patch (row, column, channel): P = patch^2 C."""
+    batch, height, width, channels = image.shape
+    grid = image.reshape(batch, height // patch, patch, width // patch, patch, channels)
+    grid = grid.transpose(0, 1, 3, 2, 4, 5)
+    return grid.reshape(batch, (height // patch) * (width // patch), patch * patch * channels)
+
+
+def unpatchify(
+    patches: Float[Array, "B N P"], patch: int, height: int, width: int
+) -> Float[Array, "B H W C"]:
+    """The inverse of `patchify`; `height` and `width` count patches."""
+    batch = patches.shape[0]
+    grid = patches.reshape(batch, height, width, patch, patch, -1).transpose(0, 1, 3, 2, 4, 5)
+    return grid.reshape(batch, height * patch, width * patch, -1)
+
+
+def sincos_position_embedding(width: int, height: int, length: int) -> Float[np.ndarray, "N D"]:
+    """Fixed 2-D sine-cosine embedding of a `height` x `length` grid, float32, raster order.
+
+    The first half of the channels encodes the *column*, the second half the row; each half is
+    [sin(p w), cos(p w)] with w_k = 10000^(-k / (D/4)), computed in float64.
+
+    Source: MAE / DiT `get_2d_sincos_pos_embed` (SEMANTICS 4.4). diffuse_nnx computes in float32.
+    """
+    omega = 10000.0 ** (-np.arange(width // 4, dtype=np.float64) / (width / 4))
+
+    def encode(position: np.ndarray) -> np.ndarray:
+        angle = np.outer(position.reshape(-1).astype(np.float64), omega)
+        return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+
+    row, column = np.meshgrid(np.arange(height), np.arange(length), indexing="ij")
+    return np.concatenate([encode(column), encode(row)], axis=1).astype(np.float32)

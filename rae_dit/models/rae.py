@@ -1,0 +1,142 @@
+r"""The representation autoencoder: images in [0, 1] <-> normalised latents.
+
+With R the resize to the encoder's input, m and s the encoder's image constants, E the encoder and
+D the decoder, and with mu and nu the mean and variance of each latent element over a data set,
+
+    z = (E((R(x) - m) / s) - mu) / sqrt(nu + 1e-5)                          (1)
+    x = D(z sqrt(nu + 1e-5) + mu) s + m                                     (2)
+
+All of it is inside these two calls: nobody else resizes, normalises or knows the statistics.
+
+Source: bytetriper/RAE `stage1/rae.py`; SEMANTICS 4.1, 4.3.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from rae_dit.models.decoder import Decoder
+from rae_dit.models.encoder import VisionTransformer
+from rae_dit.models.layers import Constant
+from rae_dit.models.resize import resize_bicubic
+
+VARIANCE_EPS = 1e-5
+
+Triple = tuple[float, float, float]
+
+
+def latent_scale(variance: ArrayLike | None) -> np.ndarray | None:
+    """sqrt(variance + 1e-5), what (1) divides by, in float64; None for None."""
+    return None if variance is None else np.sqrt(np.asarray(variance, np.float64) + VARIANCE_EPS)
+
+
+class RAE(nnx.Module):
+    """A frozen encoder and a decoder around one latent space.
+
+    Args:
+        encoder: gives [B, h*w, D] tokens for images of `encoder.input_size`.
+        decoder: the way back, or None where only `encode` is needed.
+        image_mean: per-channel mean m of the encoder's training images, in [0, 1].
+        image_std: per-channel deviation s.
+        latent_mean: mean of every latent element, broadcastable to [h, w, D]; None for raw
+            latents (stage-1 training).
+        latent_variance: their variance, given exactly when the mean is.
+
+    Raises:
+        ValueError: if only one statistic is given, if their shape does not fit, or if the decoder
+            expects other tokens than the encoder gives.
+    """
+
+    def __init__(
+        self,
+        encoder: VisionTransformer,
+        decoder: Decoder | None,
+        *,
+        image_mean: Triple,
+        image_std: Triple,
+        latent_mean: ArrayLike | None,
+        latent_variance: ArrayLike | None,
+    ):
+        self.encoder = encoder
+        self.decoder = decoder
+        self.image_mean = image_mean
+        self.image_std = image_std
+        if decoder is not None and (decoder.grid, decoder.in_width) != (
+            encoder.grid,
+            encoder.hidden_size,
+        ):
+            raise ValueError(
+                f"The encoder gives {encoder.grid}x{encoder.grid} tokens of width "
+                f"{encoder.hidden_size}, the decoder expects {decoder.grid}x{decoder.grid} of "
+                f"width {decoder.in_width}; choose a decoder trained on this encoder and input "
+                "size."
+            )
+        if (latent_mean is None) != (latent_variance is None):
+            raise ValueError(
+                "Got one of latent_mean and latent_variance; give both, or None for both."
+            )
+        self.latent_mean = self.statistic("latent_mean", latent_mean)
+        self.latent_scale = self.statistic("latent_variance", latent_scale(latent_variance))
+
+    def statistic(self, name: str, value: ArrayLike | None) -> Constant | None:
+        """A latent statistic as a float32 leaf [h, w, D]: it travels in checkpoints."""
+        if value is None:
+            return None
+        value = np.asarray(value)
+        try:
+            value = np.broadcast_to(value, self.latent_shape)
+        except ValueError:
+            raise ValueError(
+                f"{name} has shape {value.shape} and does not fit latents {self.latent_shape} "
+                "(h, w, D); use the statistics of this encoder and input size."
+            ) from None
+        return Constant(jnp.asarray(value, jnp.float32))
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(h, w, D) of one latent."""
+        return self.encoder.grid, self.encoder.grid, self.encoder.hidden_size
+
+    def tokens(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
+        """Raw tokens of images in [0, 1] of any size: float32, raster order, no statistics."""
+        side = self.encoder.input_size
+        image = resize_bicubic(jnp.asarray(image, jnp.float32), side, side)
+        mean, std = jnp.asarray(self.image_mean), jnp.asarray(self.image_std)
+        return self.encoder((image - mean) / std)
+
+    def encode(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w D"]:
+        """Images in [0, 1] of any size -> float32 latents, normalised by the statistics: (1)."""
+        tokens = self.tokens(image)
+        latent = tokens.reshape(tokens.shape[0], *self.latent_shape)
+        if self.latent_mean is not None and self.latent_scale is not None:
+            latent = (latent - self.latent_mean[...]) / self.latent_scale[...]
+        return latent
+
+    def decode(self, latent: Float[Array, "B h w D"]) -> Float[Array, "B H W 3"]:
+        """Latents -> float32 images around [0, 1], not clipped: (2).
+
+        Raises:
+            ValueError: if this RAE has no decoder or the latents have another shape.
+        """
+        latent = jnp.asarray(latent, jnp.float32)
+        if latent.shape[1:] != self.latent_shape:
+            raise ValueError(
+                f"Got latents of shape {latent.shape[1:]} and expected {self.latent_shape} "
+                "(h, w, D); NCHW latents must be transposed first."
+            )
+        if self.latent_mean is not None and self.latent_scale is not None:
+            latent = latent * self.latent_scale[...] + self.latent_mean[...]
+        return self.decode_tokens(latent.reshape(latent.shape[0], -1, latent.shape[-1]))
+
+    def decode_tokens(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B H W 3"]:
+        """Raw tokens -> float32 images around [0, 1], not clipped; no statistics.
+
+        Raises:
+            ValueError: if this RAE has no decoder.
+        """
+        if self.decoder is None:
+            raise ValueError("This RAE has no decoder; build or load it with one to decode.")
+        mean, std = jnp.asarray(self.image_mean), jnp.asarray(self.image_std)
+        return self.decoder(tokens) * std + mean

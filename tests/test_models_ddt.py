@@ -1,0 +1,165 @@
+"""Laws of DiT^DH."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from rae_dit.models.ddt import DDT, DDTBlock
+from rae_dit.training.optim import parameter_count
+
+MANIFESTS = json.loads((Path(__file__).parent / "golden" / "manifests.json").read_text())
+
+
+def make_ddt(**changes):
+    sizes = {
+        "input_size": 4,
+        "in_channels": 6,
+        "hidden_size": (16, 24),
+        "depth": (2, 1),
+        "num_heads": (2, 2),
+        "num_classes": 10,
+        "rngs": nnx.Rngs(0),
+    }
+    return DDT(**(sizes | changes))
+
+
+def awake(ddt, scale=0.3):
+    """The same model with its zero-initialised parts filled, so that every path matters."""
+    graph, state = nnx.split(ddt)
+    leaves, tree = jax.tree.flatten(state)
+    keys = jax.random.split(jax.random.key(5), len(leaves))
+    leaves = [
+        leaf + scale * jax.random.normal(key, leaf.shape) if leaf.std() == 0 else leaf
+        for leaf, key in zip(leaves, keys, strict=True)
+    ]
+    return nnx.merge(graph, jax.tree.unflatten(tree, leaves))
+
+
+def velocity(ddt, x, t, y):
+    """One compiled call."""
+    graph, state = nnx.split(ddt)
+    return jax.jit(lambda state, x, t, y: nnx.merge(graph, state)(x, t, y))(state, x, t, y)
+
+
+X = jax.random.normal(jax.random.key(1), (3, 4, 4, 6))
+T = jnp.array([0.1, 0.5, 0.9])
+Y = jnp.array([0, 3, 10])
+
+
+def test_velocity_is_zero_at_initialisation():
+    np.testing.assert_array_equal(velocity(make_ddt(), X, T, Y), jnp.zeros_like(X))
+
+
+def test_block_is_the_identity_at_initialisation():
+    block = DDTBlock(
+        16,
+        2,
+        mlp_ratio=4.0,
+        use_qknorm=False,
+        use_swiglu=True,
+        use_rmsnorm=True,
+        attention="xla",
+        dtype=jnp.float32,
+        rngs=nnx.Rngs(0),
+    )
+    x = jax.random.normal(jax.random.key(0), (2, 5, 16))
+    condition = jax.random.normal(jax.random.key(1), (2, 1, 16))
+    np.testing.assert_array_equal(block(x, condition), x)
+
+
+@pytest.mark.parametrize("what", ["time", "label", "latent"])
+def test_every_input_matters(what):
+    ddt = awake(make_ddt())
+    before = velocity(ddt, X, T, Y)
+    match what:
+        case "time":
+            after = velocity(ddt, X, T.at[0].set(0.3), Y)
+        case "label":
+            after = velocity(ddt, X, T, Y.at[0].set(7))
+        case "latent":
+            after = velocity(ddt, X.at[0, 0, 0, 0].add(1.0), T, Y)
+    assert np.abs(after[0] - before[0]).max() > 1e-4
+    np.testing.assert_allclose(after[1:], before[1:], atol=1e-6)  # samples do not mix
+
+
+SWITCHES = [
+    {},
+    {"use_qknorm": True},
+    {"use_swiglu": False},
+    {"use_rope": False},
+    {"use_rmsnorm": False},
+    {"use_rmsnorm": False, "use_qknorm": True},
+    {"use_pos_embed": False},
+    {"patch_size": 2},
+    {"hidden_size": (16, 16)},
+]
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=str)
+def test_every_switch_works_and_scan_equals_unrolled(switch):
+    scanned = velocity(awake(make_ddt(**switch, scan_layers=True)), X, T, Y)
+    unrolled = velocity(awake(make_ddt(**switch, scan_layers=False)), X, T, Y)
+    assert scanned.shape == X.shape
+    assert np.isfinite(scanned).all() and np.abs(scanned).max() > 1e-3
+    np.testing.assert_allclose(scanned, unrolled, atol=1e-5)
+
+
+def test_without_positions_tokens_are_exchangeable():
+    ddt = awake(make_ddt(use_rope=False, use_pos_embed=False))
+    flipped = velocity(ddt, X[:, ::-1], T, Y)[:, ::-1]
+    np.testing.assert_allclose(flipped, velocity(ddt, X, T, Y), atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["use_rope", "use_pos_embed"])
+def test_positions_break_the_symmetry(positions):
+    ddt = awake(make_ddt(**({"use_rope": False, "use_pos_embed": False} | {positions: True})))
+    flipped = velocity(ddt, X[:, ::-1], T, Y)[:, ::-1]
+    assert np.abs(flipped - velocity(ddt, X, T, Y)).max() > 1e-4
+
+
+def test_constants_have_no_gradient():
+    graph, state = nnx.split(awake(make_ddt()))
+    gradient = jax.jit(jax.grad(lambda s: jnp.sum(nnx.merge(graph, s)(X, T, Y) ** 2)))(state)
+    gradient = nnx.to_pure_dict(gradient)
+    assert not gradient["time_embedding"]["frequency"].any()
+    assert not gradient["position"].any()
+    assert gradient["label_table"].any()
+
+
+def test_bfloat16_computes_close_and_returns_float32():
+    fine = velocity(awake(make_ddt()), X, T, Y)
+    coarse = velocity(awake(make_ddt(dtype=jnp.bfloat16)), X, T, Y)
+    assert coarse.dtype == jnp.float32
+    error = jnp.linalg.norm(coarse - fine) / jnp.linalg.norm(fine)
+    assert 0 < error < 0.05
+
+
+SIZES = {
+    "S": ((384, 2048), (12, 2), (6, 16)),
+    "B": ((768, 2048), (12, 2), (12, 16)),
+    "L": ((1024, 2048), (24, 2), (16, 16)),
+    "XL": ((1152, 2048), (28, 2), (16, 16)),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_true_size_has_the_released_number_of_parameters(size):
+    hidden, depth, heads = SIZES[size]
+    ddt = nnx.eval_shape(
+        lambda: DDT(
+            input_size=16,
+            in_channels=768,
+            hidden_size=hidden,
+            depth=depth,
+            num_heads=heads,
+            num_classes=1000,
+            rngs=nnx.Rngs(0),
+        )
+    )
+    expected = MANIFESTS[f"ddt_{size}_params"]
+    assert parameter_count(nnx.to_pure_dict(nnx.state(ddt))) == expected

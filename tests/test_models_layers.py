@@ -1,0 +1,117 @@
+"""Laws of the layers: patches, positions, rotations, norms and the stack."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from rae_dit.models import attention, layers
+
+
+def normal(*shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def test_patches_are_cut_in_raster_order_and_put_back():
+    image = jnp.arange(2 * 4 * 6 * 3, dtype=jnp.float32).reshape(2, 4, 6, 3)
+    patches = layers.patchify(image, 2)
+    assert patches.shape == (2, 6, 12)
+    np.testing.assert_array_equal(patches[0, 1], image[0, 0:2, 2:4].reshape(-1))
+    np.testing.assert_array_equal(layers.unpatchify(patches, 2, 2, 3), image)
+
+
+def test_sincos_encodes_the_column_first():
+    table = layers.sincos_position_embedding(8, 3, 5).reshape(3, 5, 8)
+    np.testing.assert_array_equal(table[0, :, :4], table[2, :, :4])  # rows agree: it is the column
+    np.testing.assert_array_equal(table[:, 0, 4:], table[:, 3, 4:])
+    np.testing.assert_allclose(table[0, 2, :4], [*np.sin([2, 0.02]), *np.cos([2, 0.02])], atol=1e-7)
+
+
+def test_rotation_encodes_the_row_first_and_keeps_length():
+    cos, sin = (angle.reshape(3, 5, 8) for angle in attention.rotary_angles(8, 3, 5))
+    np.testing.assert_array_equal(cos[1, 0, :4], cos[1, 4, :4])
+    np.testing.assert_array_equal(sin[0, 3, 4:], sin[2, 3, 4:])
+    x = normal(2, 15, 3, 8)
+    turned = attention.rotate(x, cos.reshape(15, 8), sin.reshape(15, 8))
+    np.testing.assert_allclose(
+        jnp.linalg.norm(turned, axis=-1), jnp.linalg.norm(x, axis=-1), rtol=1e-5
+    )
+
+
+def test_rotated_products_depend_on_the_difference_of_positions():
+    cos, sin = attention.rotary_angles(8, 1, 6)
+    q, k = normal(1, 1, 1, 8), normal(1, 1, 1, 8, seed=1)
+    place = lambda x: attention.rotate(jnp.broadcast_to(x, (1, 6, 1, 8)), cos, sin)[0, :, 0]  # noqa: E731
+    products = place(q) @ place(k).T
+    np.testing.assert_allclose(jnp.diagonal(products, 2)[0], jnp.diagonal(products, 2), rtol=1e-4)
+    assert not np.allclose(products[0, 2], products[2, 0])
+
+
+def test_norms_are_normalised_in_float32():
+    x = 100 + normal(2, 3, 16)
+    y = layers.LayerNorm(16, eps=0.0, affine=False)(x)
+    np.testing.assert_allclose(y.mean(-1), 0, atol=1e-5)
+    np.testing.assert_allclose(y.std(-1), 1, atol=1e-4)
+    y = layers.RMSNorm(16)(x.astype(jnp.bfloat16))
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(jnp.square(y.astype(jnp.float32)).mean(-1), 1, atol=1e-2)
+
+
+def test_default_linear_is_initialised_as_in_torch():
+    linear = layers.Linear(
+        400, 300, axes=("embed", "mlp"), dtype=jnp.float32, rngs=nnx.Rngs(0)
+    )
+    for value in (linear.kernel[...], linear.bias[...]):
+        assert abs(value).max() <= 1 / 20
+        assert value.std() == pytest.approx(1 / 20 / 3**0.5, rel=0.1)
+
+
+def make_stack(scan, remat="none", depth=3):
+    def make_block(rngs):
+        return layers.MLP(8, 16, activation=layers.gelu_exact, dtype=jnp.float32, rngs=rngs)
+
+    return layers.Stack(make_block, depth, scan=scan, remat=remat, rngs=nnx.Rngs(0))
+
+
+def value_and_gradient(stack, x):
+    graph, state = nnx.split(stack)
+    function = lambda state: jnp.sum(nnx.merge(graph, state)(x) ** 2)  # noqa: E731
+    return jax.value_and_grad(function)(state)
+
+
+@pytest.mark.parametrize(("scan", "remat"), [(False, "none"), (True, "full"), (False, "dots")])
+def test_stack_scanned_is_stack_unrolled_with_and_without_remat(scan, remat):
+    x = normal(2, 4, 8)
+    expected = value_and_gradient(make_stack(True), x)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6),
+        value_and_gradient(make_stack(scan, remat), x),
+        expected,
+    )
+
+
+@pytest.mark.parametrize("scan", [True, False])
+def test_remat_is_really_set(scan):
+    x = normal(2, 4, 8)
+    jaxpr = lambda remat: str(jax.make_jaxpr(lambda x: make_stack(scan, remat)(x))(x))  # noqa: E731
+    assert "checkpoint" in jaxpr("full") or "remat" in jaxpr("full")
+    assert "checkpoint" not in jaxpr("none") and "remat" not in jaxpr("none")
+
+
+def test_layers_of_a_stack_differ():
+    kernel = make_stack(True).blocks.fc1.kernel[...]
+    assert kernel.shape == (3, 8, 16)
+    assert not np.allclose(kernel[0], kernel[1])
+
+
+def test_unstack_has_a_concatenation_as_its_transpose():
+    stacked = {"a": normal(3, 4)}
+
+    def loss(stacked):
+        return sum(jnp.sum((i + 1) * part["a"]) for i, part in enumerate(layers.unstack(stacked, 3)))
+
+    np.testing.assert_array_equal(jax.grad(loss)(stacked)["a"][:, 0], [1, 2, 3])
+    names = [equation.primitive.name for equation in jax.make_jaxpr(jax.grad(loss))(stacked).eqns]
+    assert "concatenate" in names
+    assert "pad" not in names and "scatter-add" not in names
