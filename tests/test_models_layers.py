@@ -59,9 +59,7 @@ def test_norms_are_normalised_in_float32():
 
 
 def test_default_linear_is_initialised_as_in_torch():
-    linear = layers.Linear(
-        400, 300, axes=("embed", "mlp"), dtype=jnp.float32, rngs=nnx.Rngs(0)
-    )
+    linear = layers.Linear(400, 300, axes=("embed", "mlp"), dtype=jnp.float32, rngs=nnx.Rngs(0))
     for value in (linear.kernel[...], linear.bias[...]):
         assert abs(value).max() <= 1 / 20
         assert value.std() == pytest.approx(1 / 20 / 3**0.5, rel=0.1)
@@ -109,7 +107,9 @@ def test_unstack_has_a_concatenation_as_its_transpose():
     stacked = {"a": normal(3, 4)}
 
     def loss(stacked):
-        return sum(jnp.sum((i + 1) * part["a"]) for i, part in enumerate(layers.unstack(stacked, 3)))
+        return sum(
+            jnp.sum((i + 1) * part["a"]) for i, part in enumerate(layers.unstack(stacked, 3))
+        )
 
     np.testing.assert_array_equal(jax.grad(loss)(stacked)["a"][:, 0], [1, 2, 3])
     names = [equation.primitive.name for equation in jax.make_jaxpr(jax.grad(loss))(stacked).eqns]

@@ -59,14 +59,17 @@ class SelfAttention(nnx.Module):
 
 
 def make_head_norm(kind: str | None, head_width: int) -> RMSNorm | LayerNorm | None:
-    """The norm of each head's queries and keys: None, "rms" (eps 1e-6) or "layer" (eps 1e-6)."""
+    """The norm of each head's queries and keys: None, "rms" (eps 1e-6) or "layer".
+
+    The LayerNorm has torch's default eps, as the reference gives it none.
+    """
     match kind:
         case None:
             return None
         case "rms":
             return RMSNorm(head_width)
         case "layer":
-            return LayerNorm(head_width, eps=1e-6)
+            return LayerNorm(head_width, eps=1e-5)
     raise ValueError(f"qk_norm is {kind!r}; expected None, 'rms' or 'layer'.")
 
 
@@ -89,7 +92,7 @@ def dot_product_attention(
 
 
 def rotary_angles(head_width: int, height: int, length: int) -> Rotation:
-    """cos and sin of the rotary angles on a `height` x `length` grid, float32 [N, Dh].
+    """Cos and sin of the rotary angles on a `height` x `length` grid, float32 [N, Dh].
 
     The first half of a head turns with the *row*, the second with the column; each half holds
     Dh/4 frequencies f_j = 10000^(-2j / (Dh/2)), each repeated for the two members of its pair.

@@ -94,7 +94,7 @@ class Modulation(nnx.Module):
 def modulate(
     x: Float[Array, "B N D"], shift: Float[Array, "B M D"], scale: Float[Array, "B M D"]
 ) -> Float[Array, "B N D"]:
-    """x (1 + scale) + shift; M is 1 (one condition for all tokens) or N (one a token)."""
+    """X (1 + scale) + shift; M is 1 (one condition for all tokens) or N (one a token)."""
     return x * (1 + scale) + shift
 
 

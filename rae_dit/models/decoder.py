@@ -34,6 +34,8 @@ class Decoder(nnx.Module):
         depth: number of blocks.
         num_heads: heads; they divide D.
         intermediate_size: hidden width of the MLPs.
+        position_spacing: distance of neighbouring tokens in the position code. 1 in the
+            reference; 16 / grid in diffusers, which is the same for 16 x 16 tokens only.
         eps: added to the variance in every norm.
         attention: implementation (see `attention.dot_product_attention`).
         scan_layers: run the blocks under `lax.scan` instead of unrolled.
@@ -52,6 +54,7 @@ class Decoder(nnx.Module):
         depth: int,
         num_heads: int,
         intermediate_size: int,
+        position_spacing: float = 1.0,
         eps: float = 1e-12,
         attention: str = "auto",
         scan_layers: bool = True,
@@ -63,6 +66,7 @@ class Decoder(nnx.Module):
         self.grid = grid
         self.patch_size = patch_size
         self.hidden_size = hidden_size
+        self.position_spacing = position_spacing
         self.dtype = dtype
         self.embed = Linear(in_width, hidden_size, axes=(None, "embed"), dtype=dtype, rngs=rngs)
         self.cls_token = nnx.Param(jnp.zeros((1, hidden_size)))
@@ -104,13 +108,13 @@ class Decoder(nnx.Module):
                 f"The decoder got tokens of shape {tokens.shape[1:]} and expected {expected}; "
                 "encode at the resolution this decoder was made for."
             )
-        position = decoder_positions(self.hidden_size, self.grid)
+        position = decoder_positions(self.hidden_size, self.grid, self.position_spacing)
         x = prepend(self.cls_token[...], self.embed(tokens.astype(self.dtype)))
         x = self.trunk(x + jnp.asarray(position, self.dtype))
         patches = self.predict(self.norm(x[:, 1:])).astype(jnp.float32)
         return unpatchify(patches, self.patch_size, self.grid, self.grid)
 
 
-def decoder_positions(width: int, grid: int) -> Float[np.ndarray, "1+N D"]:
+def decoder_positions(width: int, grid: int, spacing: float) -> Float[np.ndarray, "1+N D"]:
     """The fixed positions of the CLS token (zeros) and of the grid (sines and cosines)."""
-    return np.pad(sincos_position_embedding(width, grid, grid), ((1, 0), (0, 0)))
+    return np.pad(sincos_position_embedding(width, grid, grid, spacing=spacing), ((1, 0), (0, 0)))

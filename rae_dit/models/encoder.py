@@ -221,9 +221,7 @@ class MAE(VisionTransformer):
     ):
         super().__init__(eps=eps, activation=activation, rngs=rngs, **trunk)
         self.cls_token = small_normal((1, self.hidden_size), rngs)
-        table = sincos_position_embedding(
-            self.hidden_size, self.position_grid, self.position_grid
-        )
+        table = sincos_position_embedding(self.hidden_size, self.position_grid, self.position_grid)
         # Fixed, yet loaded: released files carry the table, and need not have ours to the bit.
         self.position = Constant(jnp.asarray(np.pad(table, ((1, 0), (0, 0)))))
 

@@ -114,7 +114,7 @@ class LayerNorm(nnx.Module):
 
 
 def gelu_exact(x: Array) -> Array:
-    """x Phi(x) through erf: torch's default GELU. `jax.nn.gelu` defaults to the tanh form."""
+    """X Phi(x) through erf: torch's default GELU. `jax.nn.gelu` defaults to the tanh form."""
     return jax.nn.gelu(x, approximate=False)
 
 
@@ -217,9 +217,7 @@ def unstack(stacked: nnx.State, depth: int) -> list[nnx.State]:
     """
     leaves, treedef = jax.tree.flatten(stacked)
     columns = [jax.lax.split(leaf, (1,) * depth, axis=0) for leaf in leaves]
-    return [
-        jax.tree.unflatten(treedef, [column[i][0] for column in columns]) for i in range(depth)
-    ]
+    return [jax.tree.unflatten(treedef, [column[i][0] for column in columns]) for i in range(depth)]
 
 
 def patchify(image: Float[Array, "B H W C"], patch: int) -> Float[Array, "B N P"]:
@@ -239,11 +237,14 @@ def unpatchify(
     return grid.reshape(batch, height * patch, width * patch, -1)
 
 
-def sincos_position_embedding(width: int, height: int, length: int) -> Float[np.ndarray, "N D"]:
+def sincos_position_embedding(
+    width: int, height: int, length: int, *, spacing: float = 1.0
+) -> Float[np.ndarray, "N D"]:
     """Fixed 2-D sine-cosine embedding of a `height` x `length` grid, float32, raster order.
 
     The first half of the channels encodes the *column*, the second half the row; each half is
-    [sin(p w), cos(p w)] with w_k = 10000^(-k / (D/4)), computed in float64.
+    [sin(p w), cos(p w)] with w_k = 10000^(-k / (D/4)), computed in float64. Neighbours are
+    `spacing` apart in p.
 
     Source: MAE / DiT `get_2d_sincos_pos_embed` (SEMANTICS 4.4). diffuse_nnx computes in float32.
     """
@@ -254,4 +255,5 @@ def sincos_position_embedding(width: int, height: int, length: int) -> Float[np.
         return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
 
     row, column = np.meshgrid(np.arange(height), np.arange(length), indexing="ij")
-    return np.concatenate([encode(column), encode(row)], axis=1).astype(np.float32)
+    halves = [encode(spacing * column), encode(spacing * row)]
+    return np.concatenate(halves, axis=1).astype(np.float32)

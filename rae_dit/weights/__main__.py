@@ -1,0 +1,84 @@
+"""Looks into files of weights and converts them.
+
+    python -m rae_dit.weights inspect FILE [FILE ...]
+    python -m rae_dit.weights export-ddt SOURCE TARGET.pt|.safetensors
+    python -m rae_dit.weights export-decoder SOURCE TARGET.pt|.safetensors
+    python -m rae_dit.weights export-diffusers TARGET --encoder=… --decoder=… [--stats=…]
+
+SOURCE is whatever `load_ddt` and `load_decoder` open. Floats become float32, a training checkpoint
+becomes the state dict of its EMA, and every tensor is checked on the way.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from rae_dit.api import load_ddt, load_decoder, load_rae
+from rae_dit.weights.diffusers_export import save_diffusers
+from rae_dit.weights.mapping import WeightsError
+from rae_dit.weights.official import export_ddt, export_decoder
+from rae_dit.weights.tensor_file import open_tensors, save_tensors
+
+
+def main() -> None:
+    """Parses the command line and runs one of the four commands."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rae_dit.weights",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    inspect = commands.add_parser("inspect", help="list the tensors of files")
+    inspect.add_argument("files", nargs="+", type=Path)
+    for what in ("ddt", "decoder"):
+        command = commands.add_parser(f"export-{what}", help=f"write a {what} in official form")
+        command.add_argument("source")
+        command.add_argument("target", type=Path)
+    diffusers = commands.add_parser("export-diffusers", help="write an AutoencoderRAE directory")
+    diffusers.add_argument("target", type=Path)
+    diffusers.add_argument("--encoder", required=True)
+    diffusers.add_argument("--decoder", required=True)
+    diffusers.add_argument("--stats")
+    diffusers.add_argument("--encoder-input-size", type=int)
+    arguments = parser.parse_args()
+    try:
+        run(arguments)
+    except (WeightsError, FileNotFoundError) as error:
+        parser.exit(1, f"{error}\n")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the command that was chosen."""
+    match arguments.command:
+        case "inspect":
+            for path in arguments.files:
+                list_tensors(path)
+        case "export-ddt":
+            save_tensors(arguments.target, export_ddt(load_ddt(arguments.source)))
+        case "export-decoder":
+            save_tensors(arguments.target, export_decoder(load_decoder(arguments.source)))
+        case "export-diffusers":
+            rae = load_rae(
+                encoder=arguments.encoder,
+                decoder=arguments.decoder,
+                stats=arguments.stats,
+                encoder_input_size=arguments.encoder_input_size,
+            )
+            save_diffusers(rae, arguments.target)
+
+
+def list_tensors(path: Path) -> None:
+    """Prints name, shape, dtype and largest magnitude of every tensor, and their total."""
+    tensors = open_tensors(path)
+    total = 0
+    for name in tensors:
+        tensor = tensors[name]
+        total += tensor.size
+        largest = np.abs(tensor.astype(np.float64)).max(initial=0)
+        print(f"{name:60} {tensor.shape!s:24} {tensor.dtype!s:9} |x| <= {largest:.4g}")
+    print(f"{path}: {len(tensors)} tensors, {total:,} numbers")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""What a model must look like to hold the tensors of an official file."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rae_dit.models.decoder import decoder_positions
+from rae_dit.weights.mapping import Tensors, WeightsError, is_close
+
+Pair = tuple[int, int]
+
+# Heads of the released sizes, for files that do not say: width -> heads.
+DDT_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16, 2048: 16}
+DECODER_HEADS = {768: 12, 1024: 16, 1152: 16}
+RELEASED_HEAD_DEPTH = 2
+# diffusers spreads the positions of any grid over that of 16 x 16 tokens.
+DIFFUSERS_GRID = 16
+
+
+def ddt_architecture(
+    tensors: Tensors,
+    *,
+    input_size: int | None = None,
+    depth: Pair | None = None,
+    num_heads: Pair | None = None,
+) -> dict[str, Any]:
+    """Reads the arguments of `DDT` off an official state dict.
+
+    Args:
+        tensors: the state dict.
+        input_size: side of the latent grid, for files with neither RoPE nor position embedding.
+        depth: blocks of backbone and head, for files where both have one width and the head has
+            not the 2 blocks of every released model.
+        num_heads: heads, for files without RoPE and qk-norm at other than the released widths.
+
+    Raises:
+        WeightsError: if this is no DiT^DH, or if it has a switch that we do not build.
+    """
+    narrow = shape_of(tensors, "s_embedder.proj.bias", "a DiT^DH")[0]
+    numbers = block_numbers(tensors, "blocks")
+    wide, channels, patch, _ = shape_of(tensors, "x_embedder.proj.weight", "a DiT^DH")
+    if shape_of(tensors, "blocks.0.adaLN_modulation.1.bias", "a DiT^DH") == (4 * narrow,):
+        raise WeightsError(
+            "The file is of a model without shifts in its adaLN (wo_shift), which neither the "
+            "reference nor this project can run."
+        )
+    qk_norm, rope = "blocks.0.attn.q_norm.weight", "enc_feat_rope.freqs_cos"
+    hidden_size = (narrow, wide)
+    depth = depth or ddt_depth(tensors, numbers, hidden_size)
+    return {
+        "input_size": input_size or patch * ddt_grid(tensors),
+        "in_channels": channels,
+        "patch_size": patch,
+        "hidden_size": hidden_size,
+        "depth": depth,
+        "num_heads": num_heads or ddt_heads(tensors, hidden_size, last=len(numbers) - 1),
+        "mlp_ratio": ddt_mlp_ratio(tensors, hidden_size, last=len(numbers) - 1),
+        "num_classes": shape_of(tensors, "y_embedder.embedding_table.weight", "a DiT^DH")[0] - 1,
+        "use_qknorm": qk_norm in tensors,
+        "use_swiglu": "blocks.0.mlp.w12.weight" in tensors,
+        "use_rope": rope in tensors,
+        "use_rmsnorm": "blocks.0.norm1.weight" in tensors,
+        "use_pos_embed": "pos_embed" in tensors,
+    }
+
+
+def ddt_depth(tensors: Tensors, numbers: range, hidden_size: Pair) -> Pair:
+    """Counts the backbone's blocks: the head begins where the width changes.
+
+    When it does not change, the width of a head may (qk-norm shows it); when nothing does, the
+    file cannot tell and the head is taken to have the 2 blocks of every released model, which is
+    printed.
+    """
+
+    def narrow_blocks(name: str, width: int) -> int:
+        return sum(tensors[name.format(number)].shape == (width,) for number in numbers)
+
+    if hidden_size[0] != hidden_size[1]:
+        backbone = narrow_blocks("blocks.{}.attn.proj.bias", hidden_size[0])
+        return backbone, len(numbers) - backbone
+    q_norm = "blocks.{}.attn.q_norm.weight"
+    first, last = (q_norm.format(number) for number in (0, numbers[-1]))
+    if first in tensors and tensors[first].shape != tensors[last].shape:
+        backbone = narrow_blocks(q_norm, tensors[first].shape[0])
+        return backbone, len(numbers) - backbone
+    print(
+        f"Backbone and head are both {hidden_size[0]} wide: taking the last {RELEASED_HEAD_DEPTH} "
+        f"of {len(numbers)} blocks as the head; give depth=(backbone, head) if it is not so."
+    )
+    return len(numbers) - RELEASED_HEAD_DEPTH, RELEASED_HEAD_DEPTH
+
+
+def ddt_grid(tensors: Tensors) -> int:
+    """Tokens a side, from the position embedding or the rotary tables."""
+    for name, axis in (("pos_embed", 1), ("enc_feat_rope.freqs_cos", 0)):
+        if name in tensors:
+            return square_root(tensors[name].shape[axis], name)
+    raise WeightsError(
+        "The file has neither position embedding nor RoPE, so it does not tell the latent's size; "
+        "give input_size."
+    )
+
+
+def ddt_heads(tensors: Tensors, hidden_size: Pair, *, last: int) -> Pair:
+    """Heads of backbone and head: a rotary table, or a qk-norm, is as wide as one head."""
+    tables = ("enc_feat_rope.freqs_cos", "dec_feat_rope.freqs_cos")
+    norms = ("blocks.0.attn.q_norm.weight", f"blocks.{last}.attn.q_norm.weight")
+    for names in (tables, norms):
+        if all(name in tensors for name in names):
+            head_widths = [tensors[name].shape[-1] for name in names]
+            narrow, wide = (
+                width // head for width, head in zip(hidden_size, head_widths, strict=True)
+            )
+            return narrow, wide
+    if all(width in DDT_HEADS for width in hidden_size):
+        return DDT_HEADS[hidden_size[0]], DDT_HEADS[hidden_size[1]]
+    raise WeightsError(
+        f"The file has neither RoPE nor qk-norm, so it does not tell its heads, and the widths "
+        f"{hidden_size} are not those of a released model; give num_heads=(backbone, head)."
+    )
+
+
+def ddt_mlp_ratio(tensors: Tensors, hidden_size: Pair, *, last: int) -> float:
+    """The ratio that gives the MLP widths of both parts, rounded down as the models do."""
+    swiglu = "blocks.0.mlp.w12.weight" in tensors
+    name = "blocks.{}.mlp.w3.weight" if swiglu else "blocks.{}.mlp.fc2.weight"
+    found = [shape_of(tensors, name.format(n), "a DiT^DH")[1] for n in (0, last)]
+
+    def hidden(width: int, ratio: float) -> int:
+        return int(2 / 3 * int(width * ratio)) if swiglu else int(width * ratio)
+
+    shrink = 2 / 3 if swiglu else 1.0
+    eighths = [number / 8 for number in range(1, 129)]
+    exact = [
+        (round(size / shrink) + nudge + 0.5) / width
+        for size, width in zip(found, hidden_size, strict=True)
+        for nudge in (-1, 0, 1)
+    ]
+    for ratio in (*eighths, *exact):
+        if [hidden(width, ratio) for width in hidden_size] == found:
+            return ratio
+    raise WeightsError(f"No mlp_ratio gives MLPs of {found} at widths {hidden_size}.")
+
+
+def decoder_architecture(
+    tensors: Tensors, config: Mapping[str, Any] | None, *, grid: int | None = None
+) -> dict[str, Any]:
+    """Reads the arguments of `Decoder` off an official state dict.
+
+    Args:
+        tensors: the state dict.
+        config: the `config.json` beside the file, for heads and eps; None takes the heads of the
+            released widths.
+        grid: tokens a side, for diffusers' decoders, which do not store their positions.
+
+    Raises:
+        WeightsError: if this is no decoder, or its heads are not known.
+    """
+    hidden_size, in_width = shape_of(tensors, "decoder_embed.weight", "a decoder")
+    pixels = shape_of(tensors, "decoder_pred.bias", "a decoder")[0]
+    spacing = DIFFUSERS_GRID / grid if grid is not None else 1.0
+    if grid is None:
+        positions = shape_of(tensors, "decoder_pos_embed", "a decoder")[1]
+        grid = square_root(positions - 1, "decoder_pos_embed")
+        rescaled = decoder_positions(hidden_size, grid, DIFFUSERS_GRID / grid)[None]
+        if is_close(tensors["decoder_pos_embed"], rescaled):
+            spacing = DIFFUSERS_GRID / grid
+    if config is not None:
+        num_heads, eps = config["decoder_num_attention_heads"], config["layer_norm_eps"]
+        if config["hidden_act"] != "gelu":
+            raise WeightsError(
+                f"The decoder's config asks for the activation {config['hidden_act']!r}; only "
+                "'gelu' can be built."
+            )
+    elif hidden_size in DECODER_HEADS:
+        num_heads, eps = DECODER_HEADS[hidden_size], 1e-12
+    else:
+        raise WeightsError(
+            f"A decoder of width {hidden_size} is not a released one, so its heads are not known; "
+            "put its config.json (with decoder_num_attention_heads) beside the file."
+        )
+    return {
+        "in_width": in_width,
+        "grid": grid,
+        "patch_size": square_root(pixels // 3, "decoder_pred"),
+        "hidden_size": hidden_size,
+        "depth": len(block_numbers(tensors, "decoder_layers")),
+        "num_heads": num_heads,
+        "intermediate_size": shape_of(
+            tensors, "decoder_layers.0.intermediate.dense.bias", "a decoder"
+        )[0],
+        "position_spacing": spacing,
+        "eps": eps,
+    }
+
+
+def block_numbers(names: Iterable[str], prefix: str) -> range:
+    """The numbers N of all names "prefix.N. ...": 0, 1, ... without a gap.
+
+    Raises:
+        WeightsError: if there are none, or some are missing.
+    """
+    matches = (re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) for name in names)
+    numbers = {int(match[1]) for match in matches if match}
+    gaps = sorted(set(range(max(numbers, default=0) + 1)) - numbers)
+    if gaps:
+        raise WeightsError(f"The file has no tensors {prefix}.{gaps[0]}.*; is it of another model?")
+    return range(len(numbers))
+
+
+def shape_of(tensors: Tensors, name: str, what: str) -> tuple[int, ...]:
+    """The shape of a tensor that must be there.
+
+    Raises:
+        WeightsError: if it is missing.
+    """
+    if name not in tensors:
+        known = ", ".join(sorted(tensors)[:5])
+        raise WeightsError(f"This is not {what}: {name} is missing (the file has {known}, ...).")
+    return tensors[name].shape
+
+
+def square_root(number: int, name: str) -> int:
+    """The side of a square of `number` things.
+
+    Raises:
+        WeightsError: if it is no square.
+    """
+    side = round(number**0.5)
+    if side * side != number:
+        raise WeightsError(f"{name} is for {number} tokens or pixels, which is no square.")
+    return side

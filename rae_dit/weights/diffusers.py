@@ -1,0 +1,136 @@
+"""diffusers' `AutoencoderRAE` directories, read without diffusers.
+
+Three conventions differ from the reference's and are converted here, so that both libraries give
+the same numbers from the same directory:
+
+* diffusers divides by `latents_std + 1e-5`, where `latents_std` is sqrt(variance + 1e-5) already;
+  ours divides by what that sum is;
+* without statistics it divides by 1 + 1e-5; an export of ours without statistics therefore has a
+  `latents_std` of 1 - 1e-5;
+* its decoder's positions run over 16 x 16 whatever the grid (`Decoder.position_spacing`), where the
+  reference counts tokens: the same at 256 tokens, another model at any other number.
+
+Source: diffusers 0.42.1 `models/autoencoders/autoencoder_rae.py`, names of transformers 5.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+from flax import nnx
+
+from rae_dit.models.decoder import Decoder
+from rae_dit.models.encoder import MAE, DINOv2, SigLIP, VisionTransformer
+from rae_dit.models.layers import gelu_exact, gelu_tanh
+from rae_dit.models.rae import RAE, VARIANCE_EPS
+from rae_dit.weights.architecture import block_numbers, decoder_architecture
+from rae_dit.weights.encoder_names import BLOCKS, canonical, without_prefix
+from rae_dit.weights.huggingface import Compute, import_encoder, weight_file
+from rae_dit.weights.mapping import (
+    Tensors,
+    WeightsError,
+    build,
+    import_tensors,
+    parameters_of,
+)
+from rae_dit.weights.official import decoder_entries
+from rae_dit.weights.tensor_file import open_tensors
+
+ATTENTION = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
+STD_EPS = np.float32(1e-5)  # what diffusers adds to latents_std
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+HEAD_WIDTH = 64  # of every encoder that diffusers builds
+DECODER_EPS = 1e-12
+BUFFERS = {"encoder_mean", "encoder_std", "_latents_mean", "_latents_std"}
+
+
+def encoder_type(name: str) -> tuple[type[VisionTransformer], dict[str, Any], int]:
+    """What diffusers builds whatever its config says: family, eps and GELU, position grid."""
+    match name:
+        case "dinov2":
+            return DINOv2, {"eps": 1e-6, "activation": gelu_exact, "num_registers": 4}, 37
+        case "siglip2":
+            return SigLIP, {"eps": 1e-6, "activation": gelu_tanh}, 16
+        case "mae":
+            return MAE, {"eps": 1e-12, "activation": gelu_exact}, 14
+    raise WeightsError(f"encoder_type is {name!r}; expected 'dinov2', 'siglip2' or 'mae'.")
+
+
+def load_diffusers(directory: Path, **compute: Unpack[Compute]) -> RAE:
+    """Reads an `AutoencoderRAE` directory.
+
+    Raises:
+        WeightsError: if it is not one, or a tensor is missing, unknown, misshapen or not finite.
+    """
+    path = directory / "config.json"
+    config = json.loads(path.read_text()) if path.exists() else {}
+    if "encoder_type" not in config:
+        raise WeightsError(f"{directory} is no AutoencoderRAE: no config.json with encoder_type.")
+    if not config["reshape_to_2d"]:
+        raise WeightsError(f"{directory} keeps its latents in one row (reshape_to_2d is false).")
+    tensors = open_tensors(weight_file(directory))
+    rest = {name for name in tensors if not name.startswith(("encoder.", "decoder."))}
+    if rest != BUFFERS:
+        raise WeightsError(f"{directory} holds {sorted(rest)}; expected {sorted(BUFFERS)}.")
+    encoder = import_encoder_part(config, tensors, **compute)
+    mean, std = config["encoder_norm_mean"], config["encoder_norm_std"]
+    mean, std = (IMAGENET_MEAN if mean is None else mean, IMAGENET_STD if std is None else std)
+    for name, value in (("encoder_mean", mean), ("encoder_std", std)):
+        if not np.array_equal(tensors[name].reshape(-1), np.array(value, np.float32)):
+            raise WeightsError(f"{name} in {directory} is not what its config.json says: {value}.")
+    factor = config["scaling_factor"]
+    scale = (tensors["_latents_std"].astype(np.float32) + STD_EPS).astype(np.float64) / factor
+    return RAE(
+        encoder,
+        import_decoder_part(config, tensors, encoder.grid, **compute),
+        image_mean=tuple(mean),
+        image_std=tuple(std),
+        latent_mean=channels_last(tensors["_latents_mean"]),
+        latent_variance=channels_last(scale**2 - VARIANCE_EPS),
+    )
+
+
+def import_encoder_part(
+    config: dict[str, Any], tensors: Tensors, **compute: Unpack[Compute]
+) -> VisionTransformer:
+    """The encoder: sizes from the config, the rest as diffusers fixes it."""
+    family, fixed, _ = encoder_type(config["encoder_type"])
+    named = canonical(without_prefix(tensors, "encoder."), family)
+    architecture = {
+        "patch_size": config["encoder_patch_size"],
+        "hidden_size": config["encoder_hidden_size"],
+        "depth": config["encoder_num_hidden_layers"],
+        "num_heads": config["encoder_hidden_size"] // HEAD_WIDTH,
+        "intermediate_size": len(named[f"{BLOCKS[family].format(0)}.mlp.fc1.bias"]),
+    }
+    size = config["encoder_input_size"]
+    return import_encoder(family, named, architecture | fixed, input_size=size, **compute)
+
+
+def import_decoder_part(
+    config: dict[str, Any], tensors: Tensors, grid: int, **compute: Unpack[Compute]
+) -> Decoder:
+    """The decoder: sizes from its tensors, heads from the config; positions are not stored."""
+    decoder = without_prefix(tensors, "decoder.")
+    words = {
+        "decoder_num_attention_heads": config["decoder_num_attention_heads"],
+        "layer_norm_eps": DECODER_EPS,
+        "hidden_act": "gelu",
+    }
+    architecture = decoder_architecture(decoder, words, grid=grid)
+    abstract = nnx.eval_shape(lambda: Decoder(**architecture, **compute, rngs=nnx.Rngs(0)))
+    depth = len(block_numbers(decoder, "decoder_layers"))
+    parameters = import_tensors(
+        decoder_entries(depth, attention=ATTENTION),
+        decoder,
+        parameters_of(abstract),
+        what="The decoder in the AutoencoderRAE",
+        fixed={},
+    )
+    return build(abstract, parameters)
+
+
+def channels_last(statistic: np.ndarray) -> np.ndarray:
+    """[C, h, w] -> [h, w, C]; a single number stays one."""
+    return statistic if statistic.ndim == 1 else statistic.transpose(1, 2, 0)

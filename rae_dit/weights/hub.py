@@ -1,0 +1,79 @@
+"""Finds what a user names: a path on disk, or something on the Hugging Face hub."""
+
+from pathlib import Path
+
+from rae_dit.weights.mapping import WeightsError
+
+ENCODER_FILES = ("config.json", "preprocessor_config.json")
+SAFE_FILES = ("*.safetensors", "*.safetensors.index.json")
+
+# The reference's class names, both spellings, and the hub id each was published with.
+ENCODER_NAMES = {
+    "Dinov2withNorm": ("dinov2", "facebook/dinov2-with-registers-base"),
+    "SigLIP2wNorm": ("siglip", "google/siglip2-base-patch16-256"),
+    "SigLIPwithNorm": ("siglip", "google/siglip2-base-patch16-256"),
+    "MAEwNorm": ("mae", "facebook/vit-mae-base"),
+    "MAEwithNorm": ("mae", "facebook/vit-mae-base"),
+}
+
+
+def encoder_family(name: str) -> str:
+    """'dinov2', 'siglip' or 'mae', from that or from one of the reference's class names.
+
+    Raises:
+        WeightsError: if the name is none of them.
+    """
+    families = {family for family, _ in ENCODER_NAMES.values()}
+    if name in families:
+        return name
+    if name in ENCODER_NAMES:
+        return ENCODER_NAMES[name][0]
+    known = ", ".join([*sorted(families), *ENCODER_NAMES])
+    raise WeightsError(f"There is no encoder family {name!r}; choose one of {known}.")
+
+
+def find_encoder(name: str | Path) -> Path:
+    """The directory of an encoder: a local one, a hub id, or one of the reference's names."""
+    if str(name) in ENCODER_NAMES and not Path(name).exists():
+        name = ENCODER_NAMES[str(name)][1]
+    path = find(name, (*ENCODER_FILES, *SAFE_FILES))
+    if path.is_dir() and not list(path.glob("*.safetensors")) and not Path(name).exists():
+        return find(name, (*ENCODER_FILES, "pytorch_model.bin"))
+    return path
+
+
+def find(name: str | Path, patterns: tuple[str, ...]) -> Path:
+    """A local path as it is; otherwise a hub id "owner/repository[/path inside]", downloaded.
+
+    Args:
+        name: the path or id.
+        patterns: which files of a repository, or of the folder in it, are needed.
+
+    Raises:
+        WeightsError: if there is no such path and the hub does not give it.
+    """
+    if Path(name).exists():
+        return Path(name)
+    parts = str(name).split("/")
+    if str(name).startswith((".", "/", "~")) or not len(parts) >= 2:
+        raise WeightsError(
+            f"There is no file or directory {name}; give a path that exists, or a hub id "
+            "(owner/repository, with a path inside it if need be)."
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    inside = "/".join(parts[2:])
+    wanted = [f"{inside}/{pattern}" for pattern in patterns] + [inside] if inside else [*patterns]
+    try:
+        root = snapshot_download("/".join(parts[:2]), allow_patterns=wanted)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise WeightsError(
+            f"{name} is not on this disk, and the Hugging Face hub did not give it "
+            f"({type(error).__name__}: {error}). Offline, fetch it first where there is a network "
+            f"(hf download {'/'.join(parts[:2])}) and give the local path."
+        ) from error
+    path = Path(root) / inside
+    if not path.exists():
+        raise WeightsError(f"The hub's {'/'.join(parts[:2])} has no {inside or 'such files'}.")
+    return path

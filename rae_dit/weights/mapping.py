@@ -1,0 +1,216 @@
+"""One description of whose name is whose, read in both directions.
+
+A family of weights is a list of `Entry`: which of our parameters holds which torch tensors, and in
+which layout. `export_tensors` walks the list forwards, `import_tensors` backwards, so a round trip
+is bit-equal by construction and nothing can be written that would not be read again.
+
+Our side is a flat dict from dotted path ("backbone.blocks.mlp.w3.kernel") to array; blocks that
+repeat are stacked on a leading axis. The torch side is a mapping from torch's names to arrays.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import Array
+
+Tensors = Mapping[str, np.ndarray]
+Model = TypeVar("Model", bound=nnx.Module)
+
+
+class WeightsError(ValueError):
+    """A file of weights that cannot be read, or does not hold what it should."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one tensor is turned into ours and back; both ways are exact."""
+
+    to_ours: Callable[[np.ndarray], np.ndarray]
+    to_torch: Callable[[np.ndarray], np.ndarray]
+
+
+SAME = Layout(lambda x: x, lambda x: x)
+TRANSPOSED = Layout(np.transpose, np.transpose)  # torch keeps Linear kernels as [out, in]
+BATCHED = Layout(lambda x: x[0], lambda x: x[None])  # tables saved as [1, N, D]
+
+
+def convolution(patch: int) -> Layout:
+    """A [D, C, p, p] kernel of stride p <-> [p p C, D], the order of `layers.patchify`."""
+    return Layout(
+        lambda x: x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),
+        lambda x: x.reshape(patch, patch, -1, x.shape[-1]).transpose(3, 2, 0, 1),
+    )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter of ours and the torch tensors it holds.
+
+    Attributes:
+        path: our dotted path.
+        keys: torch's names, joined along our last axis in this order; "{}" is the block's number.
+        layout: how each tensor is laid out.
+        blocks: numbers of the blocks stacked on our leading axis; None when nothing is stacked.
+    """
+
+    path: str
+    keys: tuple[str, ...]
+    layout: Layout = SAME
+    blocks: range | None = None
+
+    def parts(self) -> Iterator[tuple[tuple[int, ...], list[str]]]:
+        """Pairs (index into our leading axis or nothing, torch names found there)."""
+        if self.blocks is None:
+            yield (), list(self.keys)
+            return
+        for row, number in enumerate(self.blocks):
+            yield (row,), [key.format(number) for key in self.keys]
+
+
+def linear(path: str, *keys: str, kernel: Layout = TRANSPOSED) -> list[Entry]:
+    """The two entries of a Linear, or of several that we keep joined along their outputs."""
+    weights = tuple(f"{key}.weight" for key in keys)
+    biases = tuple(f"{key}.bias" for key in keys)
+    return [Entry(f"{path}.kernel", weights, kernel), Entry(f"{path}.bias", biases)]
+
+
+def layer_norm(path: str, key: str) -> list[Entry]:
+    """The two entries of an affine LayerNorm."""
+    return [Entry(f"{path}.weight", (f"{key}.weight",)), Entry(f"{path}.bias", (f"{key}.bias",))]
+
+
+def under(path: str, key: str, entries: Iterable[Entry]) -> list[Entry]:
+    """Puts entries under a module: `path` on our side, `key` on torch's."""
+    return [
+        replace(
+            entry,
+            path=f"{path}.{entry.path}",
+            keys=tuple(f"{key}.{name}" for name in entry.keys),
+        )
+        for entry in entries
+    ]
+
+
+def in_blocks(path: str, key: str, blocks: range, entries: Iterable[Entry]) -> list[Entry]:
+    """Puts the entries of one block under `path`, and under `key` ("layers.{}") in torch."""
+    return [replace(entry, blocks=blocks) for entry in under(path, key, entries)]
+
+
+def parameters_of(model: nnx.Module) -> dict[str, Array]:
+    """All leaves of a model by dotted path; of an abstract model, their shapes and dtypes."""
+    flat: dict[str, Array] = flatten_dict(nnx.to_pure_dict(nnx.state(model)), sep=".")
+    return flat
+
+
+def build(abstract: Model, parameters: Mapping[str, Array]) -> Model:
+    """Fills a model made by `nnx.eval_shape` with values."""
+    graphdef, state = nnx.split(abstract)
+    nnx.replace_by_pure_dict(state, unflatten_dict(dict(parameters), sep="."))
+    return nnx.merge(graphdef, state)
+
+
+def export_tensors(
+    entries: Iterable[Entry], parameters: Mapping[str, Array | np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Our parameters under torch's names and layouts. Arrays are views where numpy allows it.
+
+    Raises:
+        WeightsError: if a parameter has no name on the other side, or the reverse.
+    """
+    entries = list(entries)
+    unmatched = parameters.keys() ^ {entry.path for entry in entries}
+    if unmatched:
+        raise WeightsError(f"The mapping and the model differ in {sorted(unmatched)}.")
+    tensors = {}
+    for entry in entries:
+        value = np.asarray(parameters[entry.path])
+        for index, names in entry.parts():
+            pieces = np.split(value[index], len(names), axis=-1)
+            for name, piece in zip(names, pieces, strict=True):
+                tensors[name] = entry.layout.to_torch(piece)
+    return tensors
+
+
+def export_shapes(
+    entries: Iterable[Entry], abstract: Mapping[str, Array]
+) -> dict[str, tuple[int, ...]]:
+    """What `export_tensors` would write, from shapes alone: no memory is used."""
+    zero = np.zeros((), np.float32)
+    hollow = {path: np.broadcast_to(zero, leaf.shape) for path, leaf in abstract.items()}
+    return {name: tensor.shape for name, tensor in export_tensors(entries, hollow).items()}
+
+
+def import_tensors(
+    entries: Iterable[Entry],
+    tensors: Tensors,
+    abstract: Mapping[str, Array],
+    *,
+    what: str,
+    fixed: Mapping[str, np.ndarray],
+) -> dict[str, Array]:
+    """Torch's tensors as our float32 parameters, every one accounted for.
+
+    Tensors are taken one at a time, so a mapping that reads lazily keeps memory low.
+
+    Args:
+        entries: the mapping.
+        tensors: all tensors of the file.
+        abstract: our leaves, for their shapes (`parameters_of` an abstract model).
+        what: the name of the file's contents in errors.
+        fixed: tensors we recompute: they must be in the file, and equal.
+
+    Raises:
+        WeightsError: naming every missing, extra, misshapen, non-finite or unequal tensor.
+    """
+    entries = list(entries)
+    expected = export_shapes(entries, abstract)
+    expected |= {name: value.shape for name, value in fixed.items()}
+    shapes = {name: tensors[name].shape for name in expected if name in tensors}
+    wrong = [name for name, shape in shapes.items() if shape != expected[name]]
+    problems = describe("missing", [name for name in expected if name not in tensors])
+    problems += describe("not known", [name for name in tensors if name not in expected])
+    problems += describe("misshapen", wrong, lambda n: f"{n} {shapes[n]}, not {expected[n]}")
+    if problems:
+        raise WeightsError(f"{what} does not fit the model: {'; '.join(problems)}.")
+
+    changed = [name for name, value in fixed.items() if not is_close(tensors[name], value)]
+    broken = []
+    parameters = {}
+    for entry in entries:
+        ours = np.empty(abstract[entry.path].shape, np.float32)
+        for index, names in entry.parts():
+            pieces = np.split(ours[index], len(names), axis=-1)
+            for name, piece in zip(names, pieces, strict=True):
+                piece[...] = entry.layout.to_ours(tensors[name])
+                if not np.isfinite(piece).all():
+                    broken.append(name)
+        parameters[entry.path] = jnp.asarray(ours)
+    problems = describe("not finite", broken)
+    problems += describe("fixed by the architecture, yet different", changed)
+    if problems:
+        raise WeightsError(f"{what} cannot be used: {'; '.join(problems)}.")
+    return parameters
+
+
+def is_close(tensor: np.ndarray, value: np.ndarray) -> bool:
+    """Whether a stored tensor is the one we compute, up to the rounding of its dtype."""
+    tolerance = 1e-5 if tensor.dtype in (np.float32, np.float64) else 1e-2
+    if tensor.shape != value.shape:
+        return False
+    return bool(np.allclose(tensor.astype(np.float32), value, rtol=0, atol=tolerance))
+
+
+def describe(
+    problem: str, names: list[str], show: Callable[[str], str] = lambda name: name
+) -> list[str]:
+    """One clause of an error: the problem, how many tensors have it, and which (at most 20)."""
+    if not names:
+        return []
+    listed = ", ".join(show(name) for name in names[:20])
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return [f"{len(names)} {problem} ({listed}{more})"]

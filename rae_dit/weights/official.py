@@ -1,0 +1,176 @@
+"""The files of the reference implementation (bytetriper/RAE): DiT^DH and decoders, both ways.
+
+An architecture is read off the tensors: widths, depths and switches from names and shapes, heads
+from the RoPE buffers. See SEMANTICS 4.10 for the names.
+"""
+
+import numpy as np
+from flax import nnx
+
+from rae_dit.models.attention import rotary_angles
+from rae_dit.models.ddt import DDT
+from rae_dit.models.decoder import Decoder, decoder_positions
+from rae_dit.models.layers import SwiGLU
+from rae_dit.weights.mapping import (
+    BATCHED,
+    Entry,
+    Tensors,
+    build,
+    convolution,
+    export_shapes,
+    export_tensors,
+    import_tensors,
+    in_blocks,
+    layer_norm,
+    linear,
+    parameters_of,
+)
+
+Pair = tuple[int, int]
+
+
+def ddt_entries(model: DDT) -> list[Entry]:
+    """Names of a DiT^DH in released files; the model may be abstract."""
+    entries = [
+        *linear("embed_x", "x_embedder.proj", kernel=convolution(model.patch_size)),
+        *linear("embed_s", "s_embedder.proj", kernel=convolution(model.patch_size)),
+        Entry("time_embedding.frequency", ("t_embedder.W",)),
+        *linear("time_embedding.fc1", "t_embedder.mlp.0"),
+        *linear("time_embedding.fc2", "t_embedder.mlp.2"),
+        Entry("label_table", ("y_embedder.embedding_table.weight",)),
+        *linear("final_linear", "final_layer.linear"),
+        *linear("final_modulation.linear", "final_layer.adaLN_modulation.1"),
+    ]
+    if model.position is not None:
+        entries.append(Entry("position", ("pos_embed",), BATCHED))
+    if model.project is not None:
+        entries += linear("project", "s_projector")
+    if parameters_of(model.final_norm):
+        entries.append(Entry("final_norm.weight", ("final_layer.norm_final.weight",)))
+    block = model.backbone.blocks
+    narrow, wide = model.backbone.depth, model.head.depth
+    numbers = {"backbone": range(narrow), "head": range(narrow, narrow + wide)}
+    for part, blocks in numbers.items():
+        entries += in_blocks(f"{part}.blocks", "blocks.{}", blocks, ddt_block_entries(block))
+    return entries
+
+
+def ddt_block_entries(block: nnx.Module) -> list[Entry]:
+    """Names inside one block of a DiT^DH."""
+    entries = [
+        *linear("attention.qkv", "attn.qkv"),
+        *linear("attention.proj", "attn.proj"),
+        *linear("modulation.linear", "adaLN_modulation.1"),
+    ]
+    names = ("w12", "w3") if isinstance(block.mlp, SwiGLU) else ("fc1", "fc2")
+    for name in names:
+        entries += linear(f"mlp.{name}", f"mlp.{name}")
+    norms = {"norm1": "norm1", "norm2": "norm2"}
+    norms |= {"attention.q_norm": "attn.q_norm", "attention.k_norm": "attn.k_norm"}
+    owned = parameters_of(block)
+    for path, key in norms.items():
+        for leaf in ("weight", "bias"):  # no affine LayerNorm has neither, an RMSNorm no bias
+            if f"{path}.{leaf}" in owned:
+                entries.append(Entry(f"{path}.{leaf}", (f"{key}.{leaf}",)))
+    return entries
+
+
+def ddt_buffers(model: DDT) -> dict[str, np.ndarray]:
+    """The rotary tables that released files carry and we recompute."""
+    buffers = {}
+    if model.use_rope:
+        for name, width in zip(("enc", "dec"), model.head_widths, strict=True):
+            cos, sin = rotary_angles(width, model.grid, model.grid)
+            buffers[f"{name}_feat_rope.freqs_cos"] = np.asarray(cos)
+            buffers[f"{name}_feat_rope.freqs_sin"] = np.asarray(sin)
+    return buffers
+
+
+def export_ddt(model: DDT) -> dict[str, np.ndarray]:
+    """The official state dict of a DiT^DH."""
+    return export_tensors(ddt_entries(model), parameters_of(model)) | ddt_buffers(model)
+
+
+def ddt_shapes(abstract: DDT) -> dict[str, tuple[int, ...]]:
+    """Names and shapes that `export_ddt` would write for a model made by `nnx.eval_shape`."""
+    buffers = {name: value.shape for name, value in ddt_buffers(abstract).items()}
+    return export_shapes(ddt_entries(abstract), parameters_of(abstract)) | buffers
+
+
+def import_ddt(tensors: Tensors, abstract: DDT) -> DDT:
+    """Fills an abstract DiT^DH with an official state dict.
+
+    Raises:
+        WeightsError: if a tensor is missing, unknown, misshapen or not finite.
+    """
+    parameters = import_tensors(
+        ddt_entries(abstract),
+        tensors,
+        parameters_of(abstract),
+        what="The DiT^DH file",
+        fixed=ddt_buffers(abstract),
+    )
+    return build(abstract, parameters)
+
+
+def decoder_entries(depth: int, *, attention: tuple[str, str, str, str]) -> list[Entry]:
+    """Names of a decoder; `attention` are those of query, key, value and output."""
+    *projections, output = attention
+    block = [
+        *linear("attention.qkv", *projections),
+        *linear("attention.proj", output),
+        *linear("mlp.fc1", "intermediate.dense"),
+        *linear("mlp.fc2", "output.dense"),
+        *layer_norm("norm1", "layernorm_before"),
+        *layer_norm("norm2", "layernorm_after"),
+    ]
+    return [
+        *linear("embed", "decoder_embed"),
+        Entry("cls_token", ("trainable_cls_token",), BATCHED),
+        *in_blocks("trunk.blocks", "decoder_layers.{}", range(depth), block),
+        *layer_norm("norm", "decoder_norm"),
+        *linear("predict", "decoder_pred"),
+    ]
+
+
+OFFICIAL_ATTENTION = (
+    "attention.attention.query",
+    "attention.attention.key",
+    "attention.attention.value",
+    "attention.output.dense",
+)
+
+
+def decoder_buffers(model: Decoder) -> dict[str, np.ndarray]:
+    """The fixed positions that released files carry and we recompute."""
+    positions = decoder_positions(model.hidden_size, model.grid, model.position_spacing)
+    return {"decoder_pos_embed": positions[None]}
+
+
+def export_decoder(model: Decoder) -> dict[str, np.ndarray]:
+    """The official state dict of a decoder."""
+    entries = decoder_entries(model.trunk.depth, attention=OFFICIAL_ATTENTION)
+    return decoder_buffers(model) | export_tensors(entries, parameters_of(model))
+
+
+def decoder_shapes(abstract: Decoder) -> dict[str, tuple[int, ...]]:
+    """Names and shapes that `export_decoder` would write for an abstract decoder."""
+    entries = decoder_entries(abstract.trunk.depth, attention=OFFICIAL_ATTENTION)
+    buffers = {name: value.shape for name, value in decoder_buffers(abstract).items()}
+    return buffers | export_shapes(entries, parameters_of(abstract))
+
+
+def import_decoder(tensors: Tensors, abstract: Decoder) -> Decoder:
+    """Fills an abstract decoder with an official state dict.
+
+    Raises:
+        WeightsError: if a tensor is missing, unknown, misshapen or not finite.
+    """
+    parameters = import_tensors(
+        decoder_entries(abstract.trunk.depth, attention=OFFICIAL_ATTENTION),
+        tensors,
+        parameters_of(abstract),
+        what="The decoder file",
+        fixed=decoder_buffers(abstract),
+    )
+    return build(abstract, parameters)

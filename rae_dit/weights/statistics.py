@@ -1,0 +1,128 @@
+"""Mean and variance of every latent element over a data set: the official .pt and our .npz."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from rae_dit.weights.mapping import WeightsError
+from rae_dit.weights.torch_file import LazyTensor, read_torch_file, write_torch_file
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """Statistics of raw tokens on their grid.
+
+    Attributes:
+        mean: float32 [h, w, C].
+        variance: float32 [h, w, C], without the 1e-5 that RAE adds.
+        count: how many images they were taken over; 0 when the file does not say.
+        provenance: what they were taken from; JSON when `acts/stats` wrote it.
+    """
+
+    mean: Float[np.ndarray, "h w C"]
+    variance: Float[np.ndarray, "h w C"]
+    count: int
+    provenance: str
+
+
+def read_statistics(path: str | Path, grid: int, width: int) -> LatentStatistics:
+    """Reads official statistics (.pt: mean, var as [C, h, w]) or ours (.npz).
+
+    Args:
+        path: the file.
+        grid: tokens a side that they must be for, h = w.
+        width: channels C that they must be for.
+
+    Raises:
+        WeightsError: if the file holds neither, or has another shape, or numbers that are not
+            finite, or negative variances.
+    """
+    path = Path(path)
+    statistics = read_npz(path) if path.suffix == ".npz" else read_official(path)
+    for name, value in (("mean", statistics.mean), ("variance", statistics.variance)):
+        if value.shape != (grid, grid, width):
+            raise WeightsError(
+                f"The {name} in {path} has shape {value.shape} and not {(grid, grid, width)} "
+                "(h, w, C); take the statistics of this encoder and input size."
+            )
+        if not np.isfinite(value).all():
+            raise WeightsError(f"The {name} in {path} is not finite; compute it again.")
+    if (statistics.variance < 0).any():
+        raise WeightsError(f"The variance in {path} is negative somewhere; compute it again.")
+    return statistics
+
+
+def read_npz(path: Path) -> LatentStatistics:
+    """Reads what `write_statistics` wrote."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise WeightsError(f"{path} is not a whole .npz file: {error}.") from error
+    names = ["count", "mean", "provenance", "variance"]
+    if sorted(arrays) != names:
+        raise WeightsError(f"{path} holds {sorted(arrays)}; expected {names}.")
+    return LatentStatistics(
+        mean=arrays["mean"],
+        variance=arrays["variance"],
+        count=int(arrays["count"]),
+        provenance=str(arrays["provenance"]),
+    )
+
+
+def read_official(path: Path) -> LatentStatistics:
+    """Reads a `stat.pt`; of mean and var one may be None, which means 0 and 1 there."""
+    content = read_torch_file(path)
+    if not isinstance(content, dict) or not {"mean", "var"} & content.keys():
+        raise WeightsError(f"{path} holds no latent statistics: it needs the keys mean and var.")
+    unknown = content.keys() - {"mean", "var"}
+    if unknown:
+        raise WeightsError(f"{path} holds {sorted(unknown)} besides mean and var.")
+    arrays = {
+        name: np.asarray(value.read(), np.float32)
+        for name, value in content.items()
+        if isinstance(value, LazyTensor)
+    }
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if not arrays or len(set(shapes.values())) != 1 or len(shapes[next(iter(shapes))]) != 3:
+        raise WeightsError(f"{path} should hold mean and var of one shape (C, h, w); got {shapes}.")
+    like = next(iter(arrays.values()))
+    mean = arrays["mean"] if "mean" in arrays else np.zeros_like(like)
+    variance = arrays["var"] if "var" in arrays else np.ones_like(like)
+    return LatentStatistics(
+        mean=mean.transpose(1, 2, 0), variance=variance.transpose(1, 2, 0), count=0, provenance=""
+    )
+
+
+def write_statistics(
+    path: str | Path,
+    *,
+    mean: Float[np.ndarray, "h w C"],
+    variance: Float[np.ndarray, "h w C"],
+    count: int,
+    provenance: str,
+) -> None:
+    """Writes statistics as ours (.npz) or as the reference's (.pt, which has only mean and var).
+
+    Args:
+        path: its suffix chooses.
+        mean: mean of raw latents.
+        variance: their variance, without the 1e-5 that RAE adds.
+        count: how many images they were taken over.
+        provenance: what they were taken from; JSON, as a rule.
+
+    Raises:
+        WeightsError: if the name ends in neither .npz nor .pt.
+    """
+    mean, variance = np.asarray(mean, np.float32), np.asarray(variance, np.float32)
+    match Path(path).suffix:
+        case ".npz":
+            np.savez(path, mean=mean, variance=variance, count=count, provenance=provenance)
+        case ".pt":
+            arrays = {"mean": mean.transpose(2, 0, 1), "var": variance.transpose(2, 0, 1)}
+            write_torch_file(path, arrays)
+        case suffix:
+            raise WeightsError(f"Cannot write statistics as {suffix!r}; use .npz or .pt.")

@@ -1,0 +1,171 @@
+"""AutoencoderRAE directories: golden, bit-equal both ways, refusals."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from flax import nnx
+from golden_files import GOLDEN, arrays, channels_last, relative_error
+
+from rae_dit.api import load_decoder, load_rae
+from rae_dit.models.decoder import Decoder
+from rae_dit.models.encoder import SigLIP
+from rae_dit.models.rae import RAE
+from rae_dit.weights.diffusers_export import save_diffusers
+from rae_dit.weights.mapping import WeightsError
+from rae_dit.weights.official import export_decoder
+from rae_dit.weights.tensor_file import open_tensors, save_tensors
+
+FAMILIES = ["dinov2", "mae"]
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def edited(tmp_path, family="dinov2", tensors=None, **config):
+    path = tmp_path / "edited"
+    shutil.copytree(GOLDEN / f"diffusers_{family}", path)
+    content = json.loads((path / "config.json").read_text()) | config
+    (path / "config.json").write_text(json.dumps(content))
+    if tensors is not None:
+        save_tensors(path / WEIGHTS, dict(open_tensors(path / WEIGHTS)) | tensors)
+    return path
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_golden_latents_and_reconstructions(family):
+    golden = arrays(f"diffusers_{family}")
+    rae = load_rae(GOLDEN / f"diffusers_{family}")
+    latent = channels_last(golden["latent"])
+    assert relative_error(rae.encode(channels_last(golden["image"])), latent) < 1e-5
+    reconstruction = channels_last(golden["reconstruction"])
+    assert relative_error(rae.decode(latent), reconstruction) < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_directory_read_and_written_is_the_same_to_the_bit(family, tmp_path):
+    original = GOLDEN / f"diffusers_{family}"
+    save_diffusers(load_rae(original), tmp_path)
+    assert (tmp_path / "config.json").read_text() == (original / "config.json").read_text()
+    before, after = open_tensors(original / WEIGHTS), open_tensors(tmp_path / WEIGHTS)
+    assert set(before) == set(after)
+    for name, tensor in before.items():
+        assert after[name].dtype == tensor.dtype
+        np.testing.assert_array_equal(after[name], tensor, err_msg=name)
+
+
+def test_what_diffusers_divides_by_is_what_we_divide_by(tmp_path):
+    rae = load_rae(GOLDEN / "diffusers_mae")
+    std = open_tensors(GOLDEN / "diffusers_mae" / WEIGHTS)["_latents_std"]
+    divisor = (std + np.float32(1e-5)).transpose(1, 2, 0)
+    np.testing.assert_array_equal(rae.latent_scale[...], divisor)
+    scaled = load_rae(edited(tmp_path, "mae", scaling_factor=2.0))
+    image = channels_last(arrays("diffusers_mae")["image"])
+    np.testing.assert_allclose(scaled.encode(image), 2 * rae.encode(image), rtol=1e-5)
+
+
+def test_without_statistics_diffusers_is_made_to_divide_by_one(tmp_path):
+    rae = load_rae(GOLDEN / "diffusers_dinov2")
+    plain = RAE(
+        rae.encoder,
+        rae.decoder,
+        image_mean=rae.image_mean,
+        image_std=rae.image_std,
+        latent_mean=None,
+        latent_variance=None,
+    )
+    save_diffusers(plain, tmp_path)
+    again = load_rae(tmp_path)
+    np.testing.assert_array_equal(again.latent_scale[...], np.ones(again.latent_shape))
+    np.testing.assert_array_equal(again.latent_mean[...], np.zeros(again.latent_shape))
+
+
+def test_the_defaults_of_diffusers_are_understood(tmp_path):
+    defaults = {"_latents_mean": np.zeros(1, "f"), "_latents_std": np.ones(1, "f")}
+    path = edited(tmp_path, tensors=defaults, encoder_norm_mean=None, encoder_norm_std=None)
+    rae = load_rae(path)
+    assert rae.image_mean == (0.485, 0.456, 0.406)
+    np.testing.assert_array_equal(rae.latent_scale[...], np.full(rae.latent_shape, 1.00001, "f"))
+
+
+def test_files_with_older_names_are_read(tmp_path):
+    path = edited(tmp_path, "mae")
+    older = {}
+    for name, tensor in open_tensors(path / WEIGHTS).items():
+        name = name.replace("encoder.layers.", "encoder.encoder.layer.")
+        for letter, word in (("q", "query"), ("k", "key"), ("v", "value")):
+            name = name.replace(f".{letter}_proj.", f".attention.{word}.")
+        name = name.replace(".o_proj.", ".output.dense.")
+        name = name.replace(".mlp.fc1.", ".intermediate.dense.")
+        older[name.replace(".mlp.fc2.", ".output.dense.")] = tensor
+    assert "encoder.encoder.layer.0.attention.attention.query.bias" in older
+    save_tensors(path / WEIGHTS, older)
+    image = channels_last(arrays("diffusers_mae")["image"])
+    expected = load_rae(GOLDEN / "diffusers_mae").encode(image)
+    np.testing.assert_array_equal(load_rae(path).encode(image), expected)
+
+
+def test_siglip_directories_carry_the_unused_head(tmp_path):
+    rngs = nnx.Rngs(0)
+    width = {"hidden_size": 64, "depth": 1, "num_heads": 1}
+    encoder = SigLIP(
+        **width, intermediate_size=3072, input_size=8, patch_size=4, position_grid=16, rngs=rngs
+    )
+    decoder = Decoder(
+        **width, in_width=64, grid=2, patch_size=4, intermediate_size=8, position_spacing=8.0,
+        rngs=rngs,
+    )  # fmt: skip
+    rae = RAE(
+        encoder,
+        decoder,
+        image_mean=(0.5, 0.5, 0.5),
+        image_std=(0.5, 0.5, 0.5),
+        latent_mean=None,
+        latent_variance=None,
+    )
+    save_diffusers(rae, tmp_path)
+    assert "encoder.vision_model.head.probe" in open_tensors(tmp_path / WEIGHTS)
+    image = np.random.default_rng(0).random((1, 8, 8, 3), np.float32)
+    np.testing.assert_array_equal(load_rae(tmp_path).encode(image), rae.encode(image))
+
+
+def test_rescaled_positions_survive_the_official_form(tmp_path):
+    decoder = load_rae(GOLDEN / "diffusers_mae").decoder
+    assert decoder.position_spacing == 4
+    save_tensors(tmp_path / "model.pt", export_decoder(decoder))
+    (tmp_path / "config.json").write_text((GOLDEN / "rae_mae_decoder/config.json").read_text())
+    again = load_decoder(tmp_path)
+    tokens = np.random.default_rng(0).standard_normal((1, 16, 64)).astype(np.float32)
+    np.testing.assert_array_equal(again(tokens), decoder(tokens))
+
+
+def test_what_diffusers_cannot_build_is_not_written(tmp_path):
+    rae = load_rae(encoder=GOLDEN / "rae_mae_encoder", decoder=GOLDEN / "rae_mae_decoder")
+    with pytest.raises(WeightsError) as error:
+        save_diffusers(rae, tmp_path / "out")
+    for part in ("encoder heads 4, not 0", "position table 4, not 14", "positions 1.0, not 4.0"):
+        assert part in str(error.value)
+    assert not (tmp_path / "out").exists()
+    encoding = load_rae(encoder=GOLDEN / "rae_mae_encoder")
+    with pytest.raises(WeightsError, match="this RAE has none"):
+        save_diffusers(encoding, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reshape_to_2d": False}, "latents in one row"),
+        ({"encoder_type": "clip"}, "encoder_type is 'clip'"),
+        ({"encoder_norm_mean": [0.5, 0.5, 0.5]}, "encoder_mean in .* is not what its config.json"),
+        ({"tensors": {"odd": np.ones(1, "f")}}, "holds .*'odd'"),
+        ({"tensors": {"decoder.odd": np.ones(1, "f")}}, r"1 not known \(odd\)"),
+        ({"tensors": {"encoder.odd": np.ones(1, "f")}}, r"1 not known \(odd\)"),
+    ],
+)
+def test_directories_that_do_not_fit_are_refused(change, message, tmp_path):
+    with pytest.raises(WeightsError, match=message):
+        load_rae(edited(tmp_path, **change))
+
+
+def test_other_directories_are_refused():
+    with pytest.raises(WeightsError, match="is no AutoencoderRAE"):
+        load_rae(GOLDEN / "rae_mae_encoder")
