@@ -1,0 +1,260 @@
+"""Config -> objects, by plain `match`: no default values (they live in configs/), no mathematics.
+
+The `make_*` functions return modules with initial weights; `abstract` gives their shapes alone.
+loading.py fills them with weights from files.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Literal, overload
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from rae_dit.autoencoder.step import reconstruction
+from rae_dit.config import Config, ConfigError
+from rae_dit.data import sources
+from rae_dit.data.files import SourceError
+from rae_dit.data.readers import open_images
+from rae_dit.data.sources import Source
+from rae_dit.diffusion.flow import time_shift
+from rae_dit.evaluation.probe import Classifier, classification
+from rae_dit.models.ddt import DDT
+from rae_dit.models.decoder import Decoder
+from rae_dit.models.encoder import MAE, DINOv2, SigLIP
+from rae_dit.models.layers import Constant, Dtype
+from rae_dit.models.rae import RAE
+from rae_dit.training.objective import Objective
+from rae_dit.training.optim import adamw, learning_rate
+from rae_dit.training.step import flow_matching
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+SYNTHETIC_IMAGES = 1024
+
+
+def compute_dtype(config: Config) -> Dtype:
+    """The dtype of matrix products; parameters are float32 in any case."""
+    return jnp.bfloat16 if config.precision == "bf16" else jnp.float32
+
+
+def matmul_precision(config: Config) -> str:
+    """How float32 matrix products are computed, for `jax.default_matmul_precision`."""
+    match config.precision:
+        case "fp32":
+            return "float32"
+        case "tf32":
+            return "tensorfloat32"
+    return "default"
+
+
+def latent_grid(config: Config) -> int:
+    """Side h = w of the latent."""
+    return config.encoder.input_size // config.encoder.patch_size
+
+
+def make_encoder(config: Config, rngs: nnx.Rngs) -> DINOv2 | SigLIP | MAE:
+    """The representation encoder with random weights."""
+    sizes = dict(
+        input_size=config.encoder.input_size,
+        patch_size=config.encoder.patch_size,
+        hidden_size=config.encoder.hidden_size,
+        depth=config.encoder.depth,
+        num_heads=config.encoder.num_heads,
+        intermediate_size=int(config.encoder.hidden_size * config.encoder.mlp_ratio),
+        position_grid=latent_grid(config),
+        attention=config.compute.attention,
+        scan_layers=config.compute.scan_layers,
+        remat=config.compute.remat,
+        dtype=compute_dtype(config),
+        rngs=rngs,
+    )
+    match config.encoder.family:
+        case "dinov2":
+            return DINOv2(num_registers=config.encoder.num_registers, **sizes)
+        case "siglip":
+            return SigLIP(**sizes)
+        case "mae":
+            return MAE(**sizes)
+
+
+def make_decoder(config: Config, rngs: nnx.Rngs) -> Decoder:
+    """The ViT decoder with random weights."""
+    return Decoder(
+        in_width=config.encoder.hidden_size,
+        grid=latent_grid(config),
+        patch_size=config.decoder.patch_size,
+        hidden_size=config.decoder.hidden_size,
+        depth=config.decoder.depth,
+        num_heads=config.decoder.num_heads,
+        intermediate_size=config.decoder.intermediate_size,
+        attention=config.compute.attention,
+        scan_layers=config.compute.scan_layers,
+        remat=config.compute.remat,
+        dtype=compute_dtype(config),
+        rngs=rngs,
+    )
+
+
+def make_rae(config: Config, rngs: nnx.Rngs, *, decoder: bool, statistics: bool) -> RAE:
+    """An RAE with random weights; latent statistics, if asked for, are zeros and ones."""
+    mean, std = HALF if config.encoder.family == "siglip" else IMAGENET
+    grid = latent_grid(config)
+    shape = (grid, grid, config.encoder.hidden_size)
+    return RAE(
+        make_encoder(config, rngs),
+        make_decoder(config, rngs) if decoder else None,
+        image_mean=mean,
+        image_std=std,
+        latent_mean=np.zeros(shape) if statistics else None,
+        latent_variance=np.ones(shape) if statistics else None,
+    )
+
+
+def make_classifier(config: Config, rngs: nnx.Rngs) -> Classifier:
+    """Encoder and linear head with random weights."""
+    rae = make_rae(config, rngs, decoder=False, statistics=False)
+    return Classifier(rae, config.data.num_classes, rngs=rngs)
+
+
+def make_ddt(config: Config, rngs: nnx.Rngs) -> DDT:
+    """The DiT^DH with initial weights."""
+    return DDT(
+        input_size=latent_grid(config),
+        in_channels=config.encoder.hidden_size,
+        patch_size=config.ddt.patch_size,
+        hidden_size=config.ddt.hidden_size,
+        depth=config.ddt.depth,
+        num_heads=config.ddt.num_heads,
+        mlp_ratio=config.ddt.mlp_ratio,
+        num_classes=config.data.num_classes,
+        use_qknorm=config.ddt.use_qknorm,
+        use_swiglu=config.ddt.use_swiglu,
+        use_rope=config.ddt.use_rope,
+        use_rmsnorm=config.ddt.use_rmsnorm,
+        use_pos_embed=config.ddt.use_pos_embed,
+        attention=config.compute.attention,
+        scan_layers=config.compute.scan_layers,
+        remat=config.compute.remat,
+        dtype=compute_dtype(config),
+        rngs=rngs,
+    )
+
+
+def make_trained(config: Config, rngs: nnx.Rngs) -> nnx.Module:
+    """The module that the config's objective trains."""
+    match config.objective:
+        case "classification":
+            return make_classifier(config, rngs)
+        case "reconstruction":
+            return make_decoder(config, rngs)
+        case "flow_matching":
+            return make_ddt(config, rngs)
+
+
+def abstract(make: Callable[[Config, nnx.Rngs], nnx.Module], config: Config) -> nnx.Module:
+    """The module with shapes in place of arrays: no memory, no compile."""
+    return nnx.eval_shape(lambda: make(config, nnx.Rngs(0)))
+
+
+def latent_shift(config: Config) -> float:
+    """The time shift s: as given, or from the number of elements of a latent."""
+    if config.flow.shift is not None:
+        return config.flow.shift
+    return time_shift(latent_grid(config) ** 2 * config.encoder.hidden_size, config.flow.shift_base)
+
+
+def make_objective(config: Config, *, training: bool) -> Objective:
+    """The config's objective; validation drops no labels and adds no noise to tokens."""
+    trained = nnx.graphdef(abstract(make_trained, config))
+    match config.objective:
+        case "classification":
+            return classification(trained)
+        case "reconstruction":
+            return reconstruction(
+                rae_graph(config, decoder=False),
+                rae_graph(config, decoder=True),
+                noise_tau=config.decoder.noise_tau if training else 0.0,
+            )
+        case "flow_matching":
+            return flow_matching(
+                trained,
+                rae_graph(config, decoder=False),
+                null_label=abstract(make_ddt, config).null_label,
+                time_distribution=config.flow.time_distribution,
+                shift=latent_shift(config),
+                class_dropout=config.ddt.class_dropout if training else 0.0,
+            )
+
+
+def rae_graph(config: Config, *, decoder: bool) -> nnx.GraphDef:
+    """The structure of what `load_rae` returns."""
+    statistics = bool(config.encoder.statistics)
+    make = functools.partial(make_rae, decoder=decoder, statistics=statistics)
+    return nnx.graphdef(abstract(make, config))
+
+
+def make_schedule(config: Config) -> optax.Schedule:
+    """The learning rate as a function of the optimizer step."""
+    return functools.partial(
+        learning_rate,
+        peak=config.optim.learning_rate,
+        warmup_steps=config.optim.warmup_steps,
+        warmup_from_zero=config.optim.warmup_from_zero,
+        decay=config.optim.decay,
+        decay_end_step=config.optim.decay_end_step,
+        final=config.optim.final_learning_rate,
+    )
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+    """Clip and AdamW; constants of the trained module never decay."""
+    state = nnx.state(abstract(make_trained, config))
+    decays = nnx.map_state(lambda _, variable: not isinstance(variable, Constant), state)
+    return adamw(
+        make_schedule(config),
+        beta1=config.optim.beta1,
+        beta2=config.optim.beta2,
+        epsilon=config.optim.epsilon,
+        weight_decay=config.optim.weight_decay,
+        clip_norm=config.optim.clip_norm,
+        decay_mask=nnx.to_pure_dict(decays),
+    )
+
+
+@overload
+def open_source(config: Config, split: Literal["train"]) -> Source: ...
+@overload
+def open_source(config: Config, split: Literal["validation"]) -> Source | None: ...
+def open_source(config: Config, split: Literal["train", "validation"]) -> Source | None:
+    """The records of a split; None for "validation" if `data.validation_path` is ''.
+
+    Raises:
+      ConfigError: the path does not hold what `data.source` expects; says what is there.
+    """
+    data = config.data
+    match data.source:
+        case "digits":
+            return sources.digits(split, data.image_size)
+        case "synthetic":
+            seed = 0 if split == "train" else 1
+            return sources.synthetic(data.image_size, data.num_classes, SYNTHETIC_IMAGES, seed)
+        case _ if split == "validation" and not data.validation_path:
+            return None
+        case kind:
+            is_train = split == "train"
+            try:
+                return open_images(
+                    kind,
+                    data.path if is_train else data.validation_path,
+                    split=split,
+                    image_size=data.image_size,
+                    num_classes=data.num_classes,
+                    crop=data.crop,
+                    max_bad_share=data.max_bad_share,
+                )
+            except SourceError as error:
+                field = "data.path" if is_train else "data.validation_path"
+                raise ConfigError(f"{field}: {error}") from error

@@ -1,0 +1,245 @@
+"""Saving a run and coming back to it: asynchronous, verified, never silently wrong.
+
+`directory/STEP/` holds four Orbax items: `train` (step, params, opt_state, key), `ema`, `data`
+(JSON position of the data stream) and `integrity` (JSON record of every leaf, see integrity.py).
+`ema` is an item of its own, so that sampling reads a quarter of the bytes. restore.py reads them.
+"""
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers
+
+from rae_dit.training import integrity
+from rae_dit.training.restore import (
+    CheckpointError,
+    DamagedCheckpointError,
+    items_of,
+    quarantine,
+    read_state,
+    restore_ema,
+    restore_state,
+    short,
+)
+from rae_dit.training.state import TrainState
+
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "DamagedCheckpointError",
+    "restore_ema",
+    "restore_state",
+]
+
+
+class Checkpoints:
+    """The checkpoints of one run. Use it as a context manager: leaving it waits for the last write.
+
+    With several processes every method must be called by all of them at the same point.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        save_every: int,
+        keep_last: int,
+        keep_every: int | None,
+    ) -> None:
+        """Opens (and makes, if needed) the directory; writes that were cut short are ignored.
+
+        Args:
+            directory: usually `workdir/checkpoints`.
+            save_every: steps between saves, at least 1.
+            keep_last: how many of the newest steps stay on disk, at least 1.
+            keep_every: steps that are multiples of this stay for ever; None for none.
+
+        Raises:
+            ValueError: a number is below 1.
+        """
+        for name, value in (("save_every", save_every), ("keep_last", keep_last)):
+            if value < 1:
+                raise ValueError(f"checkpoint.{name} is {value}; it must be at least 1")
+        if keep_every is not None and keep_every < 1:
+            raise ValueError(f"checkpoint.keep_every is {keep_every}; use None or at least 1")
+        keep: list[Any] = [checkpoint_managers.LatestN(keep_last)]
+        if keep_every is not None:
+            keep.append(checkpoint_managers.EveryNSteps(keep_every))
+        self._directory = epath.Path(directory).resolve()
+        self._save_every = save_every
+        self._writing: int | None = None  # step handed to Orbax and not yet known to be on disk
+        self._current: int | None = None  # newest step that this object saved or restored
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(keep)
+            ),
+        )
+
+    def save(
+        self, step: int, state: TrainState, data: Mapping[str, Any], *, force: bool = False
+    ) -> bool:
+        """Starts writing a checkpoint if one is due: a multiple of save_every, a preemption, force.
+
+        Returns as soon as the arrays are on the host, so the state may be donated at once. Call it
+        at every step: the preemption notice is only heard at the step that all processes agree on.
+
+        Args:
+            step: number of finished steps.
+            state: the state after that step, of jax arrays.
+            data: position of the data stream, JSON values.
+            force: save even off the interval (last step of a run).
+
+        Returns:
+            True if this call started a write; False if none is due, or if this object has already
+            saved or restored this very step.
+
+        Raises:
+            CheckpointError: this or the previous write failed (the last good step is kept), or the
+                directory holds this step or later ones of another run.
+        """
+        preempted = self.reached_preemption(step)
+        if not (force or preempted or step % self._save_every == 0):
+            return False
+        newest = self.latest_step()
+        if newest is not None and step <= newest:
+            if step == newest == self._current:
+                return False
+            raise CheckpointError(
+                f"{self._directory} already holds step {newest}, so step {step} would be shadowed "
+                "by it at the next start; train in another workdir, or move the later steps away"
+            )
+        items = {item: integrity.named_leaves(tree) for item, tree in items_of(state).items()}
+        position = integrity.as_json(data)
+        record = integrity.Record(
+            {item: integrity.leaf_records(named) for item, named in items.items()},
+            integrity.json_checksum(position),
+        )
+        self._writing = step
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    data=ocp.args.JsonSave(position),
+                    integrity=ocp.args.JsonSave(record.to_json()),
+                    **{
+                        item: ocp.args.StandardSave(integrity.nested(named))
+                        for item, named in items.items()
+                    },
+                ),
+                force=True,  # the decision was taken above; Orbax's own rules refuse in silence
+            )
+        except Exception as error:  # Orbax raises ValueError, OSError and plain Exception here
+            raise self._write_failed(error) from error
+        self._current = step
+        return True
+
+    def reached_preemption(self, step: int) -> bool:
+        """True if the cluster asked this run to stop and all processes agreed on this step."""
+        return bool(self._manager.reached_preemption(step))
+
+    def latest_step(self) -> int | None:
+        """Returns the newest step on disk, after waiting for the write in progress; None if none.
+
+        Raises:
+            CheckpointError: that write failed.
+        """
+        self._wait()
+        return self._manager.latest_step()
+
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """Restores the newest step that is whole.
+
+        Newer damaged steps are set aside, once an older one has been read: `12` becomes
+        `quarantined-12-0`, which Orbax does not see; nothing is deleted and renaming it back undoes
+        it. If no step is whole, nothing is renamed.
+
+        Args:
+            like: TrainState of jax.ShapeDtypeStruct with the wanted shardings (None: first device).
+
+        Returns:
+            The state and the data position, or None if the directory holds no checkpoint.
+
+        Raises:
+            CheckpointError: `like` is not the tree that was stored (other config), or every step
+                is damaged.
+        """
+        damaged: dict[int, str] = {}
+        self._wait()
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self.restore_step(step, like)
+            except DamagedCheckpointError as error:
+                damaged[step] = str(error)
+                continue
+            if damaged:
+                quarantine(self._directory, damaged)
+                self._manager.reload()
+            return restored
+        if not damaged:
+            return None
+        raise CheckpointError(
+            f"no usable checkpoint in {self._directory}; nothing was renamed. "
+            + " | ".join(damaged.values())
+            + " | Start in another workdir, or move these directories away to start anew"
+        )
+
+    def restore_step(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """Restores one step; see `restore`. Never renames.
+
+        Raises:
+            CheckpointError: no such step, or `like` is not the tree that was stored.
+            DamagedCheckpointError: its files are damaged.
+        """
+        self._wait()
+        steps = sorted(self._manager.all_steps())
+        if step not in steps:
+            raise CheckpointError(f"no step {step} in {self._directory}; there are {steps}")
+        restored = read_state(self._directory / str(step), like)
+        self._current = step
+        return restored
+
+    def close(self) -> None:
+        """Waits for the write in progress and frees Orbax's threads.
+
+        Raises:
+            CheckpointError: the write failed; the last good step is kept.
+        """
+        try:
+            self._wait()
+        finally:
+            self._manager.close()
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes, whether the block ended well or not."""
+        self.close()
+
+    def _wait(self) -> None:
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # whatever the writing threads met: disk full, permissions, ...
+            raise self._write_failed(error) from error
+        self._writing = None
+
+    def _write_failed(self, error: Exception) -> CheckpointError:
+        """Forgets the failed write; Orbax must reread the directory, for it forgot older steps."""
+        failed, self._writing = self._writing, None
+        self._manager.reload()
+        self._current = self._manager.latest_step()
+        return CheckpointError(
+            f"step {failed} could not be written to {self._directory}: {short(error)}. "
+            f"The last good step is {self._current}; check free space and permissions"
+        )

@@ -1,0 +1,170 @@
+"""Metrics of a run: TensorBoard events, `metrics.jsonl`, and (progress.py) the printed line.
+
+TensorBoard goes through CLU's metric writers, which need tensorflow: it is imported when a writer
+is made on the host that writes, never on import of this file. Without it a run goes on with
+`metrics.jsonl` and the log.
+"""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol, Self, SupportsFloat
+
+from rae_dit.training.progress import Progress
+
+log = logging.getLogger(__name__)
+
+__all__ = ["MetricsWriter", "Progress"]
+
+
+class _EventWriter(Protocol):
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class MetricsWriter:
+    """Writes scalars of a run to `workdir/metrics.jsonl` and `workdir/tensorboard/`.
+
+    One line of the file is one call of `write`: `{"step": 10, "train/loss": 0.5}`. A value that is
+    not finite is written as `null`, because JSON has no NaN; TensorBoard and the printed line show
+    what it was. Each line reaches the operating system before `write` returns, so a killed run
+    loses none; a line torn by the kill is dropped when the file is opened again.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], *, is_main: bool) -> None:
+        """Opens the files on the main process; on the others every method does nothing.
+
+        Args:
+            workdir: directory of the run on a local disk; made if needed.
+            is_main: True on the one process that writes (`jax.process_index() == 0`).
+        """
+        self._path = Path(workdir) / "metrics.jsonl"
+        self._lines: IO[str] | None = None
+        self._events: _EventWriter | None = None
+        if is_main:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._path.exists():
+                self._rewrite(None)
+            self._lines = self._path.open("a", encoding="utf-8")
+            self._events = _event_writer(self._path.parent / "tensorboard")
+
+    def write(self, step: int, metrics: Mapping[str, SupportsFloat]) -> None:
+        """Writes scalars of one step.
+
+        Args:
+            step: number of finished steps.
+            metrics: name ('train/loss') -> number or scalar array.
+
+        Raises:
+            ValueError: a metric is called 'step'.
+        """
+        if self._lines is None:
+            return
+        if "step" in metrics:
+            raise ValueError("a metric is called 'step', which is the step's own name; rename it")
+        values = {name: float(value) for name, value in metrics.items()}
+        line = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._lines.write(json.dumps({"step": int(step), **line}, allow_nan=False) + "\n")
+        self._lines.flush()
+        if self._events is not None:
+            self._events.write_scalars(int(step), values)
+
+    def truncate(self, step: int) -> None:
+        """Drops lines of later steps from `metrics.jsonl`: the resumed run writes them anew.
+
+        The file is replaced at once, so a kill leaves the old one or the new one. TensorBoard's
+        events stay; it shows the repeated steps on top of each other.
+
+        Args:
+            step: the step that was restored.
+        """
+        if self._lines is None:
+            return
+        self._lines.close()
+        self._rewrite(step)
+        self._lines = self._path.open("a", encoding="utf-8")
+
+    def flush(self) -> None:
+        """Waits until everything written so far is in the files."""
+        if self._events is not None:
+            self._events.flush()
+
+    def close(self) -> None:
+        """Flushes and closes; the writer cannot be used afterwards."""
+        if self._lines is not None:
+            self._lines.close()
+            self._lines = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes, whether the block ended well or not."""
+        self.close()
+
+    def _rewrite(self, last_step: int | None) -> None:
+        """Keeps whole lines up to `last_step` (None: all); leaves a good file alone."""
+        before = self._path.read_bytes()
+        kept = [line for line in before.split(b"\n") if _belongs(line, last_step)]
+        after = b"".join(line + b"\n" for line in kept)
+        if after == before:
+            return
+        temporary = self._path.with_name(self._path.name + ".tmp")
+        with temporary.open("wb") as file:
+            file.write(after)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self._path)
+        dropped = before.count(b"\n") + (not before.endswith(b"\n")) - len(kept)
+        log.info("%s: dropped %d torn or later lines", self._path, dropped)
+
+
+def _belongs(line: bytes, last_step: int | None) -> bool:
+    """True for a whole line of a step that is not later than `last_step`."""
+    try:
+        record = json.loads(line)
+    except ValueError:  # torn by a kill: neither JSON nor, perhaps, UTF-8
+        return False
+    if not isinstance(record, dict) or not isinstance(record["step"], int):
+        return False
+    return last_step is None or record["step"] <= last_step
+
+
+def _event_writer(directory: Path) -> _EventWriter | None:
+    """Returns CLU's TensorBoard writer, or None and one warning where it cannot be imported.
+
+    It is not CLU's default writer: that one also logs every scalar, and the run prints its own
+    line. Events are written in a thread of their own.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # both are read while tensorflow loads
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no mathematics here, and no notice of it
+    try:
+        import tensorflow as tf
+        from clu import metric_writers
+    except ImportError as error:
+        log.warning(
+            "No TensorBoard events: %s. Metrics go to metrics.jsonl and the log; "
+            "for events: pip install clu tensorflow-cpu tensorboard",
+            error,
+        )
+        return None
+    try:
+        tf.config.set_visible_devices([], "GPU")  # or it takes the memory jax needs
+    except RuntimeError as error:
+        log.warning("tensorflow already holds the GPUs: %s", error)
+    writer: Any = metric_writers.SummaryWriter(str(directory))
+    return metric_writers.AsyncMultiWriter([writer])

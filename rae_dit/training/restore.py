@@ -1,0 +1,248 @@
+"""Reading checkpoints: find the step, compare what is stored with what is wanted, verify the bits.
+
+Items are read by Orbax's handlers, process by process, and not by its CheckpointManager: the
+manager's restore has barriers, in which healthy processes would wait for one that met a damaged
+file. Here every process reads, then all of them hear whether anyone failed.
+"""
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+from jax.sharding import SingleDeviceSharding
+
+from rae_dit.training import integrity
+from rae_dit.training.state import TrainState
+
+log = logging.getLogger(__name__)
+
+Read = TypeVar("Read")
+
+_MESSAGE_BYTES = 512  # what processes tell each other about a failure is cut to this
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written, found, or used for what was asked."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """The files of one step are damaged; another step may be fine."""
+
+
+def restore_ema(path: str | os.PathLike[str], like_params: dict[str, Any]) -> dict[str, Any]:
+    """Restores the averaged parameters alone; the rest of the checkpoint is not read.
+
+    Args:
+        path: a workdir, its checkpoints directory (both: newest step), or one step directory.
+        like_params: nested dict of jax.ShapeDtypeStruct; a sharding of None is the first device.
+
+    Returns:
+        The tree of `like_params` with float32 arrays in its shardings.
+
+    Raises:
+        CheckpointError: there is no checkpoint at `path`, it has no EMA, or the tree is another.
+        DamagedCheckpointError: the files are damaged; the message lists the other steps.
+    """
+    trees, _ = _read_step(_find_step(path), {"ema": like_params})
+    return trees["ema"]
+
+
+def restore_state(
+    path: str | os.PathLike[str], like: TrainState
+) -> tuple[TrainState, dict[str, Any]]:
+    """Restores state and data position of another run, whose directory is left as it is.
+
+    Arguments and errors are those of `restore_ema`, with a TrainState of jax.ShapeDtypeStruct.
+    """
+    return read_state(_find_step(path), like)
+
+
+def items_of(state: TrainState) -> dict[str, Any]:
+    """Returns the two array items of a checkpoint."""
+    train = {
+        "step": state.step,
+        "params": state.params,
+        "opt_state": state.opt_state,
+        "key": state.key,
+    }
+    return {"train": train, "ema": state.ema}
+
+
+def read_state(directory: epath.Path, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """Reads and verifies one step directory; raises as `restore_state`."""
+    trees, position = _read_step(directory, items_of(like))
+    return TrainState(**trees["train"], ema=trees["ema"]), position
+
+
+def _read_step(
+    directory: epath.Path, like: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads the items named in `like` and the data position."""
+    record = _together(directory, "integrity record", lambda: _read_record(directory))
+    wanted = {item: integrity.named_leaves(tree) for item, tree in like.items()}
+    _check_wanted(directory, record, wanted)
+    position = _together(directory, "data position", lambda: _read_position(directory, record))
+    trees = {}
+    for item, structs in wanted.items():
+        read_item = functools.partial(_read_item, directory / item, structs)
+        named = _together(directory, item, read_item)
+        sums = integrity.checksums(named)
+        wrong = [name for name, leaf in record.trees[item].items() if sums[name] != leaf.checksum]
+        problem = told_by_all(f"checksum of {integrity.first_few(wrong)} differs" if wrong else "")
+        if problem:
+            raise DamagedCheckpointError(_damage(directory, item, problem))
+        trees[item] = jax.tree.unflatten(jax.tree.structure(like[item]), named.values())
+    return trees, position
+
+
+def _read_record(directory: epath.Path) -> integrity.Record:
+    stored = ocp.JsonCheckpointHandler().restore(directory / "integrity")
+    return integrity.Record.from_json(stored)
+
+
+def _read_position(directory: epath.Path, record: integrity.Record) -> dict[str, Any]:
+    position = dict(ocp.JsonCheckpointHandler().restore(directory / "data"))
+    if integrity.json_checksum(position) != record.data:
+        raise ValueError("its checksum differs")
+    return position
+
+
+def _read_item(directory: epath.Path, structs: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Returns the leaves in the order of `structs`."""
+    if not structs:
+        return {}
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    like = {
+        name: jax.ShapeDtypeStruct(struct.shape, struct.dtype, sharding=struct.sharding or here)
+        for name, struct in structs.items()
+    }
+    restore_args = ocp.args.StandardRestore(integrity.nested(like))
+    stored = integrity.named_leaves(
+        ocp.StandardCheckpointHandler().restore(directory, args=restore_args)
+    )
+    return {name: stored[name] for name in structs}
+
+
+def _check_wanted(
+    directory: epath.Path, record: integrity.Record, wanted: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Raises CheckpointError if whole files are asked for something else than they hold."""
+    for item, structs in wanted.items():
+        if item not in record.trees:
+            raise CheckpointError(
+                f"{directory} has no '{item}' item, only {sorted(record.trees)}; "
+                "give a checkpoint of a training run"
+            )
+        lines = integrity.differences(record.trees[item], structs)
+        if lines:
+            raise CheckpointError(
+                f"{directory / item} is whole, but it is not the model of this config: "
+                f"{integrity.first_few(lines)}. Use the config of that run (its config.json), "
+                "or another workdir"
+            )
+        for name, struct in structs.items():
+            if struct.sharding is not None:
+                try:
+                    struct.sharding.shard_shape(struct.shape)
+                except ValueError as error:
+                    raise CheckpointError(
+                        f"{name} cannot be laid out on these devices: {short(error)}. "
+                        "Choose sharding.fsdp so that it divides the dimension"
+                    ) from error
+
+
+def _together(directory: epath.Path, what: str, read: Callable[[], Read]) -> Read:
+    """Runs `read` on this process; a failure on any process is a damaged checkpoint on all.
+
+    Lack of memory or permission says nothing about the files and is passed on as it is.
+    """
+    result, problem = None, ""
+    try:
+        result = read()
+    except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:  # for damaged files Orbax raises anything, even plain Exception
+        problem = short(error)
+    problem = told_by_all(problem)
+    if problem or result is None:
+        raise DamagedCheckpointError(_damage(directory, what, problem))
+    return result
+
+
+def _damage(directory: epath.Path, what: str, problem: str) -> str:
+    others = sorted(set(_steps(directory.parent)) - {int(directory.name)})
+    return f"{directory} is damaged ({what}: {problem}); other steps there: {others}"
+
+
+def told_by_all(problem: str) -> str:
+    """Returns the first process's non-empty text on every process; a barrier. One: as it is."""
+    if jax.process_count() == 1:
+        return problem
+    line = np.zeros(_MESSAGE_BYTES, np.uint8)
+    text = problem.encode()[:_MESSAGE_BYTES]
+    line[: len(text)] = np.frombuffer(text, np.uint8)
+    lines = np.asarray(multihost_utils.process_allgather(line))
+    texts = [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in lines]
+    return next((text for text in texts if text), "")
+
+
+def short(error: Exception) -> str:
+    """Returns type and first words of an exception: Orbax quotes whole trees in its messages."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}{'...' if len(text) > 300 else ''}"
+
+
+def quarantine(directory: epath.Path, damaged: Mapping[int, str]) -> None:
+    """Renames damaged steps (step -> reason) to `quarantined-STEP-N`, which Orbax ignores.
+
+    Called by all processes; the first one renames.
+
+    Raises:
+        CheckpointError: a directory could not be renamed.
+    """
+    problem = ""
+    if jax.process_index() == 0:
+        try:
+            for step, reason in damaged.items():
+                number = 0
+                while (directory / f"quarantined-{step}-{number}").exists():
+                    number += 1
+                target = directory / f"quarantined-{step}-{number}"
+                (directory / str(step)).rename(target)
+                log.error("%s. Set aside as %s", reason, target)
+        except OSError as error:
+            problem = f"a damaged step could not be renamed: {short(error)}"
+    problem = told_by_all(problem)  # also the barrier before everyone looks again
+    if problem:
+        raise CheckpointError(problem)
+
+
+def _steps(directory: epath.Path) -> list[int]:
+    """Returns the numbers of the finished steps, sorted."""
+    entries = [entry for entry in directory.iterdir() if entry.name.isdigit()]
+    return sorted(int(e.name) for e in entries if ocp.utils.is_checkpoint_finalized(e))
+
+
+def _find_step(path: str | os.PathLike[str]) -> epath.Path:
+    """Returns the step directory that `path` means."""
+    root = epath.Path(path).resolve()
+    if not root.is_dir():
+        raise CheckpointError(f"no checkpoint at {root}: there is no such directory")
+    if root.name.isdigit() and (root / "integrity").is_dir():
+        return root
+    directory = root / "checkpoints" if (root / "checkpoints").is_dir() else root
+    steps = _steps(directory)
+    if not steps:
+        names = sorted(entry.name for entry in directory.iterdir())
+        raise CheckpointError(
+            f"no finished checkpoint in {directory}; it holds {integrity.first_few(names, 10)}. "
+            "Give a workdir, its checkpoints directory, or one step directory"
+        )
+    return directory / str(steps[-1])

@@ -1,0 +1,30 @@
+"""The state of a run: everything that a resume needs, and nothing else."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """Plain pytree that goes through `jax.jit` (donated) and into the checkpoint.
+
+    The model itself is not in here: it is drawn by NNX, split once when the state is made, and
+    merged with `params` (or `ema`) where it is called. Frozen networks are arguments of the step.
+
+    Attributes:
+        step: int32 [], number of finished optimizer steps; the run starts at 0.
+        params: nested dict of float32 arrays, the trained parameters.
+        ema: nested dict of float32 arrays, same tree as `params`: their exponential moving average.
+            It starts as a copy, never as an alias: donation would free the shared buffers twice.
+        opt_state: the optax state of `params` (NamedTuples, EmptyState and None are all welcome).
+        key: typed PRNG key [] of the run, constant: the step folds its number into it.
+    """
+
+    step: jax.Array
+    params: dict[str, Any]
+    ema: dict[str, Any]
+    opt_state: Any
+    key: jax.Array

@@ -1,0 +1,151 @@
+"""One training step, the same for every act; and stage 2's objective, flow matching."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Key
+
+from rae_dit.diffusion import flow
+from rae_dit.training.objective import Objective, PerSample, Tree
+from rae_dit.training.state import TrainState
+
+
+def flow_matching(
+    ddt_graph: nnx.GraphDef,
+    rae_graph: nnx.GraphDef,
+    *,
+    null_label: int,
+    time_distribution: str,
+    shift: float,
+    class_dropout: float,
+) -> Objective:
+    """Stage 2: the velocity of the path from a latent to noise (diffusion/flow, equation 3).
+
+    `params` are the DDT's; `frozen` is an RAE with its encoder and latent statistics.
+    """
+
+    def draw(frozen: Tree, batch: Tree, key: Key[Array, ""]) -> Tree:
+        time_key, noise_key, label_key = jax.random.split(key, 3)
+        latent = nnx.merge(rae_graph, frozen).encode(batch["image"])
+        batch_size = latent.shape[0]
+        dropped = jax.random.bernoulli(label_key, class_dropout, (batch_size,))
+        return {
+            "latent": latent,
+            "t": flow.sample_time(
+                time_key, batch_size, distribution=time_distribution, shift=shift
+            ),
+            "noise": jax.random.normal(noise_key, latent.shape),
+            "label": jnp.where(dropped, null_label, batch["label"]),
+        }
+
+    def loss(params: Tree, frozen: Tree, example: Tree) -> PerSample:
+        latent, noise, t = example["latent"], example["noise"], example["t"]
+        x_t = flow.interpolate(latent, noise, t)
+        velocity = nnx.merge(ddt_graph, params)(x_t, t, example["label"])
+        return flow.velocity_loss(velocity, latent, noise), {}
+
+    return Objective(draw, loss)
+
+
+def train_step(
+    state: TrainState,
+    frozen: Tree,
+    batch: Tree,
+    *,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+    accumulate_steps: int,
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """Advances the state by one optimizer step.
+
+    A step whose loss or gradient is not finite leaves parameters, EMA and optimizer as they were;
+    only the step number, and so the data and the random numbers, move on.
+
+    Args:
+        state: donated by the caller.
+        frozen: what is used but not trained; an argument, since constants inlined in a program
+            make it large and slow to compile.
+        batch: {"image": f32 [B,H,W,3] in [0,1], "label": i32 [B]}.
+        objective: what is learned.
+        optimizer: the optax chain.
+        ema_decay: d of e <- d e + (1 - d) p, once per optimizer step.
+        accumulate_steps: micro-batches per step; divides B.
+
+    Returns:
+        The next state and float32 scalars: "loss", "gradient_norm", "skipped" (0 or 1) and the
+        objective's own.
+    """
+    key = jax.random.fold_in(state.key, state.step)
+    example = objective.draw(frozen, batch, key)
+    loss, metrics, gradient = mean_gradient(
+        objective, state.params, frozen, example, accumulate_steps
+    )
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = optax.incremental_update(params, state.ema, 1 - ema_decay)
+
+    gradient_norm = optax.tree.norm(gradient)
+    good = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
+    new_state = TrainState(
+        step=state.step + 1,
+        params=choose(good, params, state.params),
+        ema=choose(good, ema, state.ema),
+        opt_state=choose(good, opt_state, state.opt_state),
+        key=state.key,
+    )
+    skipped = 1 - good.astype(jnp.float32)
+    return new_state, metrics | {"loss": loss, "gradient_norm": gradient_norm, "skipped": skipped}
+
+
+def mean_gradient(
+    objective: Objective, params: Tree, frozen: Tree, example: Tree, accumulate_steps: int
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], Tree]:
+    """Mean loss, metrics and gradient over the batch, in `accumulate_steps` equal parts.
+
+    Micro-batch i takes rows i, i + k, i + 2k, ...: a device's rows are then shared evenly among
+    the micro-batches and none has to travel.
+    """
+
+    def mean_loss(params: Tree, part: Tree) -> tuple[Array, dict[str, Array]]:
+        loss, metrics = objective.loss(params, frozen, part)
+        return jnp.mean(loss), jax.tree.map(jnp.mean, metrics)
+
+    def value_and_gradient(part: Tree) -> tuple[Array, dict[str, Array], Tree]:
+        (loss, metrics), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params, part)
+        return loss, metrics, gradient
+
+    if accumulate_steps == 1:
+        return value_and_gradient(example)
+
+    def split(leaf: Array) -> Array:
+        rows = leaf.reshape(-1, accumulate_steps, *leaf.shape[1:])
+        return jnp.moveaxis(rows, 1, 0)
+
+    def add(total: Tree, part: Tree) -> tuple[Tree, None]:
+        return jax.tree.map(jnp.add, total, value_and_gradient(part)), None
+
+    parts = jax.tree.map(split, example)
+    first = jax.tree.map(lambda leaf: leaf[0], parts)
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(value_and_gradient, first)
+    )
+    total, _ = jax.lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda leaf: leaf / accumulate_steps, total)
+
+
+def choose(condition: Bool[Array, ""], yes: Tree, no: Tree) -> Tree:
+    """One tree or the other, leaf by leaf, without a branch."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def validation_sums(
+    params: Tree, frozen: Tree, batch: Tree, key: Key[Array, ""], *, objective: Objective
+) -> dict[str, Float[Array, ""]]:
+    """Sums over a padded batch: "loss", the objective's metrics, and "weight" to divide by."""
+    example = objective.draw(frozen, batch, key)
+    loss, metrics = objective.loss(params, frozen, example)
+    weight = batch["weight"]
+    sums = {name: jnp.sum(value * weight) for name, value in (metrics | {"loss": loss}).items()}
+    return sums | {"weight": jnp.sum(weight)}

@@ -1,0 +1,141 @@
+"""A run from outside: what it leaves, and that it cannot be told whether it was interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+from small_run import assert_trees_equal, small_config
+
+from rae_dit.training.checkpoint import restore_state
+from rae_dit.training.loop import train
+from rae_dit.training.program import make_program
+from rae_dit.training.sharding import make_mesh
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = {
+    "optim.max_steps": 4,
+    "checkpoint.save_every": 1,
+    "checkpoint.keep_last": 10,
+    "metrics.log_every": 1,
+    "metrics.validate_every": 2,
+    "metrics.validate_batches": 1,
+}
+
+
+def final_state(workdir, config, step=None):
+    path = workdir if step is None else workdir / "checkpoints" / str(step)
+    return restore_state(path, make_program(config, make_mesh(1)).abstract)
+
+
+def metric_lines(workdir):
+    """Metrics without the clock's."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("speed/")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """Four steps in one go."""
+    workdir = tmp_path_factory.mktemp("straight")
+    train(small_config(**SETTINGS), workdir)
+    return workdir
+
+
+def test_what_a_run_leaves(straight):
+    assert json.loads((straight / "config.json").read_text())["optim"]["max_steps"] == 4
+    assert sorted(p.name for p in (straight / "checkpoints").iterdir()) == ["1", "2", "3", "4"]
+    assert list((straight / "tensorboard").glob("events*"))
+    lines = metric_lines(straight)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert {"train/loss", "train/lr", "train/gradient_norm"} <= lines[0].keys()
+    assert {"val/loss", "val_ema/loss"} <= lines[1].keys()
+
+
+def test_two_steps_and_two_more_are_four_bit_for_bit(straight, tmp_path):
+    train(small_config(**(SETTINGS | {"optim.max_steps": 2})), tmp_path)
+    config = small_config(**SETTINGS)
+    train(config, tmp_path)
+    ours, theirs = final_state(tmp_path, config), final_state(straight, config)
+    assert int(ours[0].step) == 4
+    assert_trees_equal(ours[0], theirs[0])
+    assert ours[1] == theirs[1]
+    assert metric_lines(tmp_path)[2:] == metric_lines(straight)[2:]
+
+
+def test_restore_from_another_run(straight, tmp_path):
+    settings = SETTINGS | {"checkpoint.restore_from": str(straight / "checkpoints" / "3")}
+    config = small_config(**settings)
+    train(config, tmp_path)
+    assert_trees_equal(final_state(tmp_path, config)[0], final_state(straight, config)[0])
+    assert [line["step"] for line in metric_lines(tmp_path)] == [4]
+
+
+def test_own_checkpoints_come_before_restore_from(straight, tmp_path):
+    train(small_config(**(SETTINGS | {"optim.max_steps": 2})), tmp_path)
+    settings = SETTINGS | {"checkpoint.restore_from": str(straight), "optim.max_steps": 3}
+    train(small_config(**settings), tmp_path)
+    assert [line["step"] for line in metric_lines(tmp_path)] == [1, 2, 3]
+
+
+def test_other_data_order_is_refused(straight):
+    with pytest.raises(ValueError, match="seed"):
+        train(small_config(**(SETTINGS | {"seed": 1, "optim.max_steps": 5})), straight)
+
+
+def test_a_finished_run_has_nothing_to_do(straight):
+    before = metric_lines(straight)
+    train(small_config(**SETTINGS), straight)
+    assert metric_lines(straight) == before
+
+
+def command(workdir):
+    return [
+        sys.executable,
+        "-m",
+        "rae_dit.main",
+        f"--config={ROOT / 'configs' / 'dit_dummy.py'}",
+        f"--workdir={workdir}",
+        "--config.optim.max_steps=200",
+        "--config.checkpoint.save_every=1",
+        "--config.metrics.log_every=1",
+        "--config.metrics.validate_every=1000",
+    ]
+
+
+@pytest.mark.parametrize("lines_before_the_kill", [1, 12])
+def test_killed_and_run_again(tmp_path, lines_before_the_kill):
+    """SIGKILL while steps and writes are under way; the second process goes on from the disk."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    metrics = tmp_path / "metrics.jsonl"
+    with (tmp_path / "log").open("w") as output:
+        process = subprocess.Popen(
+            command(tmp_path), cwd=ROOT, env=environment, stderr=output, stdout=output
+        )
+        deadline = time.monotonic() + 120
+        while not metrics.exists() or metrics.read_text().count("\n") < lines_before_the_kill:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    settings = {
+        "checkpoint.save_every": 1,
+        "metrics.log_every": 1,
+        "metrics.validate_every": 1000,
+    }
+    on_disk = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+    last = max(on_disk, default=0) + 3
+    config = small_config(**settings, **{"optim.max_steps": last})
+    train(config, tmp_path)
+    again = tmp_path / "uninterrupted"
+    train(config, again)
+    assert_trees_equal(final_state(tmp_path, config)[0], final_state(again, config)[0])
+    steps = [line["step"] for line in metric_lines(tmp_path)]
+    assert steps == list(range(1, last + 1))

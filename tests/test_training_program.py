@@ -1,0 +1,79 @@
+"""The compiled step: one trace, donation, devices, and its golden values."""
+
+import jax
+import numpy as np
+import pytest
+from small_run import batches, host, small_config, take_steps
+
+from rae_dit import loading
+from rae_dit.training.program import make_program
+from rae_dit.training.sharding import make_mesh, place_batch
+
+
+def test_one_trace_over_five_steps_and_donated_buffers_are_gone():
+    config = small_config()
+    mesh = make_mesh(1, jax.devices()[:1])
+    program = make_program(config, mesh)
+    state, frozen = program.create(), loading.load_frozen(config, mesh)
+    for batch in batches(config, 5):
+        before = state
+        state, _ = program.step(state, frozen, place_batch(batch, mesh))
+        gone = [leaf.is_deleted() for leaf in jax.tree.leaves((before.params, before.ema))]
+        assert all(gone)
+        assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(frozen))
+    assert program.step._cache_size() == 1
+
+
+def test_ema_starts_as_a_copy():
+    state = make_program(small_config(), make_mesh(1, jax.devices()[:1])).create()
+    jax.tree.map(np.testing.assert_array_equal, host(state.params), host(state.ema))
+    pointers = lambda tree: {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(tree)}  # noqa: E731
+    assert not pointers(state.params) & pointers(state.ema)
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return take_steps(small_config(), 3)
+
+
+@pytest.mark.parametrize("fsdp", [1, 8, 2], ids=["data parallel", "FSDP", "HSDP"])
+def test_eight_devices_train_as_one(one_device, fsdp):
+    _, expected, expected_metrics = one_device
+    program, state, metrics = take_steps(small_config(**{"sharding.fsdp": fsdp}), 3, devices=8)
+    for ours, theirs in zip(metrics, expected_metrics, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-4)
+    # Adam divides by the gradient's size, which magnifies rounding where gradients are tiny.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+        host(state.params),
+        host(expected.params),
+    )
+    kernel = state.params["backbone"]["blocks"]["mlp"]["w12"]["kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size // fsdp
+    moments = jax.tree.leaves(state.opt_state)
+    assert {leaf.sharding for leaf in moments} <= {
+        leaf.sharding for leaf in jax.tree.leaves(program.abstract)
+    }
+    assert any(leaf.addressable_shards[0].data.size < leaf.size for leaf in moments) == (fsdp > 1)
+
+
+def test_golden_step(one_device):
+    """Loss, gradient norm and size of the EMA's way after steps 1 and 3.
+
+    A change here says that training computes something else than it did: decide whether it should.
+    """
+    program, state, metrics = one_device
+    start = host(program.create().ema)
+    way = jax.tree.map(lambda a, b: np.sum(np.square(a - b)), host(state.ema), start)
+    found = [
+        metrics[0]["loss"],
+        metrics[0]["gradient_norm"],
+        metrics[2]["loss"],
+        metrics[2]["gradient_norm"],
+        float(np.sqrt(sum(jax.tree.leaves(way)))),
+    ]
+    np.testing.assert_allclose(found, GOLDEN_STEP, rtol=1e-4)
+
+
+GOLDEN_STEP = [1.92333, 1.49105, 1.9603, 1.35593, 0.00858732]
