@@ -23,6 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.encoder.pretrained = ""
     config.encoder.input_size = 8
+    config.encoder.position_grid = 4
     config.encoder.patch_size = 2  # 4x4 tokens
     config.encoder.hidden_size = 48
     config.encoder.depth = 3
@@ -36,19 +37,20 @@ def get_config() -> ml_collections.ConfigDict:
     config.decoder.depth = 3
     config.decoder.num_heads = 4
     config.decoder.intermediate_size = 256
-    config.decoder.noise_tau = 0.2
 
     config.ddt.hidden_size = (64, 128)  # wider than the latent, as the reference
     config.ddt.depth = (3, 1)
     config.ddt.num_heads = (4, 4)
-    config.flow.shift_base = 768  # = 4 * 4 * 48, so the shift is 1
+    # A latent has 4 * 4 * 48 = 768 numbers, but they say no more than 64 grey pixels do. Shift 3.5
+    # instead of 1 takes the unguided class accuracy from 0.59 to 0.86 (H200, 2026-11-23).
+    config.flow.shift_base = 64
 
-    config.optim.learning_rate = 1e-3
+    config.optim.learning_rate = 2e-3
     config.optim.warmup_steps = 100
     config.optim.warmup_from_zero = True
     config.optim.decay = "cosine"
-    config.optim.max_steps = 2500
-    config.optim.decay_end_step = 2500
+    config.optim.max_steps = 4000
+    config.optim.decay_end_step = 4000
     config.optim.final_learning_rate = 1e-5
     config.ema.decay = 0.995
 
@@ -59,7 +61,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.metrics.validate_batches = 6  # all 360 validation images
 
     config.sample.num_samples = 100
+    config.sample.cfg_scale = 2.0
     config.sample.batch_size = 100
-    config.evaluate.num_samples = 500
-    config.evaluate.cfg_scales = (1.0, 2.0)
+    config.evaluate.num_samples = 1000
     return config

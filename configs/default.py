@@ -22,8 +22,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.precision = "tf32"  # float32 storage, TF32 products: advised over bf16 [R]
 
     config.data = data = ml_collections.ConfigDict()
-    data.source = "synthetic"  # ImageNet readers are not written yet
+    data.source = "synthetic"  # ImageNet has no place of its own; dit_dino.py says how to name it
     data.path = ""
+    data.validation_path = ""
+    data.crop = "adm_center"  # [R]; its stage 1 trains on 'random'
+    data.max_bad_share = 0.001  # [O] ImageNet has none
     data.image_size = 256  # pixels
     data.num_classes = 1000
     data.batch_size = 1024  # [R]
@@ -36,6 +39,9 @@ def get_config() -> ml_collections.ConfigDict:
     encoder.checkpoint = ""
     encoder.statistics = ""  # [R]: stats/dinov2/wReg_base/imagenet1k/stat.pt
     encoder.input_size = 224  # pixels; 256 resized to 224 gives 16 x 16 tokens [R]
+    encoder.position_grid = 37  # 518 pixels [H]
+    encoder.image_mean = (0.485, 0.456, 0.406)  # [H]
+    encoder.image_std = (0.229, 0.224, 0.225)
     encoder.patch_size = 14  # [H], with the six below
     encoder.hidden_size = 768
     encoder.depth = 12
@@ -85,6 +91,7 @@ def get_config() -> ml_collections.ConfigDict:
     optim.epsilon = 1e-8
     optim.weight_decay = 0.0
     optim.clip_norm = 1.0
+    optim.max_consecutive_bad_steps = 50  # [O]
     optim.accumulate_steps = 1
 
     config.ema = ema = ml_collections.ConfigDict()
@@ -114,6 +121,8 @@ def get_config() -> ml_collections.ConfigDict:
     sample.num_steps = 50  # [P], [R]: 50 points, 49 updates
     sample.method = "euler"  # [P], [R]
     sample.grid = "official"  # [R]
+    sample.rtol = 1e-3  # [R]
+    sample.atol = 1e-6  # [R]
     sample.cfg_scale = 1.0  # unguided
     sample.cfg_interval = (0.0, 1.0)
     sample.labels = ""
@@ -123,5 +132,4 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.evaluate = evaluate = ml_collections.ConfigDict()
     evaluate.num_samples = 50_000  # [P], [R]
-    evaluate.cfg_scales = (1.0,)
     return config

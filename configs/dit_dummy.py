@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.encoder.pretrained = ""
     config.encoder.input_size = 8
+    config.encoder.position_grid = 4
     config.encoder.patch_size = 2
     config.encoder.hidden_size = 16
     config.encoder.depth = 2

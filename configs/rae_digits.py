@@ -18,4 +18,9 @@ def get_config() -> ml_collections.ConfigDict:
     """Act 2."""
     config = _digits.get_config()
     config.objective = "reconstruction"
+    config.optim.max_steps = 500
+    config.optim.decay_end_step = 500
+    config.ema.decay = 0.98
+    config.checkpoint.save_every = 250
+    config.metrics.validate_every = 100
     return config

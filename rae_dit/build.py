@@ -30,8 +30,6 @@ from rae_dit.training.objective import Objective
 from rae_dit.training.optim import adamw, learning_rate
 from rae_dit.training.step import flow_matching
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 SYNTHETIC_IMAGES = 1024
 
 
@@ -57,20 +55,20 @@ def latent_grid(config: Config) -> int:
 
 def make_encoder(config: Config, rngs: nnx.Rngs) -> DINOv2 | SigLIP | MAE:
     """The representation encoder with random weights."""
-    sizes = dict(
-        input_size=config.encoder.input_size,
-        patch_size=config.encoder.patch_size,
-        hidden_size=config.encoder.hidden_size,
-        depth=config.encoder.depth,
-        num_heads=config.encoder.num_heads,
-        intermediate_size=int(config.encoder.hidden_size * config.encoder.mlp_ratio),
-        position_grid=latent_grid(config),
-        attention=config.compute.attention,
-        scan_layers=config.compute.scan_layers,
-        remat=config.compute.remat,
-        dtype=compute_dtype(config),
-        rngs=rngs,
-    )
+    sizes = {
+        "input_size": config.encoder.input_size,
+        "patch_size": config.encoder.patch_size,
+        "hidden_size": config.encoder.hidden_size,
+        "depth": config.encoder.depth,
+        "num_heads": config.encoder.num_heads,
+        "intermediate_size": int(config.encoder.hidden_size * config.encoder.mlp_ratio),
+        "position_grid": config.encoder.position_grid,
+        "attention": config.compute.attention,
+        "scan_layers": config.compute.scan_layers,
+        "remat": config.compute.remat,
+        "dtype": compute_dtype(config),
+        "rngs": rngs,
+    }
     match config.encoder.family:
         case "dinov2":
             return DINOv2(num_registers=config.encoder.num_registers, **sizes)
@@ -100,14 +98,13 @@ def make_decoder(config: Config, rngs: nnx.Rngs) -> Decoder:
 
 def make_rae(config: Config, rngs: nnx.Rngs, *, decoder: bool, statistics: bool) -> RAE:
     """An RAE with random weights; latent statistics, if asked for, are zeros and ones."""
-    mean, std = HALF if config.encoder.family == "siglip" else IMAGENET
     grid = latent_grid(config)
     shape = (grid, grid, config.encoder.hidden_size)
     return RAE(
         make_encoder(config, rngs),
         make_decoder(config, rngs) if decoder else None,
-        image_mean=mean,
-        image_std=std,
+        image_mean=config.encoder.image_mean,
+        image_std=config.encoder.image_std,
         latent_mean=np.zeros(shape) if statistics else None,
         latent_variance=np.ones(shape) if statistics else None,
     )

@@ -26,8 +26,12 @@ Seed = Annotated[int, Range(low=0, high=2**32 - 1)]
 class DataConfig:
     """Where images come from."""
 
-    source: Literal["digits", "synthetic"]
-    path: str  # directory of the records; '' for sources that read no files
+    # 'digits' and 'synthetic' read no files; rae_dit/data has a module for each of the others
+    source: Literal["digits", "synthetic", "folder", "huggingface", "tfds", "tar"]
+    path: str  # training images; a directory or a pattern; '' for sources that read no files
+    validation_path: str  # held-out images, like `path`; '' = none, and no validation
+    crop: Literal["adm_center", "random"]  # training crop; validation takes the centre
+    max_bad_share: Probability  # of damaged images; more of them stop the run
     image_size: Count  # pixels, side of a training image = side of its reconstruction
     num_classes: Count
     batch_size: Count  # images per optimiser step, over all devices and accumulation steps
@@ -36,8 +40,14 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Checks what the source can deliver."""
-        if self.path:
-            raise refusal("data.path", self.path, f"'' because {self.source!r} reads no files")
+        if self.source in ("digits", "synthetic"):
+            reason = f"because {self.source!r} reads no files"
+            if self.path:
+                raise refusal("data.path", self.path, f"'' {reason}")
+            if self.validation_path:
+                raise refusal("data.validation_path", self.validation_path, f"'' {reason}")
+            if self.crop != "adm_center":
+                raise refusal("data.crop", self.crop, f"'adm_center' {reason}")
         if self.source == "digits" and self.image_size % 8:
             raise refusal("data.image_size", self.image_size, "a multiple of 8 for 'digits'")
         if self.source == "digits" and self.num_classes != 10:
@@ -53,6 +63,9 @@ class EncoderConfig:
     checkpoint: str  # workdir of a run of ours with objective 'classification'; '' = none
     statistics: str  # mean and variance of latents, .npz or .pt; '' = none
     input_size: Count  # pixels, side of the image as the encoder sees it (resized before)
+    position_grid: Count  # side of its position table, in patches; interpolated if they are others
+    image_mean: tuple[Probability, Probability, Probability]  # of its images in [0, 1], per channel
+    image_std: tuple[Positive, Positive, Positive]
     patch_size: Count  # pixels
     hidden_size: Count  # width of a token = channels of the latent
     depth: Count  # blocks
@@ -97,7 +110,9 @@ class DecoderConfig:
 class DDTConfig:
     """DiT^DH; pairs are (backbone, wide head)."""
 
-    pretrained: str  # stage-2 weights, .pt or directory; '' = random or restored weights
+    # Stage-2 weights, .pt, directory or hub id: where a new run starts, and what modes 'sample' and
+    # 'evaluate' use when the workdir has no checkpoint; '' = none
+    pretrained: str
     patch_size: Count  # latent cells per token and side
     hidden_size: tuple[Count, Count]
     depth: tuple[Count, Count]  # blocks
@@ -144,6 +159,7 @@ class OptimConfig:
     epsilon: Positive
     weight_decay: NonNegative
     clip_norm: Positive  # global norm of the gradient
+    max_consecutive_bad_steps: Count  # loss or gradient not finite; looked at when logging
     accumulate_steps: Count  # parts a batch is cut into, computed one after the other
 
     def __post_init__(self) -> None:
@@ -212,8 +228,10 @@ class SampleConfig:
 
     num_samples: Count  # images
     num_steps: Count  # of the time grid: points ('official') or updates ('full')
-    method: Literal["euler", "heun"]
+    method: Literal["euler", "heun", "dopri5"]  # 'dopri5' chooses its own steps
     grid: Literal["official", "full"]  # N points and N-1 updates, or N updates down to t = 0
+    rtol: Positive  # tolerated error of 'dopri5' relative to the latents
+    atol: Positive  # tolerated error besides
     cfg_scale: NonNegative  # 1 = unguided
     cfg_interval: tuple[Probability, Probability]  # guided while low <= t <= high
     labels: str  # '' = all classes in turn, or for example '0,1,2' or '0-9'
@@ -233,10 +251,4 @@ class SampleConfig:
 class EvaluateConfig:
     """Mode 'evaluate'."""
 
-    num_samples: Count  # images per guidance scale
-    cfg_scales: tuple[NonNegative, ...]  # the first is 1.0, the unguided model
-
-    def __post_init__(self) -> None:
-        """Checks that the unguided model comes first."""
-        if self.cfg_scales[:1] != (1.0,):
-            raise refusal("evaluate.cfg_scales", self.cfg_scales, "1.0 (unguided) first")
+    num_samples: Count  # images, unguided and again with sample.cfg_scale if that is not 1

@@ -1,0 +1,88 @@
+"""An iterator of batches that cleans up after itself."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+import grain
+import numpy as np
+
+from rae_dit.data.bad_images import Replacements
+
+Batch = dict[str, np.ndarray]
+
+
+class Batches(Iterator[Batch]):
+    """An iterator of batches that owns threads and perhaps worker processes.
+
+    Use it in a `with` block, or call `close`: workers left alone make noise at exit and leave
+    shared memory behind. An error ends the stream, because grain would silently lose records if
+    one carried on behind it.
+    """
+
+    def __init__(
+        self,
+        dataset: grain.IterDataset,
+        *,
+        endless: bool,
+        replacements: Replacements | None = None,
+    ) -> None:
+        """Start reading.
+
+        Args:
+            dataset: yields batches; a column "replaced" is taken out of them and counted.
+            endless: whether its end is an error.
+            replacements: counts that column; None if there is none.
+        """
+        self._iterator: grain.DatasetIterator | None = iter(dataset)
+        self._endless = endless
+        self._replacements = replacements
+
+    @property
+    def replaced(self) -> int:
+        """Rows so far, of this process, that hold another record in the place of a damaged one."""
+        return 0 if self._replacements is None else self._replacements.count
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            if not self._endless:
+                raise StopIteration
+            raise ValueError(
+                "the data stream is closed. Expected an open one. "
+                "Make a new one with train_batches(..., start_step=<the next step>)."
+            )
+        with ExitStack() as unless_it_went_well:
+            unless_it_went_well.callback(self.close)
+            shared = next(self._iterator, None)
+            if shared is not None:
+                # Workers hand over a subclass that lives in shared memory; show plain arrays.
+                batch = {name: value.view(np.ndarray) for name, value in shared.items()}
+                if self._replacements is not None:
+                    self._replacements.note(batch.pop("replaced"))
+                unless_it_went_well.pop_all()
+                return batch
+        if self._endless:
+            raise RuntimeError(
+                "the endless data stream ended, so a worker died without an error. "
+                "Run again with data.num_workers=0 to see why."
+            )
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stop threads and workers. May be called twice; the stream cannot be used after."""
+        if self._iterator is not None:
+            self._iterator.close()
+            # Let go of it too: batches it has fetched ahead occupy shared memory.
+            self._iterator = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

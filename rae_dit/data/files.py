@@ -1,0 +1,146 @@
+"""Encoded images in files: what every reader offers, and the source that decodes them.
+
+A reader (folder, huggingface, tfds, tar) only finds bytes and label of record i. `Images` makes
+pixels of them and replaces what cannot be read.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from PIL import Image
+
+from rae_dit.data.images import BadImageError, adm_centre_crop, decode, random_crop
+from rae_dit.data.sources import Record, checked_index
+
+Crop = Literal["adm_center", "random"]
+
+# So many records in a row that cannot be read mean a lost disk, not a damaged file.
+_ATTEMPTS = 16
+
+
+class SourceError(ValueError):
+    """A path that does not hold what was expected; one line that says what was found there."""
+
+
+class Files(Protocol):
+    """Numbered image files. Read from several threads at once, pickled into worker processes."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the records and their order, whatever directory they lie in."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """Content and label of a file; OSError if they cannot be read."""
+        ...
+
+    def name(self, index: int) -> str:
+        """Where a user finds the file."""
+        ...
+
+
+class ImageRecord(Record):
+    """A record of `Images`; `replaced`: it is another one in the place of a damaged one."""
+
+    replaced: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A `Source` of the images in files.
+
+    A file that cannot be decoded is replaced by another record, label and all; which one depends
+    on its index only, so the stream stays what it was. Counting is the pipeline's business.
+
+    Attributes:
+        files: the reader.
+        image_size: side of the images in pixels.
+        num_classes: labels are 0..num_classes-1.
+        crop: "adm_center", or "random" for another place in every epoch of `train_batches`. An
+            ordered pass, and `images[i]`, take the centre in any case.
+        max_bad_share: share of damaged files above which `pipeline` stops, 0..1.
+    """
+
+    files: Files
+    image_size: int
+    num_classes: int
+    crop: Crop
+    max_bad_share: float
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the files, and how pixels are made of them."""
+        return f"{self.files.fingerprint}/{self.image_size}/{self.crop}"
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int, /) -> ImageRecord:
+        return self._record(index, lambda image: adm_centre_crop(image, self.image_size))
+
+    def randomly_cropped(self, index: int, rng: np.random.Generator) -> ImageRecord:
+        """Record `index` with the crop at a place drawn from `rng`."""
+        return self._record(index, lambda image: random_crop(image, self.image_size, rng))
+
+    def name(self, index: int) -> str:
+        """Where a user finds record `index`."""
+        return self.files.name(index)
+
+    def damage(self, index: int) -> str:
+        """Why record `index` cannot be decoded; looks again."""
+        try:
+            decode(self.files.read(index)[0])
+        except (OSError, BadImageError) as error:
+            return " ".join(str(error).split())
+        return "a second look succeeded"
+
+    def _record(self, index: int, crop: Callable[[Image.Image], np.ndarray]) -> ImageRecord:
+        index = checked_index(index, len(self))
+        for attempt in range(_ATTEMPTS):
+            current = _substitute(index, attempt, len(self))
+            try:
+                content, label = self.files.read(current)
+                image = decode(content)
+            except (OSError, BadImageError):
+                continue
+            if not 0 <= label < self.num_classes:
+                raise ValueError(
+                    f"{self.name(current)} has label {label}. Expected 0..{self.num_classes - 1}. "
+                    "Correct data.num_classes, or choose files of a labelled split."
+                )
+            return {"image": crop(image), "label": label, "replaced": attempt > 0}
+        raise OSError(
+            f"none of {_ATTEMPTS} files can be read as an image, the first being "
+            f"{self.name(index)}: {self.damage(index)}. Expected at most a few damaged ones. "
+            "Check that the disk is there and holds images."
+        )
+
+
+def _substitute(index: int, attempt: int, length: int) -> int:
+    """Record to use for `index` after `attempt` failures: itself first, then hashed places."""
+    if attempt == 0:
+        return index
+    # splitmix64: neighbours in a broken shard are often broken too, so go far away.
+    mask = 2**64 - 1
+    mixed = (index * 0x9E3779B97F4A7C15 + attempt * 0xBF58476D1CE4E5B9) & mask
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & mask
+    return (mixed ^ (mixed >> 31)) % length
+
+
+class Strings:
+    """Many short strings in two arrays: small in memory, fast to send to a worker process."""
+
+    def __init__(self, values: list[bytes]) -> None:
+        self._joined = b"".join(values)
+        self._ends = np.cumsum([0, *map(len, values)], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> bytes:
+        return self._joined[self._ends[index] : self._ends[index + 1]]

@@ -1,0 +1,211 @@
+"""From a source to batches: an endless shuffled stream to train on, one ordered pass to judge by.
+
+The training stream is elastic. Which examples are in the global batch of step s, in which order
+and mirrored or not, depends on the source, the seed, the global batch size and s, and on nothing
+else: not on the number of processes, threads or workers, nor on where the run was interrupted.
+So a checkpoint needs no state of any iterator; the step number is the position.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import grain
+from absl import flags
+
+from rae_dit.data.bad_images import PrepareImage, PrepareRandomCrop, Replacements
+from rae_dit.data.batches import Batches
+from rae_dit.data.files import Images
+from rae_dit.data.sources import Numbered, Source, image_shape
+from rae_dit.data.transforms import Prepare, flip_example
+
+# grain's defaults are 16 threads and 500 elements in every process; here an element is a batch.
+_READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    process_index: int,
+    process_count: int,
+    num_workers: int,
+    flip: bool,
+) -> Batches:
+    """Shuffle, repeat, mirror and batch without end; this process's share of every batch.
+
+    The local batches of one step, concatenated in the order of the processes, are the global
+    batch of that step. Every epoch is shuffled anew and holds every record once; a batch may
+    straddle two epochs, and only such a batch may hold a record twice.
+
+    Args:
+        source: the records.
+        batch_size: examples per step over all processes.
+        seed: not negative; fixes order and mirroring.
+        start_step: number of steps already done; the first batch is that of this step.
+        process_index: this process, in 0..process_count-1.
+        process_count: number of processes that share every batch.
+        num_workers: processes that prepare batches; 0 prepares them on threads of this one.
+            Workers are spawned: a script needs the `if __name__ == "__main__"` guard.
+        flip: mirror half of the images left to right.
+
+    Returns:
+        Endless `{"image": float32 [B,H,W,3] in [0,1], "label": int32 [B]}` with
+        B = batch_size / process_count. Close it. Its `replaced` counts damaged images.
+
+    Raises:
+        ValueError: if the numbers do not fit each other or the source; later, from the iterator,
+            if a record is not what the source promised (the message has its index), or if too
+            many images are damaged.
+    """
+    local_size = _local_batch_size(batch_size, process_index, process_count)
+    if batch_size > len(source):
+        raise ValueError(
+            f"batch_size is {batch_size} but the source has {len(source)} records. Expected a "
+            "batch no larger than one epoch. Lower data.batch_size or use more data."
+        )
+    for name, value in (("seed", seed), ("start_step", start_step), ("num_workers", num_workers)):
+        if value < 0:
+            raise ValueError(f"{name} is {value}. Expected 0 or more. Correct {name}.")
+
+    length = len(source)
+    prepare = Prepare(image_shape(source), source.num_classes, weighted=False)
+    # Every branch is one step after `repeat`: the place of a step decides the seed of the next.
+    if isinstance(source, Images) and source.crop == "random":
+        stream = grain.MapDataset.range(length).seed(seed).shuffle().repeat()
+        stream = stream.random_map(PrepareRandomCrop(source, PrepareImage(prepare)))
+    else:
+        stream = grain.MapDataset.source(Numbered(source, length, length))
+        stream = stream.seed(seed).shuffle().repeat().map(_preparing(source, prepare))
+    if flip:
+        stream = stream.random_map(flip_example)
+    # Batch first, slice after: so no number of processes changes what follows what.
+    stream = stream.batch(local_size, drop_remainder=True)
+    stream = stream[process_index + start_step * process_count :: process_count]
+    batches = stream.to_iter_dataset(_READ)
+    if num_workers > 0:
+        # grain 0.2.18 reads an absl flag of its own here and fails when nobody has parsed flags,
+        # as in a notebook or under pytest (google/grain#1355). `app.run` still parses them later.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+    return Batches(batches, endless=True, replacements=_counting(source, length, process_count))
+
+
+def ordered_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    process_index: int,
+    process_count: int,
+    limit: int | None,
+) -> Batches:
+    """Go through the records once, in order, each in exactly one batch of one process.
+
+    Process p has rows p*B..(p+1)*B-1 of every global batch, B = batch_size / process_count. Every
+    process yields the same number of batches, so that collectives match; what is missing in the
+    last global batch is zeros with weight 0.
+
+    Args:
+        source: the records.
+        batch_size: examples per batch over all processes; may be larger than the source.
+        process_index: this process, in 0..process_count-1.
+        process_count: number of processes that share every batch.
+        limit: number of records to go through at most; None for all.
+
+    Returns:
+        `{"image": float32 [B,H,W,3] in [0,1], "label": int32 [B], "weight": float32 [B]}` with
+        weight 1 for a record and 0 for padding. Closes itself at its end.
+
+    Raises:
+        ValueError: if the numbers do not fit each other or the source; later, from the iterator,
+            if a record is not what the source promised (the message has its index).
+    """
+    local_size = _local_batch_size(batch_size, process_index, process_count)
+    if limit is not None and limit < 1:
+        raise ValueError(
+            f"limit is {limit}. Expected at least 1 record, or None for all. Correct limit."
+        )
+    real = len(source) if limit is None else min(limit, len(source))
+    padded = -(-real // batch_size) * batch_size
+    prepare = Prepare(image_shape(source), source.num_classes, weighted=True)
+    batches = (
+        grain.MapDataset.source(Numbered(source, real, padded))
+        .map(_preparing(source, prepare))
+        .batch(local_size, drop_remainder=True)
+    )[process_index::process_count]
+    replacements = _counting(source, real, process_count)
+    return Batches(batches.to_iter_dataset(_READ), endless=False, replacements=replacements)
+
+
+def position(source: Source, *, step: int, seed: int, batch_size: int) -> dict[str, int | str]:
+    """Describe a place in the training stream: all that a checkpoint needs to know of the data.
+
+    Args:
+        source: the records.
+        step: number of steps done, hence the step of the next batch.
+        seed: as given to `train_batches`.
+        batch_size: global, as given to `train_batches`.
+
+    Returns:
+        A dict for JSON with the keys step, seed, batch_size and fingerprint.
+    """
+    fingerprint = source.fingerprint
+    return {"step": step, "seed": seed, "batch_size": batch_size, "fingerprint": fingerprint}
+
+
+def check_position(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Refuse to resume on other data than the run was started on.
+
+    Args:
+        saved: the `position` in the checkpoint.
+        current: the `position` of this run, with the step of the restored state.
+
+    Raises:
+        ValueError: naming every field that is missing, unknown or different.
+    """
+    if saved.keys() != current.keys():
+        raise ValueError(
+            f"the position has the fields {sorted(saved)} in the checkpoint and {sorted(current)} "
+            "now. Expected the same. Resume with the version of rae_dit that wrote the checkpoint."
+        )
+    changes = [
+        f"{name} was {saved[name]!r} in the checkpoint and is {current[name]!r} now"
+        for name in current
+        if saved[name] != current[name]
+    ]
+    if changes:
+        raise ValueError(
+            f"the data stream changed: {'; '.join(changes)}. Expected the data the run was "
+            "started on, because the step number alone says where to go on. Restore the old "
+            "settings, or start a new run in another workdir."
+        )
+
+
+def _preparing(source: Source, prepare: Prepare) -> Prepare | PrepareImage:
+    """The step from a numbered record of this source to an example."""
+    return PrepareImage(prepare) if isinstance(source, Images) else prepare
+
+
+def _counting(source: Source, records: int, process_count: int) -> Replacements | None:
+    """A count of damaged images for sources that may have some."""
+    if not isinstance(source, Images):
+        return None
+    return Replacements(source, records=records, process_count=process_count)
+
+
+def _local_batch_size(batch_size: int, process_index: int, process_count: int) -> int:
+    """Examples of a global batch that belong to one process."""
+    if process_count < 1 or not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process_index is {process_index} and process_count {process_count}. Expected an "
+            "index in 0..process_count-1. Pass jax.process_index() and jax.process_count()."
+        )
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size is {batch_size}, to be shared by {process_count} processes. Expected a "
+            "positive multiple of the number of processes, since batch_size counts the examples "
+            "of all of them. Correct data.batch_size."
+        )
+    return batch_size // process_count

@@ -1,0 +1,98 @@
+"""From one record to one example: numpy in, numpy out.
+
+The classes and functions stand at module level because worker processes look them up by name.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rae_dit.data.sources import Record
+
+Example = dict[str, np.ndarray | np.generic]
+
+
+def to_float(image: np.ndarray) -> np.ndarray:
+    """Scale an eight bit image to the unit interval.
+
+    Args:
+        image: uint8 [..., 3], 0..255.
+
+    Returns:
+        float32 of the same shape, in [0, 1]; 0 -> 0.0 and 255 -> 1.0 exactly.
+
+    Raises:
+        ValueError: if `image` is not uint8 (a float image may already be scaled).
+    """
+    if image.dtype != np.uint8:
+        raise ValueError(
+            f"to_float got an image of dtype {image.dtype}. Expected uint8 with values 0..255. "
+            "Convert the image to uint8 where it is read."
+        )
+    # A division, not a product with 1/255: it keeps 255 -> 1.0 exact.
+    return image.astype(np.float32) / np.float32(255)
+
+
+def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Mirror an image left to right with probability one half.
+
+    Args:
+        image: any dtype [H,W,C].
+        rng: source of the coin; exactly one number is drawn from it.
+
+    Returns:
+        The image itself or a contiguous mirrored copy, same dtype and shape.
+    """
+    if rng.random() < 0.5:
+        # A view with negative strides would leave a batch of one non-contiguous.
+        return np.ascontiguousarray(image[:, ::-1])
+    return image
+
+
+def flip_example(example: Example, rng: np.random.Generator) -> Example:
+    """Apply `random_flip` to the image of an example and leave the rest alone."""
+    return example | {"image": random_flip(np.asarray(example["image"]), rng)}
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """The one step from a numbered record to a checked example; None becomes zeros.
+
+    A record that is not what its source promised stops the run with its index: to leave it out
+    would shift the stream. (Damaged image files are not wrong but replaced: see bad_images.py.)
+
+    Attributes:
+        shape: (H, W, 3) of every image.
+        num_classes: labels are 0..num_classes-1.
+        weighted: add "weight", 1 for a record and 0 for None.
+    """
+
+    shape: tuple[int, ...]
+    num_classes: int
+    weighted: bool
+
+    def __call__(self, numbered: tuple[int, Record | None]) -> Example:
+        """Return {"image": float32 [H,W,3] in [0,1], "label": int32 []} and perhaps "weight"."""
+        index, record = numbered
+        if record is None:
+            example: Example = {"image": np.zeros(self.shape, np.float32), "label": np.int32(0)}
+        else:
+            self._check(index, record)
+            example = {"image": to_float(record["image"]), "label": np.int32(record["label"])}
+        if self.weighted:
+            example["weight"] = np.float32(record is not None)
+        return example
+
+    def _check(self, index: int, record: Record) -> None:
+        image, label = record["image"], record["label"]
+        if image.dtype != np.uint8 or image.shape != self.shape:
+            raise ValueError(
+                f"record {index} has an image of {image.dtype} {list(image.shape)}. Expected "
+                f"uint8 {list(self.shape)} like record 0. "
+                f"Correct or remove record {index} of the source."
+            )
+        if not 0 <= label < self.num_classes:
+            raise ValueError(
+                f"record {index} has label {label}. Expected 0..{self.num_classes - 1}. "
+                f"Correct record {index} of the source, or data.num_classes."
+            )

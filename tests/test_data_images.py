@@ -1,0 +1,197 @@
+"""Laws of decoding and of the two crops."""
+
+import io
+
+import numpy as np
+import pytest
+from image_files import encoded
+from PIL import Image
+
+from rae_dit.data.images import BadImageError, adm_centre_crop, decode, random_crop
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+# ---- crops ----
+
+
+def box(x: float) -> float:
+    return float(-0.5 < x <= 0.5)
+
+
+def bicubic(x: float) -> float:
+    """Keys' kernel with a = -1/2."""
+    x = abs(x)
+    if x < 1:
+        return 1.5 * x**3 - 2.5 * x**2 + 1
+    return -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x < 2 else 0.0
+
+
+def resized(image: np.ndarray, new: int, kernel, support: float) -> np.ndarray:
+    """Rows of a float image resampled, one output row at a time, then rounded to 0..255."""
+    old = len(image)
+    scale = max(old / new, 1.0)  # a shrinking filter is as much wider
+    rows = []
+    for row in range(new):
+        centre = (row + 0.5) * old / new
+        first = max(int(centre - support * scale + 0.5), 0)
+        last = min(int(centre + support * scale + 0.5), old)
+        weight = np.array([kernel((i + 0.5 - centre) / scale) for i in range(first, last)])
+        rows.append(np.tensordot(weight / weight.sum(), image[first:last], 1))
+    return np.clip(np.floor(np.array(rows) + 0.5), 0, 255)
+
+
+def slow_adm(image: np.ndarray, size: int) -> np.ndarray:
+    """SEMANTICS 4.1 in numpy, without PIL: [H, W, 3] -> [size, size, 3]."""
+    image = image.astype(np.float64)
+    while min(image.shape[:2]) >= 2 * size:
+        columns = image.shape[1] // 2
+        image = resized(image.swapaxes(0, 1), columns, box, 0.5).swapaxes(0, 1)
+        image = resized(image, image.shape[0] // 2, box, 0.5)
+    scale = size / min(image.shape[:2])
+    height, width = round(image.shape[0] * scale), round(image.shape[1] * scale)
+    image = resized(image.swapaxes(0, 1), width, bicubic, 2.0).swapaxes(0, 1)
+    image = resized(image, height, bicubic, 2.0)
+    top, left = (height - size) // 2, (width - size) // 2
+    return image[top : top + size, left : left + size]
+
+
+TALL = (31, 90)  # PIL 13 resizes rows first here, older ones and we columns
+SIZES = [
+    (16, 16),  # nothing to do
+    (31, 24),
+    (24, 31),
+    (32, 32),  # exactly twice: one halving
+    (33, 35),  # odd: halving drops no pixel but mixes
+    (31, 30),  # just below twice
+    TALL,
+    (67, 131),  # two halvings
+    (5, 3),  # enlarged
+    (1, 1),
+    (17, 16),  # an odd margin
+    (16, 19),
+]
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("size", [16, 15])
+def test_adm_crop_is_the_slow_one(shape, size):
+    image = picture(*shape)
+    fast = adm_centre_crop(image, size)
+    assert fast.shape == (size, size, 3)
+    assert fast.dtype == np.uint8
+    # PIL's weights are whole numbers: now and then it rounds to the other side of one half.
+    np.testing.assert_allclose(fast, slow_adm(np.asarray(image), size), atol=1)
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SIZES if shape != TALL])
+def test_adm_crop_is_that_of_guided_diffusion_to_the_bit(shape):
+    image = small = picture(*shape)
+    while min(*small.size) >= 2 * 16:
+        small = small.resize(tuple(x // 2 for x in small.size), resample=Image.BOX)
+    scale = 16 / min(*small.size)
+    small = small.resize(tuple(round(x * scale) for x in small.size), resample=Image.BICUBIC)
+    array = np.array(small)
+    y, x = (array.shape[0] - 16) // 2, (array.shape[1] - 16) // 2
+    np.testing.assert_array_equal(adm_centre_crop(image, 16), array[y : y + 16, x : x + 16])
+
+
+@pytest.mark.parametrize(
+    ("shape", "scaled"),
+    [
+        ((31, 24), (31, 24)),
+        ((48, 60), (24, 30)),
+        ((61, 50), (29, 24)),  # 24 * 61 / 50 = 29.28, cut
+        ((50, 59), (24, 28)),  # 28.32
+        ((7, 5), (33, 24)),  # 33.6, cut, not rounded
+        ((24, 24), (24, 24)),
+    ],
+)
+def test_random_crop_cuts_from_one_and_a_half_times_the_size(shape, scaled):
+    image = picture(*shape)
+    whole = np.asarray(image.resize(scaled, Image.Resampling.BICUBIC))
+    crop = random_crop(image, 16, np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    top, left = rng.integers(scaled[1] - 15), rng.integers(scaled[0] - 15)
+    np.testing.assert_array_equal(crop, whole[top : top + 16, left : left + 16])
+
+
+def test_random_crop_reaches_every_place_equally():
+    image, rng = picture(24, 26), np.random.default_rng(0)  # 9 x 11 places
+    whole = np.asarray(image)
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (16, 16, 3)).reshape(11 * 9, -1)
+    where = {window.tobytes(): place for place, window in enumerate(windows)}
+    counts = np.zeros(11 * 9)
+    for _ in range(3000):
+        counts[where[random_crop(image, 16, rng).tobytes()]] += 1
+    assert counts.min() > 8  # 30 on average, four standard deviations below
+    assert counts.max() < 56
+
+
+# ---- decoding ----
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "JPEG"])
+def test_decode_reads_every_kind(kind):
+    exact = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}
+    options = exact | {"PNG": {}, "BMP": {}}
+    image = Image.fromarray(np.full((12, 20, 3), (200, 100, 50), np.uint8))
+    image.paste((10, 20, 250), (0, 0, 8, 8))
+    found = decode(saved(image, kind, **options[kind]))
+    assert found.mode == "RGB"
+    assert found.size == (20, 12)
+    np.testing.assert_allclose(np.asarray(found, int), np.asarray(image), atol=4)
+    assert kind == "JPEG" or np.array_equal(found, image)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("L", "JPEG"), ("L", "PNG"), ("CMYK", "JPEG"), ("P", "PNG"), ("RGBA", "PNG"), ("LA", "PNG"),
+     ("1", "PNG"), ("RGBA", "WEBP")],
+)  # fmt: skip
+def test_decode_makes_rgb_of_everything(mode, kind):
+    image = Image.new("RGB", (16, 16), (255, 255, 255))
+    image.paste((0, 0, 0), (0, 0, 8, 16))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    found = decode(saved(image.convert(mode), kind, **options))
+    assert found.mode == "RGB"
+    np.testing.assert_allclose(np.asarray(found, int), np.asarray(image), atol=3)
+
+
+def test_decode_drops_alpha():
+    image = Image.new("RGBA", (4, 4), (200, 100, 50, 0))
+    assert decode(saved(image, "PNG")).getpixel((0, 0)) == (200, 100, 50)
+
+
+def test_decode_leaves_the_orientation_to_the_reference():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn by 90 degrees"
+    assert decode(saved(picture(20, 10), "JPEG", exif=exif)).size == (20, 10)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.95])
+def test_decode_refuses_what_is_cut_off(kind, share):
+    whole = encoded(0, kind)
+    decode(whole)
+    with pytest.raises(BadImageError) as caught:
+        decode(whole[: int(len(whole) * share)])
+    assert str(caught.value)
+    assert "BytesIO" not in str(caught.value)
+
+
+def test_decode_refuses_what_is_no_picture():
+    with pytest.raises(BadImageError, match=r"^cannot identify image file$"):
+        decode(b"<html>404 not found</html>")
+    decode(saved(picture(400, 4), "PNG"))
+    with pytest.raises(BadImageError, match="401 x 4 pixels is no picture"):
+        decode(saved(picture(401, 4), "PNG"))

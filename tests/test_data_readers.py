@@ -1,0 +1,112 @@
+"""From `data.source` and `data.path` to a source: what the configuration may say, and errors."""
+
+import numpy as np
+import pytest
+from image_files import encoded, take
+from test_data_huggingface import table, write
+from test_data_tar import record, write_tar
+from test_data_tfds import write_tfds
+
+from configs import default, dit_dino
+from rae_dit import build
+from rae_dit.config import ConfigError, from_config_dict
+from rae_dit.data.files import Images
+
+
+def config_of(source, path="", validation_path="", **changes):
+    """The default config with three classes of 256 px images."""
+    values = default.get_config()
+    data = {"source": source, "path": path, "validation_path": validation_path}
+    values.data.update(data | {"num_classes": 3} | changes)
+    return from_config_dict(values)
+
+
+def write_folder(root, numbers):
+    for number in numbers:
+        (root / f"class-{number % 3}").mkdir(parents=True, exist_ok=True)
+        (root / f"class-{number % 3}" / f"{number}.jpg").write_bytes(encoded(number, "JPEG"))
+
+
+def both_splits(kind, root) -> tuple[str, str]:
+    """Records 0..5 for training and 6..8 for validation; returns their paths."""
+    train, validation = root / "train-data", root / "validation-data"
+    match kind:
+        case "folder":
+            write_folder(train, range(6))
+            write_folder(validation, range(6, 9))
+        case "huggingface":
+            write(root / "train-0.parquet", table(range(6)))
+            write(root / "validation-0.parquet", table(range(6, 9)))
+            return str(root / "train-*"), str(root / "validation-*")
+        case "tfds":
+            path = write_tfds(root, {"train": range(6), "validation": range(6, 9)})
+            return str(path), str(path)
+        case "tar":
+            write_tar(root / "train-0.tar", [m for n in range(6) for m in record(n, f"{n}")])
+            write_tar(root / "val-0.tar", [m for n in range(6, 9) for m in record(n, f"{n}")])
+            return str(root / "train-0.tar"), str(root / "val-*")
+    return str(train), str(validation)
+
+
+@pytest.mark.parametrize("kind", ["folder", "huggingface", "tfds", "tar"])
+def test_every_kind_gives_the_same_records_of_both_splits(kind, tmp_path):
+    path, validation_path = both_splits(kind, tmp_path)
+    config = config_of(kind, path, validation_path, crop="random", max_bad_share=0.25)
+    known = {encoded(n, "JPEG"): n for n in range(9)}
+    for split, numbers in (("train", range(6)), ("validation", range(6, 9))):
+        source = build.open_source(config, split)
+        assert isinstance(source, Images)
+        found = [source.files.read(index) for index in range(len(source))]
+        assert sorted(known[content] for content, _ in found) == list(numbers)
+        assert all(label == known[content] % 3 for content, label in found)
+        assert source.fingerprint.startswith(f"{kind}/")
+        assert (source.image_size, source.num_classes) == (256, 3)
+        assert (source.crop, source.max_bad_share) == ("random", 0.25)
+        assert source[0]["image"].shape == (256, 256, 3)
+    (batch,) = take(build.open_source(config, "train"), 1)
+    assert batch["image"].shape == (4, 256, 256, 3)
+    assert batch["image"].dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", ["folder", "huggingface", "tfds", "tar"])
+def test_a_missing_path_is_refused_only_when_it_is_opened(kind):
+    config = config_of(kind)
+    assert build.open_source(config, "validation") is None
+    with pytest.raises(ConfigError, match=r"^data\.path: got '', expected (a|the) directory") as it:
+        build.open_source(config, "train")
+    assert "\n" not in str(it.value)
+
+
+def test_a_wrong_validation_path_is_named_as_such(tmp_path):
+    config = config_of("folder", str(tmp_path), str(tmp_path / "val"))
+    with pytest.raises(ConfigError, match=r"^data\.validation_path: got .*val', which does not ex"):
+        build.open_source(config, "validation")
+
+
+def test_the_reference_config_wants_a_path():
+    config = from_config_dict(dit_dino.get_config())
+    assert (config.data.source, config.data.crop) == ("huggingface", "adm_center")
+    with pytest.raises(ConfigError, match=r"^data\.path: got '', .* \*\.parquet or \*\.arrow"):
+        build.open_source(config, "train")
+
+
+@pytest.mark.parametrize("source", ["digits", "synthetic"])
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [("path", "/x", "''"), ("validation_path", "/x", "''"), ("crop", "random", "'adm_center'")],
+)
+def test_sources_without_files_take_no_settings_of_files(source, field, value, expected):
+    values = default.get_config()
+    values.data.update({"source": source, field: value})
+    with pytest.raises(ConfigError) as caught:
+        from_config_dict(values)
+    wanted = f"data.{field}: got {value!r}, expected {expected} because {source!r} reads no files"
+    assert str(caught.value) == wanted
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("crop", "center"), ("max_bad_share", 1.5), ("source", "imagefolder")]
+)
+def test_impossible_values_are_refused(field, value):
+    with pytest.raises(ConfigError, match=f"^data.{field}: got "):
+        config_of(**({"source": "folder"} | {field: value}))

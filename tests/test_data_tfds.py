@@ -1,0 +1,116 @@
+"""The reader of TFDS data sets; the tests write one without tensorflow."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from image_files import check_reader, check_stream, encoded
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+from rae_dit.data.files import SourceError
+from rae_dit.data.tfds import open_tfds
+
+
+def write_tfds(root, splits, *, kind="array_record", image="image", more=()):
+    """What `download_and_prepare` leaves behind: ROOT/tiny/1.0.0."""
+    kinds = {image: tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=3)}
+    features = tfds.features.FeaturesDict(kinds | dict(more))
+    serializer = ExampleSerializer(features.get_serialized_info())
+    folder = root / "tiny" / "1.0.0"
+    folder.mkdir(parents=True)
+    info = []
+    for split, numbers in splits.items():
+        path = folder / f"tiny-{split}.{kind}-00000-of-00001"
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+        for n in numbers:
+            example = {image: io.BytesIO(encoded(n, "JPEG")), "label": n % 3}
+            writer.write(serializer.serialize_example(features.encode_example(example)))
+        writer.close()
+        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+        info.append(
+            {"name": split, "shardLengths": [str(len(numbers))], "numBytes": "1",
+             "filepathTemplate": template}
+        )  # fmt: skip
+    described = {"name": "tiny", "version": "1.0.0", "fileFormat": kind, "splits": info}
+    (folder / "dataset_info.json").write_text(json.dumps(described))
+    features.save_config(folder)
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_tfds(tmp_path, {"train": range(9), "validation": range(9, 12)})
+
+
+def wanted(numbers) -> list[tuple[bytes, int]]:
+    return [(encoded(n, "JPEG"), n % 3) for n in numbers]
+
+
+def test_records_come_in_order_and_encoded(root):
+    files = open_tfds(str(root), "train")
+    check_reader(files, wanted(range(9)))
+    assert files.name(4) == f"{root}#train: record 4"
+
+
+def test_a_split_or_a_part_can_be_chosen(root):
+    check_reader(open_tfds(str(root), "validation"), wanted(range(9, 12)))
+    check_reader(open_tfds(f"{root}#validation", "train"), wanted(range(9, 12)))
+    check_reader(open_tfds(f"{root}#train[3:6]", "train"), wanted(range(3, 6)))
+
+
+def test_the_stream_is_elastic(root):
+    check_stream(open_tfds(str(root), "train"))
+
+
+def test_splits_and_parts_have_fingerprints_of_their_own(root):
+    paths = [f"{root}#{split}" for split in ("train", "validation", "train[3:6]", "train[6:9]")]
+    assert len({open_tfds(path, "train").fingerprint for path in paths}) == 4
+
+
+def test_tensorflow_is_not_imported(root):
+    code = (
+        "import sys; from rae_dit.data.tfds import open_tfds; "
+        f"open_tfds({str(root)!r}, 'train').read(0); assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+
+
+def refused(path, split="train") -> str:
+    with pytest.raises(SourceError) as caught:
+        open_tfds(str(path), split)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_wrong_path_says_what_is_there(root):
+    expected = "expected the directory of one version of a prepared TFDS data set"
+    assert f"got '', {expected}" in refused("")
+    assert f"which holds 1 directory (1.0.0), {expected}" in refused(root.parent)
+    assert "which does not exist (" in refused(root / "x" / "y")
+    message = refused(root, "test")
+    assert "which has the splits train, validation, expected 'test'" in message
+    assert message.endswith(f"choose one as '{root}#SPLIT'")
+    assert "has 0 records" in refused(f"{root}#train[0:0]")
+
+
+def test_files_without_random_access_are_refused(tmp_path):
+    path = write_tfds(tmp_path, {"train": range(2)}, kind="tfrecord")
+    message = refused(path)
+    assert "whose files are tfrecord, expected array_record" in message
+    assert "download_and_prepare(file_format='array_record')" in message
+
+
+def test_features_are_found_by_type_or_listed(tmp_path):
+    path = write_tfds(tmp_path / "a", {"train": range(3)}, image="picture")
+    check_reader(open_tfds(str(path), "train"), wanted(range(3)))
+    path = write_tfds(
+        tmp_path / "b", {"train": []}, image="left", more={"right": tfds.features.Image()}
+    )
+    message = refused(path)
+    assert "with the features label (ClassLabel), left (Image), right (Image)" in message
+    assert "expected one 'image' (Image)" in message
