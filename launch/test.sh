@@ -8,4 +8,4 @@ cd "$(dirname "$0")/.."
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$python" -m mypy
-"$python" -m pytest -n 2 "$@"
+"$python" -m pytest -n 2 --dist loadfile "$@"

@@ -1,3 +1,35 @@
-"""Representation autoencoders and their diffusion transformers (DiT^DH) in JAX."""
+"""Representation autoencoders and their diffusion transformers (DiT^DH) in JAX.
+
+A notebook needs three names: `load_rae`, `load_ddt` and `sample_latents`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rae_dit.api import load_ddt, load_rae
+    from rae_dit.sampling import sample_latents
 
 __version__ = "0.1.0.dev0"
+__all__ = ["load_ddt", "load_rae", "sample_latents"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for at that moment: jax is slow, and the command line's errors early.
+
+    Raises:
+        AttributeError: if the package has no such name.
+    """
+    match name:
+        case "load_ddt":
+            from rae_dit.api import load_ddt
+
+            return load_ddt
+        case "load_rae":
+            from rae_dit.api import load_rae
+
+            return load_rae
+        case "sample_latents":
+            from rae_dit.sampling import sample_latents
+
+            return sample_latents
+    raise AttributeError(f"rae_dit has no {name!r}; it offers {', '.join(__all__)}.")

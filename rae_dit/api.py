@@ -1,27 +1,26 @@
 """What a user types: released (or our own) weights in, models out."""
 
-import json
+import dataclasses
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
+import jax
 from flax import nnx
 
+from rae_dit import loading
+from rae_dit.config import Config, ConfigError
 from rae_dit.models.ddt import DDT
-from rae_dit.models.decoder import Decoder
 from rae_dit.models.rae import RAE
-from rae_dit.weights.architecture import Pair, ddt_architecture, decoder_architecture
+from rae_dit.runs import find_run, read_config, with_compute
+from rae_dit.training.sharding import make_mesh
+from rae_dit.weights import released
+from rae_dit.weights.architecture import Pair
 from rae_dit.weights.diffusers import load_diffusers
-from rae_dit.weights.encoder_names import without_prefix
 from rae_dit.weights.hub import find, find_encoder
 from rae_dit.weights.huggingface import Compute, load_encoder
-from rae_dit.weights.mapping import WeightsError
-from rae_dit.weights.official import import_ddt, import_decoder
 from rae_dit.weights.statistics import read_statistics
-from rae_dit.weights.tensor_file import open_tensors
 
-DDT_FILES = ("stage2_model.pt", "*.safetensors")
 DIFFUSERS_FILES = ("config.json", "*.safetensors")
-DECODER_FILES = ("config.json", "model.pt", "dinov2_decoder.pt", "*.safetensors")
 
 
 def load_ddt(
@@ -36,7 +35,9 @@ def load_ddt(
 
     Args:
         source: an official file (.pt, .ckpt, .safetensors), a directory with one, or a hub id
-            with the path inside ("owner/repository/…/stage2_model.pt").
+            with the path inside ("owner/repository/…/stage2_model.pt"); or a stage-2 run of ours:
+            its workdir, the checkpoints in it (both: newest step) or one step. Of a run the EMA is
+            taken.
         input_size: side of the latent grid, where a file does not tell it (no RoPE, no position
             embedding).
         depth: blocks of backbone and head, where a file does not tell them (equal widths).
@@ -48,38 +49,20 @@ def load_ddt(
 
     Raises:
         WeightsError: if the file cannot be opened safely, or does not fit a DiT^DH.
+        ConfigError: if the run is not of stage 2, or of another version.
+        CheckpointError: if the run has no sound checkpoint.
     """
-    tensors = open_tensors(single_file(find(source, DDT_FILES)))
-    architecture = ddt_architecture(
-        tensors, input_size=input_size, depth=depth, num_heads=num_heads
-    )
-    abstract = nnx.eval_shape(lambda: DDT(**architecture, **compute, rngs=nnx.Rngs(0)))
-    return import_ddt(tensors, abstract)
-
-
-def load_decoder(source: str | Path, **compute: Unpack[Compute]) -> Decoder:
-    """Loads an official decoder: a file, a directory with one, or a hub id with a path inside.
-
-    Of a stage-1 training checkpoint, which holds the encoder too, the decoder's part is taken.
-
-    Heads and eps come from the `config.json` beside it; without one, from the released widths.
-
-    Raises:
-        WeightsError: if the file cannot be opened safely, or does not fit a decoder.
-    """
-    path = single_file(find(source, DECODER_FILES))
-    config_path = path.parent / "config.json"
-    config: dict[str, Any] | None = None
-    if config_path.exists():
-        content = json.loads(config_path.read_text())
-        config = content if "decoder_num_attention_heads" in content else None
-    tensors = open_tensors(path)
-    if "decoder.decoder_embed.weight" in tensors:
-        print(f"{path}: taking 'decoder.*' of a whole autoencoder")
-        tensors = without_prefix(tensors, "decoder.")
-    architecture = decoder_architecture(tensors, config)
-    abstract = nnx.eval_shape(lambda: Decoder(**architecture, **compute, rngs=nnx.Rngs(0)))
-    return import_decoder(tensors, abstract)
+    run = find_run(source)
+    if run is None:
+        return released.load_ddt(
+            source, input_size=input_size, depth=depth, num_heads=num_heads, **compute
+        )
+    config = with_compute(read_config(run), **compute)
+    if config.objective != "flow_matching":
+        raise ConfigError(
+            f"{run} is a run with objective {config.objective!r}; load_ddt needs 'flow_matching'"
+        )
+    return nnx.merge(*loading.restore_ddt(config, Path(source), one_device()))
 
 
 def load_rae(
@@ -91,10 +74,13 @@ def load_rae(
     encoder_input_size: int | None = None,
     **compute: Unpack[Compute],
 ) -> RAE:
-    """Loads a representation autoencoder, from its parts or from a diffusers directory.
+    """Loads a representation autoencoder: from its parts, a diffusers directory or a run of ours.
 
     Args:
-        source: a diffusers `AutoencoderRAE` directory or hub id; then nothing else is given.
+        source: a diffusers `AutoencoderRAE` directory or hub id, or the workdir, checkpoints or
+            step of a run of ours; then nothing else is given. A reconstruction run gives its
+            decoder (EMA), a classification run its encoder, and every run the other parts and the
+            statistics that its config names, relative to the current directory.
         encoder: a Hugging Face directory or hub id, or a name of the reference ("Dinov2withNorm").
         decoder: an official file, a directory with one, or a hub id with a path inside; None for
             encoding only.
@@ -114,12 +100,15 @@ def load_rae(
     if source is not None:
         if (encoder, decoder, stats, encoder_input_size) != (None, None, None, None):
             raise ValueError(
-                "load_rae got a diffusers directory and parts besides; give one or the other."
+                "load_rae got a whole autoencoder and parts besides; give one or the other."
             )
+        run = find_run(source)
+        if run is not None:
+            return rae_of_run(with_compute(read_config(run), **compute), Path(source))
         return load_diffusers(find(source, DIFFUSERS_FILES), **compute)
     if encoder is None:
-        raise ValueError("load_rae needs an encoder, or a diffusers directory in its place.")
-    decoding = None if decoder is None else load_decoder(decoder, **compute)
+        raise ValueError("load_rae needs an encoder, or a whole autoencoder in its place.")
+    decoding = None if decoder is None else released.load_decoder(decoder, **compute)
     encoding, image_mean, image_std = load_encoder(
         find_encoder(encoder),
         input_size=encoder_input_size,
@@ -139,16 +128,19 @@ def load_rae(
     )
 
 
-def single_file(path: Path) -> Path:
-    """The one file of weights in a directory, or the file itself.
+def rae_of_run(config: Config, source: Path) -> RAE:
+    """The autoencoder that a run trains, or works on."""
+    encoder, decoder = config.encoder, config.decoder
+    match config.objective:
+        case "classification":
+            encoder = dataclasses.replace(encoder, pretrained="", checkpoint=str(source))
+        case "reconstruction":
+            decoder = dataclasses.replace(decoder, pretrained="", checkpoint=str(source))
+    config = dataclasses.replace(config, encoder=encoder, decoder=decoder)
+    decodes = bool(decoder.pretrained or decoder.checkpoint)
+    return nnx.merge(*loading.load_rae(config, one_device(), decoder=decodes))
 
-    Raises:
-        WeightsError: if there is none, or more than one.
-    """
-    if path.is_file():
-        return path
-    found = [p for p in sorted(path.iterdir()) if p.suffix in (".pt", ".pth", ".safetensors")]
-    if len(found) != 1:
-        names = [p.name for p in found]
-        raise WeightsError(f"{path} should hold one file of weights and holds {names}; name one.")
-    return found[0]
+
+def one_device() -> jax.sharding.Mesh:
+    """Where a user's models lie: the first device."""
+    return make_mesh(1, jax.local_devices()[:1])

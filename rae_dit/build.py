@@ -6,7 +6,6 @@ loading.py fills them with weights from files.
 
 import functools
 from collections.abc import Callable
-from typing import Literal, overload
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,11 +13,7 @@ import optax
 from flax import nnx
 
 from rae_dit.autoencoder.step import reconstruction
-from rae_dit.config import Config, ConfigError
-from rae_dit.data import sources
-from rae_dit.data.files import SourceError
-from rae_dit.data.readers import open_images
-from rae_dit.data.sources import Source
+from rae_dit.config import Config
 from rae_dit.diffusion.flow import time_shift
 from rae_dit.evaluation.probe import Classifier, classification
 from rae_dit.models.ddt import DDT
@@ -29,8 +24,6 @@ from rae_dit.models.rae import RAE
 from rae_dit.training.objective import Objective
 from rae_dit.training.optim import adamw, learning_rate
 from rae_dit.training.step import flow_matching
-
-SYNTHETIC_IMAGES = 1024
 
 
 def compute_dtype(config: Config) -> Dtype:
@@ -219,39 +212,3 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
         clip_norm=config.optim.clip_norm,
         decay_mask=nnx.to_pure_dict(decays),
     )
-
-
-@overload
-def open_source(config: Config, split: Literal["train"]) -> Source: ...
-@overload
-def open_source(config: Config, split: Literal["validation"]) -> Source | None: ...
-def open_source(config: Config, split: Literal["train", "validation"]) -> Source | None:
-    """The records of a split; None for "validation" if `data.validation_path` is ''.
-
-    Raises:
-      ConfigError: the path does not hold what `data.source` expects; says what is there.
-    """
-    data = config.data
-    match data.source:
-        case "digits":
-            return sources.digits(split, data.image_size)
-        case "synthetic":
-            seed = 0 if split == "train" else 1
-            return sources.synthetic(data.image_size, data.num_classes, SYNTHETIC_IMAGES, seed)
-        case _ if split == "validation" and not data.validation_path:
-            return None
-        case kind:
-            is_train = split == "train"
-            try:
-                return open_images(
-                    kind,
-                    data.path if is_train else data.validation_path,
-                    split=split,
-                    image_size=data.image_size,
-                    num_classes=data.num_classes,
-                    crop=data.crop,
-                    max_bad_share=data.max_bad_share,
-                )
-            except SourceError as error:
-                field = "data.path" if is_train else "data.validation_path"
-                raise ConfigError(f"{field}: {error}") from error

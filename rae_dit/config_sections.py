@@ -110,9 +110,7 @@ class DecoderConfig:
 class DDTConfig:
     """DiT^DH; pairs are (backbone, wide head)."""
 
-    # Stage-2 weights, .pt, directory or hub id: where a new run starts, and what modes 'sample' and
-    # 'evaluate' use when the workdir has no checkpoint; '' = none
-    pretrained: str
+    pretrained: str  # .pt, directory or hub id that a new run starts, or samples, from; '' = none
     patch_size: Count  # latent cells per token and side
     hidden_size: tuple[Count, Count]
     depth: tuple[Count, Count]  # blocks

@@ -4,16 +4,20 @@ What training and sampling pass around is a `Model`: the graph of an NNX module 
 arrays.
 """
 
+import dataclasses
 import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from rae_dit import pretrained
 from rae_dit.build import (
     abstract,
     latent_grid,
@@ -25,10 +29,14 @@ from rae_dit.build import (
 )
 from rae_dit.config import Config
 from rae_dit.models.rae import latent_scale
+from rae_dit.runs import has_checkpoint
 from rae_dit.training.checkpoint import restore_ema
 from rae_dit.training.objective import Tree
 from rae_dit.training.sharding import parameter_shardings, replicated
+from rae_dit.training.state import TrainState
 from rae_dit.weights.statistics import read_statistics
+
+log = logging.getLogger(__name__)
 
 
 class Model(NamedTuple):
@@ -58,8 +66,14 @@ def initialise(make: Callable[[Config, nnx.Rngs], nnx.Module], config: Config, m
     return Model(nnx.graphdef(module), parameters())
 
 
+def placed(module: nnx.Module, mesh: Mesh) -> Tree:
+    """The parameters of a module that every process has read, laid out as its axes say."""
+    on_host = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(module)))
+    return jax.device_put(on_host, parameter_shardings(module, mesh))
+
+
 def load_rae(config: Config, mesh: Mesh, *, decoder: bool) -> Model:
-    """The frozen autoencoder: weights from checkpoints of ours or initial ones, and statistics.
+    """The frozen autoencoder: weights of others, from checkpoints of ours or initial; statistics.
 
     Args:
         config: says where weights come from.
@@ -85,25 +99,54 @@ def load_statistics(path: Path, config: Config) -> Tree:
 
 
 def load_encoder(config: Config, mesh: Mesh) -> Tree:
-    """The encoder's parameters, from the EMA of a classification run or initial ones."""
+    """The encoder's parameters: pretrained, from the EMA of a classification run, or initial."""
+    if config.encoder.pretrained:
+        return placed(pretrained.load_encoder(config), mesh)
     if config.encoder.checkpoint:
         like = shapes(abstract(make_classifier, config), mesh)
         return restore_ema(Path(config.encoder.checkpoint), like)["rae"]["encoder"]
+    log.warning("encoder: random weights; encoder.pretrained or encoder.checkpoint gives others")
     return initialise(make_encoder, config, mesh).parameters
 
 
 def load_decoder(config: Config, mesh: Mesh) -> Tree:
-    """The decoder's parameters, from the EMA of a reconstruction run or initial ones."""
+    """The decoder's parameters: pretrained, from the EMA of a reconstruction run, or initial."""
+    if config.decoder.pretrained:
+        return placed(pretrained.load_decoder(config), mesh)
     if config.decoder.checkpoint:
         like = shapes(abstract(make_decoder, config), mesh)
         return restore_ema(Path(config.decoder.checkpoint), like)
+    log.warning("decoder: random weights; decoder.pretrained or decoder.checkpoint gives others")
     return initialise(make_decoder, config, mesh).parameters
 
 
 def load_ddt(config: Config, workdir: Path, mesh: Mesh) -> Model:
-    """The DiT^DH of a run: its EMA."""
+    """The DiT^DH to sample from: the newest EMA of the run, or `ddt.pretrained` before it has one.
+
+    Raises:
+        CheckpointError: the run has no sound checkpoint, and `ddt.pretrained` names nothing.
+    """
+    if config.ddt.pretrained and not has_checkpoint(workdir):
+        log.info("no checkpoint in %s: taking %s", workdir, config.ddt.pretrained)
+        module = pretrained.load_ddt(config)
+        return Model(nnx.graphdef(module), placed(module, mesh))
+    return restore_ddt(config, workdir, mesh)
+
+
+def restore_ddt(config: Config, path: Path, mesh: Mesh) -> Model:
+    """The EMA of a stage-2 run; `path` and errors are those of `restore_ema`."""
     module = abstract(make_ddt, config)
-    return Model(nnx.graphdef(module), restore_ema(workdir, shapes(module, mesh)))
+    return Model(nnx.graphdef(module), restore_ema(path, shapes(module, mesh)))
+
+
+def start_from_pretrained(config: Config, state: TrainState, mesh: Mesh) -> TrainState:
+    """A new stage-2 run's state with `ddt.pretrained` as parameters and EMA, if it names any."""
+    if config.objective != "flow_matching" or not config.ddt.pretrained:
+        return state
+    log.info("starting from %s", config.ddt.pretrained)
+    module = pretrained.load_ddt(config)
+    # Two copies: a step donates both.
+    return dataclasses.replace(state, params=placed(module, mesh), ema=placed(module, mesh))
 
 
 def load_frozen(config: Config, mesh: Mesh) -> Tree:

@@ -1,23 +1,27 @@
 r"""Command line: flags become a `Config`, the config goes to one act. No other file reads flags.
 
     python -m rae_dit.main --config=configs/dit_digits.py --workdir=runs/a [--mode=sample] \
-        [--config.optim.learning_rate=3e-4] [--config.sample.cfg_interval="(0.1, 1.0)"]
+        [--config.optim.learning_rate=3e-4] [--config.sample.cfg_interval="(0.1, 1.0)"] \
+        [--coordinator_address=HOST:PORT --num_processes=2 --process_id=0]
 
 A mistake ends the program with status 2 and one line on stderr, before jax is imported.
 """
 
 import dataclasses
 import difflib
+import logging
 import pathlib
 import re
 import sys
 from typing import Literal, NoReturn, get_args
 
+import absl.logging
 import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
 from rae_dit.config import Config, ConfigError, check_devices, describe_field, from_config_dict
+from rae_dit.training.distributed import Place, find_place, initialise
 
 NO_CONFIG = "--config: missing, expected a config file such as configs/dit_digits.py"
 Mode = Literal["train", "sample", "evaluate", "reconstruct", "stats"]
@@ -30,10 +34,11 @@ class Request:
     config: Config
     workdir: pathlib.Path
     mode: Mode
+    place: Place | None  # among several processes; None: the cluster knows, or this one is alone
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Declares --config, --workdir and --mode on `values`."""
+    """Declares --config, --workdir, --mode and the three that name a process on `values`."""
     config_flags.DEFINE_config_file(
         "config",
         help_string="Config file, for example configs/dit_digits.py; change a field with "
@@ -42,6 +47,19 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string("workdir", None, "Directory of the run.", flag_values=values)
     flags.DEFINE_enum("mode", "train", get_args(Mode), "What to do.", flag_values=values)
+    flags.DEFINE_string(
+        "coordinator_address",
+        None,
+        "HOST:PORT of process 0 as all others reach it. This flag and the next two go together; "
+        "on TPU pods and under SLURM they are found out (docs/many_hosts.md).",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "num_processes", None, "Processes of the run.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "process_id", None, "Which of them this is, from 0.", lower_bound=0, flag_values=values
+    )
 
 
 def read_request(argv: list[str]) -> Request:
@@ -95,7 +113,9 @@ def parse(argv: list[str], values: flags.FlagValues) -> Request:
         raise ConfigError(f"--config: get_config() returned {kind}, expected a ConfigDict")
     if not values.workdir:
         raise ConfigError("--workdir: missing, expected the directory of the run such as runs/a")
-    return Request(from_config_dict(values.config), pathlib.Path(values.workdir), values.mode)
+    place = find_place(values.coordinator_address, values.num_processes, values.process_id)
+    config = from_config_dict(values.config)
+    return Request(config, pathlib.Path(values.workdir), values.mode, place)
 
 
 def find_settings(name: str, arguments: list[str]) -> list[tuple[str, str]]:
@@ -134,11 +154,28 @@ def main(request: Request) -> None:
     """Carries out one act."""
     import jax  # late: it is slow to import, and nothing before this line needs it
 
-    config, workdir = request.config, request.workdir
+    from rae_dit.data.bad_images import BadShareError
+    from rae_dit.training.checkpoint import CheckpointError
+    from rae_dit.weights.mapping import WeightsError
+
+    absl.logging.set_verbosity(absl.logging.WARNING)
+    initialise(request.place, hear_sigterm=request.mode == "train")
+    set_up_log(jax.process_index())
     try:
-        check_devices(config, num_devices=jax.device_count(), num_processes=jax.process_count())
-    except ConfigError as error:
+        act(request, num_devices=jax.device_count(), num_processes=jax.process_count())
+    except (ConfigError, CheckpointError, WeightsError, BadShareError) as error:
         refuse(error)
+
+
+def act(request: Request, *, num_devices: int, num_processes: int) -> None:
+    """Checks that the devices can share the work, and does what the mode says."""
+    config, workdir = request.config, request.workdir
+    if request.mode != "train" and num_processes > 1:
+        raise ConfigError(
+            f"--mode={request.mode}: got {num_processes} processes, expected 1; run it "
+            "on one host, only --mode=train works on several"
+        )
+    check_devices(config, num_devices=num_devices, num_processes=num_processes)
     match request.mode:
         case "train":
             from rae_dit.training.loop import train
@@ -160,6 +197,20 @@ def main(request: Request) -> None:
             from rae_dit.acts.stats import stats
 
             stats(config, workdir)
+
+
+def set_up_log(process_index: int) -> None:
+    """Sends this package's messages to stderr with the time; others' only from warnings up.
+
+    Args:
+      process_index: processes other than the first are quiet below warnings.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log = logging.getLogger("rae_dit")
+    log.handlers = [handler]
+    log.propagate = False
+    log.setLevel(logging.INFO if process_index == 0 else logging.WARNING)
 
 
 def refuse(error: Exception) -> NoReturn:

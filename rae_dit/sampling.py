@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from rae_dit.diffusion import guidance, sampler
+from rae_dit.diffusion import adaptive, guidance, sampler
+from rae_dit.diffusion.flow import time_shift
 from rae_dit.models.ddt import DDT
 
 
@@ -18,33 +19,42 @@ def sample_latents(
     *,
     steps: int,
     method: str = "euler",
-    shift: float,
+    shift: float | None = None,
     cfg_scale: float = 1.0,
     cfg_interval: tuple[float, float] = (0.0, 1.0),
     guide: DDT | None = None,
     grid: str = "official",
+    rtol: float = 1e-3,
+    atol: float = 1e-6,
 ) -> Float[Array, "B h w C"]:
     """Integrates the flow from noise to latents, compiled once per set of settings.
 
     Args:
         ddt: the model.
-        noise: float32 standard normal.
-        labels: classes 0..K-1, or the null label for none.
+        noise: float32 standard normal; numpy or jax.
+        labels: classes 0..K-1, or the null label for none; numpy or jax.
         steps: points of the "official" grid (one update fewer), or updates of the "full" one.
-        method: "euler" or "heun".
-        shift: time shift s; `flow.time_shift` gives it (6.93 for 768 x 16 x 16).
+            "dopri5" takes only the last time from the grid and chooses its own steps.
+        method: "euler", "heun" or "dopri5".
+        shift: time shift s; None for sqrt(h w C / 4096), which is 6.93 for 768 x 16 x 16.
         cfg_scale: 1 is no guidance at all, and costs one evaluation an update.
         cfg_interval: inclusive (lowest, highest) time of guidance.
         guide: a weaker model; guidance is then AutoGuidance instead of classifier-free.
         grid: "official" (the reference's, ends at t > 0) or "full" (ends at t = 0).
+        rtol: relative tolerance of "dopri5"; the reference's default.
+        atol: absolute tolerance of "dopri5"; the reference's default.
 
     Returns:
-        float32 latents, normalised as in training: `rae.decode` takes them.
+        float32 latents, normalised as in training: `rae.decode` takes them. NaN where "dopri5"
+        cannot meet its tolerances in float32.
 
     Raises:
         ValueError: on another method or grid, too few steps, or shapes that do not fit the model.
     """
+    noise, labels = jnp.asarray(noise, jnp.float32), jnp.asarray(labels, jnp.int32)
     check_inputs(ddt, noise, labels)
+    if shift is None:
+        shift = time_shift(noise[0].size)
     if guide is not None:
         check_inputs(guide, noise, labels)
     graph, parameters = nnx.split(ddt)
@@ -52,20 +62,24 @@ def sample_latents(
     return run_sampler(
         parameters,
         guide_parameters,
-        jnp.asarray(noise, jnp.float32),
-        jnp.asarray(labels, jnp.int32),
+        noise,
+        labels,
         graph=graph,
         guide_graph=guide_graph,
         times=tuple(sampler.times(steps, shift, grid=grid).tolist()),
         method=method,
         cfg_scale=float(cfg_scale),
         cfg_interval=(float(cfg_interval[0]), float(cfg_interval[1])),
+        tolerances=(float(rtol), float(atol)),
     )
 
 
 @functools.partial(
     jax.jit,
-    static_argnames=("graph", "guide_graph", "times", "method", "cfg_scale", "cfg_interval"),
+    static_argnames=(
+        *("graph", "guide_graph", "times", "method"),
+        *("cfg_scale", "cfg_interval", "tolerances"),
+    ),
 )
 def run_sampler(
     parameters: nnx.State,
@@ -79,6 +93,7 @@ def run_sampler(
     method: str,
     cfg_scale: float,
     cfg_interval: tuple[float, float],
+    tolerances: tuple[float, float],
 ) -> Float[Array, "B h w C"]:
     """The compiled part of `sample_latents`; parameters are arguments, structure is static."""
     ddt = nnx.merge(graph, parameters)
@@ -87,27 +102,29 @@ def run_sampler(
         guide = nnx.merge(guide_graph, guide_parameters)
         guided = guidance.autoguidance(ddt, guide, labels, scale=cfg_scale)
     elif cfg_scale != 1.0:
-        guided = guidance.classifier_free(
-            ddt, labels, null_label=ddt.null_label, scale=cfg_scale
-        )
-    return sampler.integrate(
-        choose_method(method),
-        noise,
-        times,
-        plain=guidance.conditional(ddt, labels),
-        guided=guided,
-        interval=cfg_interval,
-    )
-
-
-def choose_method(method: str) -> sampler.Method:
-    """The update rule of a method's name."""
+        guided = guidance.classifier_free(ddt, labels, null_label=ddt.null_label, scale=cfg_scale)
+    plain = guidance.conditional(ddt, labels)
     match method:
         case "euler":
-            return sampler.EULER
+            update = sampler.EULER
         case "heun":
-            return sampler.HEUN
-    raise ValueError(f"method is {method!r}; expected 'euler' or 'heun'.")
+            update = sampler.HEUN
+        case "dopri5":
+            return adaptive.dopri5(
+                noise,
+                start=times[0],
+                end=times[-1],
+                plain=plain,
+                guided=guided,
+                interval=cfg_interval,
+                rtol=tolerances[0],
+                atol=tolerances[1],
+            ).x
+        case _:
+            raise ValueError(f"method is {method!r}; expected 'euler', 'heun' or 'dopri5'.")
+    return sampler.integrate(
+        update, noise, times, plain=plain, guided=guided, interval=cfg_interval
+    )
 
 
 def check_inputs(ddt: DDT, noise: Array, labels: Array) -> None:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from configs import dit_dummy
-from rae_dit import build, loading
+from rae_dit import loading, records
 from rae_dit.config import Config, from_config_dict
 from rae_dit.data import pipeline
 from rae_dit.training.program import Program, make_program
@@ -13,7 +13,7 @@ from rae_dit.training.state import TrainState
 
 
 def small_config(**changes) -> Config:
-    """dit_dummy with dotted fields changed: small_config(**{"optim.max_steps": 4})."""
+    """Gives dit_dummy with dotted fields changed, such as {"optim.max_steps": 4}."""
     config = dit_dummy.get_config()
     config.update_from_flattened_dict(changes)
     return from_config_dict(config)
@@ -22,7 +22,7 @@ def small_config(**changes) -> Config:
 def batches(config: Config, count: int, start_step: int = 0) -> list[dict[str, np.ndarray]]:
     """The first batches of a run."""
     stream = pipeline.train_batches(
-        build.open_source(config, "train"),
+        records.open_source(config, "train"),
         batch_size=config.data.batch_size,
         seed=config.seed,
         start_step=start_step,

@@ -5,8 +5,9 @@ import pytest
 import torch
 from golden_files import GOLDEN, arrays, channels_last
 
-from rae_dit.api import load_ddt, load_decoder, load_rae
+from rae_dit.api import load_ddt, load_rae
 from rae_dit.weights.mapping import WeightsError
+from rae_dit.weights.released import load_decoder
 
 ENCODER, DECODER = GOLDEN / "rae_dinov2_encoder", GOLDEN / "rae_dinov2_decoder"
 

@@ -186,12 +186,16 @@ def test_main_calls_one_act(
     monkeypatch.setattr(
         sys.modules[module], act, lambda *arguments: calls.append(arguments), raising=False
     )
+    monkeypatch.setattr(command, "initialise", lambda place, hear_sigterm: None)
     request = parse(DUMMY, WORKDIR, f"--mode={mode}")
     command.main(request)
     assert calls == [(request.config, pathlib.Path("runs/a"))]
 
 
-def test_devices_that_do_not_fit(parse: Parse, capsys: pytest.CaptureFixture[str]) -> None:
+def test_devices_that_do_not_fit(
+    parse: Parse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "initialise", lambda place, hear_sigterm: None)
     request = parse(DUMMY, WORKDIR, "--config.sharding.fsdp=1000")
     with pytest.raises(SystemExit) as caught:
         command.main(request)

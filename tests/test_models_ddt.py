@@ -105,7 +105,8 @@ def test_every_switch_works_and_scan_equals_unrolled(switch):
     scanned = velocity(awake(make_ddt(**switch, scan_layers=True)), X, T, Y)
     unrolled = velocity(awake(make_ddt(**switch, scan_layers=False)), X, T, Y)
     assert scanned.shape == X.shape
-    assert np.isfinite(scanned).all() and np.abs(scanned).max() > 1e-3
+    assert np.isfinite(scanned).all()
+    assert np.abs(scanned).max() > 1e-3
     np.testing.assert_allclose(scanned, unrolled, atol=1e-5)
 
 
@@ -129,6 +130,21 @@ def test_constants_have_no_gradient():
     assert not gradient["time_embedding"]["frequency"].any()
     assert not gradient["position"].any()
     assert gradient["label_table"].any()
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("scan", [True, False])
+def test_remat_changes_no_gradient(scan, remat):
+    def gradient(**compute):
+        graph, state = nnx.split(awake(make_ddt(**compute)))
+        loss = lambda s: jnp.sum(nnx.merge(graph, s)(X, T, Y) ** 2)  # noqa: E731
+        return jax.jit(jax.grad(loss))(state)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+        gradient(scan_layers=scan, remat=remat),
+        gradient(scan_layers=True, remat="none"),
+    )
 
 
 def test_bfloat16_computes_close_and_returns_float32():

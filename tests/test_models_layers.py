@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from rae_dit.models import attention, layers
+from rae_dit.models import attention, layers, stack
 
 
 def normal(*shape, seed=0):
@@ -69,11 +69,11 @@ def make_stack(scan, remat="none", depth=3):
     def make_block(rngs):
         return layers.MLP(8, 16, activation=layers.gelu_exact, dtype=jnp.float32, rngs=rngs)
 
-    return layers.Stack(make_block, depth, scan=scan, remat=remat, rngs=nnx.Rngs(0))
+    return stack.Stack(make_block, depth, scan=scan, remat=remat, rngs=nnx.Rngs(0))
 
 
-def value_and_gradient(stack, x):
-    graph, state = nnx.split(stack)
+def value_and_gradient(blocks, x):
+    graph, state = nnx.split(blocks)
     function = lambda state: jnp.sum(nnx.merge(graph, state)(x) ** 2)  # noqa: E731
     return jax.value_and_grad(function)(state)
 
@@ -92,9 +92,12 @@ def test_stack_scanned_is_stack_unrolled_with_and_without_remat(scan, remat):
 @pytest.mark.parametrize("scan", [True, False])
 def test_remat_is_really_set(scan):
     x = normal(2, 4, 8)
-    jaxpr = lambda remat: str(jax.make_jaxpr(lambda x: make_stack(scan, remat)(x))(x))  # noqa: E731
-    assert "checkpoint" in jaxpr("full") or "remat" in jaxpr("full")
-    assert "checkpoint" not in jaxpr("none") and "remat" not in jaxpr("none")
+
+    def wrapped(remat):
+        jaxpr = str(jax.make_jaxpr(lambda x: make_stack(scan, remat)(x))(x))
+        return "remat" in jaxpr or "checkpoint" in jaxpr  # its name depends on the version
+
+    assert (wrapped("none"), wrapped("dots"), wrapped("full")) == (False, True, True)
 
 
 def test_layers_of_a_stack_differ():
@@ -107,11 +110,9 @@ def test_unstack_has_a_concatenation_as_its_transpose():
     stacked = {"a": normal(3, 4)}
 
     def loss(stacked):
-        return sum(
-            jnp.sum((i + 1) * part["a"]) for i, part in enumerate(layers.unstack(stacked, 3))
-        )
+        return sum(jnp.sum((i + 1) * part["a"]) for i, part in enumerate(stack.unstack(stacked, 3)))
 
     np.testing.assert_array_equal(jax.grad(loss)(stacked)["a"][:, 0], [1, 2, 3])
     names = [equation.primitive.name for equation in jax.make_jaxpr(jax.grad(loss))(stacked).eqns]
     assert "concatenate" in names
-    assert "pad" not in names and "scatter-add" not in names
+    assert not {"pad", "scatter-add"} & set(names)

@@ -1,5 +1,6 @@
 """Saving, retention and resume of whole states."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -18,7 +19,6 @@ from training_states import (
 )
 
 from rae_dit.training.checkpoint import CheckpointError
-from rae_dit.training.state import TrainState
 
 
 def test_round_trip_is_bit_exact(tmp_path: Path) -> None:
@@ -153,9 +153,7 @@ def test_another_model_is_an_error_and_renames_nothing(tmp_path: Path) -> None:
 def test_empty_nodes_may_change_between_save_and_restore(tmp_path: Path) -> None:
     state = make_state(1)
     save_steps(tmp_path, 1)
-    other = TrainState(
-        state.step, state.params, state.ema, (state.opt_state[0], (), [None]), state.key
-    )
+    other = dataclasses.replace(state, opt_state=(state.opt_state[0], (), [None]))
     with open_checkpoints(tmp_path) as checkpoints:
         restored, _ = checkpoints.restore(like(other)) or pytest.fail("none")
     assert_same(restored, other)

@@ -37,9 +37,7 @@ def test_accumulation_is_one_big_batch(flow, parts):
     run = jax.jit(functools.partial(mean_gradient, objective), static_argnums=3)
     whole = run(params, frozen, example, 1)
     cut = run(params, frozen, example, parts)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), cut, whole
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), cut, whole)
 
 
 def test_labels_are_dropped_at_the_given_rate():
@@ -67,9 +65,11 @@ def simple_state():
     return TrainState(
         step=jnp.int32(7),
         params=params,
-        ema={"p": jnp.float32(1.0)},
+        ema={"p": jnp.float32(5.0)},
         opt_state=OPTIMIZER.init(params),
         key=jax.random.key(0),
+        bad_steps=jnp.int32(4),
+        last_good_step=jnp.int32(7),
     )
 
 
@@ -91,11 +91,12 @@ def simple_step(x):
 def test_step_follows_the_gradient_and_ema_follows_the_step():
     state, metrics = simple_step([1.0, 3.0])
     assert float(state.params["p"]) == pytest.approx(2.0 - 0.5 * 2.0)
-    assert float(state.ema["p"]) == pytest.approx(0.75 * 1.0 + 0.25 * 1.0)
+    assert float(state.ema["p"]) == pytest.approx(0.75 * 5.0 + 0.25 * 1.0)
     assert int(state.step) == 8
     assert float(metrics["loss"]) == pytest.approx(4.0)
     assert float(metrics["gradient_norm"]) == pytest.approx(2.0)
     assert float(metrics["skipped"]) == 0
+    assert (int(state.bad_steps), int(state.last_good_step)) == (4, 8)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -104,6 +105,8 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(bad):
     state, metrics = simple_step([1.0, bad])
     assert float(metrics["skipped"]) == 1
     assert int(state.step) == 8
+    assert (int(state.bad_steps), int(state.last_good_step)) == (5, 7)
+    assert float(metrics["bad_steps"]) == 5
     for name in ("params", "ema", "opt_state"):
         jax.tree.map(
             np.testing.assert_array_equal,

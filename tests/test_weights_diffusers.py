@@ -8,13 +8,14 @@ import pytest
 from flax import nnx
 from golden_files import GOLDEN, arrays, channels_last, relative_error
 
-from rae_dit.api import load_decoder, load_rae
+from rae_dit.api import load_rae
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoder import SigLIP
 from rae_dit.models.rae import RAE
 from rae_dit.weights.diffusers_export import save_diffusers
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.official import export_decoder
+from rae_dit.weights.released import load_decoder
 from rae_dit.weights.tensor_file import open_tensors, save_tensors
 
 FAMILIES = ["dinov2", "mae"]

@@ -10,7 +10,7 @@ from flax import nnx
 from golden_files import GOLDEN, arrays, channels_last, relative_error
 from torch_ddt import TorchDDT
 
-from rae_dit.api import load_ddt, load_decoder
+from rae_dit.api import load_ddt
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.weights.mapping import WeightsError
@@ -20,6 +20,7 @@ from rae_dit.weights.official import (
     export_ddt,
     export_decoder,
 )
+from rae_dit.weights.released import load_decoder
 from rae_dit.weights.tensor_file import open_tensors, save_tensors
 
 BUFFER = "feat_rope.freqs"

@@ -112,7 +112,7 @@ def test_truncated_and_foreign_files_are_refused(tmp_path):
     for name in ("cut.pt", "text.pt"):
         with pytest.raises(WeightsError, match="not a whole torch file"):
             read_torch_file(tmp_path / name)
-    with pytest.raises(WeightsError, match="not one that torch.save wrote"):
+    with pytest.raises(WeightsError, match=r"not one that torch.save wrote"):
         read_torch_file(tmp_path / "other.pt")
 
 

@@ -40,7 +40,15 @@ def make_state(step: int, width: int = 64) -> TrainState:
     )
     _, opt_state = optimizer.update(trained, optimizer.init(trained), trained)
     ema = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) * 0.5, params)
-    return TrainState(jnp.int32(step), params, ema, (opt_state, None, {}), jax.random.key(7))
+    return TrainState(
+        step=jnp.int32(step),
+        params=params,
+        ema=ema,
+        opt_state=(opt_state, None, {}),
+        key=jax.random.key(7),
+        bad_steps=jnp.int32(3),
+        last_good_step=jnp.int32(step),
+    )
 
 
 def like(state: TrainState, place: Callable[[Any], Any] = lambda leaf: leaf.sharding) -> TrainState:

@@ -4,12 +4,10 @@ r"""Guidance: extrapolate from a weak prediction through a strong one.
 
 With w = 1 this is the strong model. What "weak" means names the method: the same model without its
 label is classifier-free guidance (CFG, arXiv 2207.12598); a smaller, less trained model *with* the
-same label is AutoGuidance (arXiv 2406.02507). Guidance acts on all channels, and only at times in an
-interval, inclusive at both ends (arXiv 2404.07724); outside it the strong model alone is asked.
+same label is AutoGuidance (arXiv 2406.02507). Guidance acts on all channels. Where in time it acts
+(arXiv 2404.07724) is the sampler's business.
 
-Each function returns a `velocity(x, t)` for the samplers. `active` is decided by the caller, once a
-step, from the step's time: it is a Python bool, so an inactive step costs one evaluation and no
-guided one.
+Each function returns a `velocity(x, t)` for the samplers.
 """
 
 from collections.abc import Callable

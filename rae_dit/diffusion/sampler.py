@@ -125,7 +125,9 @@ def integrate(
     x = noise
     for here, there, stretch in runs_of_equal_guidance(steps):
 
-        def body(x: Array, pair: Array, here: Velocity = here, there: Velocity = there):
+        def body(
+            x: Array, pair: Array, here: Velocity = here, there: Velocity = there
+        ) -> tuple[Array, None]:
             return method.update(here, there, x, pair[0], pair[1]), None
 
         x, _ = jax.lax.scan(body, x, jnp.asarray(stretch, noise.dtype))

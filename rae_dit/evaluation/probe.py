@@ -4,7 +4,6 @@ With the encoder trained as well, the same act makes a small representation enco
 this is how the quickstart gets one without downloading any.
 """
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx

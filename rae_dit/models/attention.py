@@ -47,6 +47,7 @@ class SelfAttention(nnx.Module):
     def __call__(
         self, x: Float[Array, "B N D"], rotation: Rotation | None = None
     ) -> Float[Array, "B N D"]:
+        """Mixes the tokens; `rotation` is (cos, sin) from `rotary_angles`."""
         batch, tokens, width = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
@@ -88,7 +89,10 @@ def dot_product_attention(
     if implementation == "auto":
         half = q.dtype in (jnp.bfloat16, jnp.float16)
         implementation = "cudnn" if half and jax.default_backend() == "gpu" else "xla"
-    return jax.nn.dot_product_attention(q, k, v, implementation=implementation)
+    match implementation:
+        case "xla" | "cudnn":
+            return jax.nn.dot_product_attention(q, k, v, implementation=implementation)
+    raise ValueError(f"attention is {implementation!r}; expected 'auto', 'xla' or 'cudnn'.")
 
 
 def rotary_angles(head_width: int, height: int, length: int) -> Rotation:

@@ -20,9 +20,10 @@ Source: bytetriper/RAE `stage2/models/DDT.py`, itself after DDT (arXiv 2504.0574
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from rae_dit.models.attention import Rotation, SelfAttention, rotary_angles
+from rae_dit.models.conditioning import Modulation, TimeEmbedding, modulate
 from rae_dit.models.layers import (
     MLP,
     Constant,
@@ -30,72 +31,13 @@ from rae_dit.models.layers import (
     LayerNorm,
     Linear,
     RMSNorm,
-    Stack,
     SwiGLU,
     gelu_tanh,
     patchify,
     sincos_position_embedding,
     unpatchify,
 )
-
-FOURIER_FREQUENCIES = 256
-
-
-class TimeEmbedding(nnx.Module):
-    """t in [0, 1] -> [B, D]: Gaussian Fourier features and a two-layer MLP, all in float32."""
-
-    def __init__(self, width: int, *, rngs: nnx.Rngs):
-        self.frequency = Constant(rngs.params.normal((FOURIER_FREQUENCIES,)))
-        normal = nnx.initializers.normal(0.02)
-        self.fc1 = Linear(
-            2 * FOURIER_FREQUENCIES,
-            width,
-            axes=(None, "embed"),
-            kernel_init=normal,
-            dtype=jnp.float32,
-            rngs=rngs,
-        )
-        self.fc2 = Linear(
-            width,
-            width,
-            axes=("embed", None),
-            kernel_init=normal,
-            dtype=jnp.float32,
-            rngs=rngs,
-        )
-
-    def __call__(self, t: Float[Array, " B"]) -> Float[Array, "B D"]:
-        frequency = jax.lax.stop_gradient(self.frequency[...])
-        angle = 2 * jnp.pi * t.astype(jnp.float32)[:, None] * frequency
-        fourier = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
-        return self.fc2(jax.nn.silu(self.fc1(fourier)))
-
-
-class Modulation(nnx.Module):
-    """adaLN-zero: condition -> `parts` vectors of the model's width; all zero at the start."""
-
-    def __init__(self, condition: int, width: int, parts: int, *, dtype: Dtype, rngs: nnx.Rngs):
-        zeros = nnx.initializers.zeros_init()
-        self.linear = Linear(
-            condition,
-            parts * width,
-            axes=("embed", "modulation"),
-            kernel_init=zeros,
-            bias_init=zeros,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        self.parts = parts
-
-    def __call__(self, condition: Float[Array, "B M D"]) -> list[Float[Array, "B M D"]]:
-        return jnp.split(self.linear(jax.nn.silu(condition)), self.parts, axis=-1)
-
-
-def modulate(
-    x: Float[Array, "B N D"], shift: Float[Array, "B M D"], scale: Float[Array, "B M D"]
-) -> Float[Array, "B N D"]:
-    """X (1 + scale) + shift; M is 1 (one condition for all tokens) or N (one a token)."""
-    return x * (1 + scale) + shift
+from rae_dit.models.stack import Stack
 
 
 class DDTBlock(nnx.Module):
@@ -135,6 +77,7 @@ class DDTBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "B N D"], condition: Float[Array, "B M D"], *rotation: Array
     ) -> Float[Array, "B N D"]:
+        """Runs the block; `rotation` is (cos, sin), or nothing without RoPE."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)
         turn = (rotation[0], rotation[1]) if rotation else None
         x = x + gate1 * self.attention(modulate(self.norm1(x), shift1, scale1), turn)
@@ -248,7 +191,7 @@ class DDT(nnx.Module):
         )
 
     def __call__(
-        self, x: Float[Array, "B h w C"], t: Float[Array, " B"], y: Int[Array, " B"]
+        self, x: Float[ArrayLike, "B h w C"], t: Float[ArrayLike, " B"], y: Int[ArrayLike, " B"]
     ) -> Float[Array, "B h w C"]:
         """Predicts the velocity at x.
 
@@ -260,7 +203,8 @@ class DDT(nnx.Module):
         Returns:
             float32 velocity dx/dt.
         """
-        patches = patchify(x.astype(self.dtype), self.patch_size)
+        t, y = jnp.asarray(t), jnp.asarray(y)
+        patches = patchify(jnp.asarray(x, self.dtype), self.patch_size)
         time = self.time_embedding(t)
         condition = jax.nn.silu(time + self.label_table[y])[:, None]  # (1)
 

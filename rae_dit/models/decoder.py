@@ -109,7 +109,7 @@ class Decoder(nnx.Module):
                 "encode at the resolution this decoder was made for."
             )
         position = decoder_positions(self.hidden_size, self.grid, self.position_spacing)
-        x = prepend(self.cls_token[...], self.embed(tokens.astype(self.dtype)))
+        x = prepend(self.cls_token[...], self.embed(jnp.asarray(tokens, self.dtype)))
         x = self.trunk(x + jnp.asarray(position, self.dtype))
         patches = self.predict(self.norm(x[:, 1:])).astype(jnp.float32)
         return unpatchify(patches, self.patch_size, self.grid, self.grid)

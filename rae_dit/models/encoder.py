@@ -132,7 +132,7 @@ class VisionTransformer(nnx.Module):
                 f"The encoder got images of shape {image.shape[1:]} and expected {expected}; "
                 "resize them first, or use RAE.tokens, which does."
             )
-        x = self.place(self.embed(patchify(image.astype(self.dtype), self.patch_size)))
+        x = self.place(self.embed(patchify(jnp.asarray(image, self.dtype), self.patch_size)))
         x = self.trunk(x)[:, -(self.grid**2) :]
         return self.norm(x.astype(jnp.float32))
 

@@ -14,8 +14,7 @@ Source: bytetriper/RAE `stage1/rae.py`; SEMANTICS 4.1, 4.3.
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoder import VisionTransformer
@@ -99,14 +98,14 @@ class RAE(nnx.Module):
         """(h, w, D) of one latent."""
         return self.encoder.grid, self.encoder.grid, self.encoder.hidden_size
 
-    def tokens(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
+    def tokens(self, image: Float[ArrayLike, "B H W 3"]) -> Float[Array, "B N D"]:
         """Raw tokens of images in [0, 1] of any size: float32, raster order, no statistics."""
         side = self.encoder.input_size
         image = resize_bicubic(jnp.asarray(image, jnp.float32), side, side)
         mean, std = jnp.asarray(self.image_mean), jnp.asarray(self.image_std)
         return self.encoder((image - mean) / std)
 
-    def encode(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w D"]:
+    def encode(self, image: Float[ArrayLike, "B H W 3"]) -> Float[Array, "B h w D"]:
         """Images in [0, 1] of any size -> float32 latents, normalised by the statistics: (1)."""
         tokens = self.tokens(image)
         latent = tokens.reshape(tokens.shape[0], *self.latent_shape)
@@ -114,23 +113,23 @@ class RAE(nnx.Module):
             latent = (latent - self.latent_mean[...]) / self.latent_scale[...]
         return latent
 
-    def decode(self, latent: Float[Array, "B h w D"]) -> Float[Array, "B H W 3"]:
+    def decode(self, latent: Float[ArrayLike, "B h w D"]) -> Float[Array, "B H W 3"]:
         """Latents -> float32 images around [0, 1], not clipped: (2).
 
         Raises:
             ValueError: if this RAE has no decoder or the latents have another shape.
         """
-        latent = jnp.asarray(latent, jnp.float32)
-        if latent.shape[1:] != self.latent_shape:
+        values = jnp.asarray(latent, jnp.float32)
+        if values.shape[1:] != self.latent_shape:
             raise ValueError(
-                f"Got latents of shape {latent.shape[1:]} and expected {self.latent_shape} "
+                f"Got latents of shape {values.shape[1:]} and expected {self.latent_shape} "
                 "(h, w, D); NCHW latents must be transposed first."
             )
         if self.latent_mean is not None and self.latent_scale is not None:
-            latent = latent * self.latent_scale[...] + self.latent_mean[...]
-        return self.decode_tokens(latent.reshape(latent.shape[0], -1, latent.shape[-1]))
+            values = values * self.latent_scale[...] + self.latent_mean[...]
+        return self.decode_tokens(values.reshape(values.shape[0], -1, values.shape[-1]))
 
-    def decode_tokens(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B H W 3"]:
+    def decode_tokens(self, tokens: Float[ArrayLike, "B N D"]) -> Float[Array, "B H W 3"]:
         """Raw tokens -> float32 images around [0, 1], not clipped; no statistics.
 
         Raises:
@@ -139,4 +138,4 @@ class RAE(nnx.Module):
         if self.decoder is None:
             raise ValueError("This RAE has no decoder; build or load it with one to decode.")
         mean, std = jnp.asarray(self.image_mean), jnp.asarray(self.image_std)
-        return self.decoder(tokens) * std + mean
+        return self.decoder(jnp.asarray(tokens, jnp.float32)) * std + mean

@@ -8,7 +8,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rae_dit.models.attention import SelfAttention
-from rae_dit.models.layers import MLP, Dtype, LayerNorm, Stack
+from rae_dit.models.layers import MLP, Dtype, LayerNorm
+from rae_dit.models.stack import Stack
 
 
 class TransformerBlock(nnx.Module):

@@ -1,0 +1,1 @@
+"""State, step, shardings, checkpoints and the loop that drives them."""

@@ -1,6 +1,6 @@
 """Saving a run and coming back to it: asynchronous, verified, never silently wrong.
 
-`directory/STEP/` holds four Orbax items: `train` (step, params, opt_state, key), `ema`, `data`
+`directory/STEP/` holds four Orbax items: `train` (all of the state but the EMA), `ema`, `data`
 (JSON position of the data stream) and `integrity` (JSON record of every leaf, see integrity.py).
 `ema` is an item of its own, so that sampling reads a quarter of the bytes. restore.py reads them.
 """

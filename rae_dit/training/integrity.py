@@ -194,6 +194,10 @@ def checksums(named: Mapping[str, jax.Array]) -> dict[str, int]:
             else None
         )
         pending[name] = _jitted_checksum(replicated)(leaf)
+        if jax.process_count() > 1:
+            # On CPUs programs in flight together run in any order, and processes that take their
+            # collectives in different orders wait for each other for ever.
+            jax.block_until_ready(pending[name])
     return {name: int(value) for name, value in jax.device_get(pending).items()}
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from rae_dit import build, loading
+from rae_dit import build, loading, records
 from rae_dit.config import Config, to_dict
 from rae_dit.data import pipeline
 from rae_dit.data.sources import Source
@@ -34,13 +34,18 @@ class Run(NamedTuple):
     mesh: Mesh
     program: Program
     source: Source
+    validation: Source | None
     frozen: Tree
 
 
 def train(config: Config, workdir: Path) -> None:
     """Trains what `config.objective` says until `optim.max_steps`, from wherever it stands.
 
-    Leaves in `workdir`: config.json, checkpoints/, metrics.jsonl and TensorBoard events.
+    Leaves in `workdir`: config.json, checkpoints/, metrics.jsonl and TensorBoard events. Asked to
+    stop (distributed.py), it saves the step it has reached and returns.
+
+    Raises:
+        RuntimeError: `optim.max_consecutive_bad_steps` in a row were not finite.
     """
     is_main = jax.process_index() == 0
     mesh = make_mesh(config.sharding.fsdp)
@@ -53,9 +58,14 @@ def train(config: Config, workdir: Path) -> None:
             keep_every=config.checkpoint.keep_every,
         ) as checkpoints,
     ):
-        source = build.open_source(config, "train")
-        frozen = loading.load_frozen(config, mesh)
-        run = Run(config, mesh, make_program(config, mesh), source, frozen)
+        run = Run(
+            config,
+            mesh,
+            make_program(config, mesh),
+            source=records.open_source(config, "train"),
+            validation=records.open_source(config, "validation"),
+            frozen=loading.load_frozen(config, mesh),
+        )
         state = restore_or_create(run, checkpoints)
         with MetricsWriter(workdir, is_main=is_main) as writer:
             writer.truncate(int(state.step))
@@ -74,7 +84,7 @@ def restore_or_create(run: Run, checkpoints: Checkpoints) -> TrainState:
     if restored is None and elsewhere:
         restored = restore_state(elsewhere, run.program.abstract)
     if restored is None:
-        return run.program.create()
+        return loading.start_from_pretrained(run.config, run.program.create(), run.mesh)
     state, saved = restored
     pipeline.check_position(saved, position(run, int(state.step)))
     log.info("continuing from step %d", int(state.step))
@@ -92,9 +102,12 @@ def position(run: Run, step: int) -> dict[str, int | str]:
 def run_steps(
     run: Run, state: TrainState, checkpoints: Checkpoints, writer: MetricsWriter
 ) -> TrainState:
-    """Takes the steps that are left; logs, validates and saves on the way."""
+    """Takes the steps that are left, unless asked to stop; logs, validates, saves on the way."""
     config = run.config
     first, last = int(state.step), config.optim.max_steps
+    if stopped_early(checkpoints, first):
+        log.info("asked to stop before the first step; the same command continues")
+        return state
     progress = Progress(first_step=first, max_steps=last, batch_size=config.data.batch_size)
     batches = pipeline.train_batches(
         run.source,
@@ -122,23 +135,55 @@ def run_steps(
             if values:
                 writer.write(step, values)
                 log.info(progress.line(step, values))
+            if step % config.metrics.log_every == 0 or step == last:
+                check_good(run, state)
             checkpoints.save(step, state, position(run, step), force=step == last)
+            if checkpoints.reached_preemption(step) and step < last:
+                saved = checkpoints.latest_step()  # waits for the write
+                log.info(
+                    "asked to stop: saved step %d of %d; the same command continues", saved, last
+                )
+                return state
     log.info("done: step %d of %d", last, last)
     return state
+
+
+def stopped_early(checkpoints: Checkpoints, first: int) -> bool:
+    """Whether this run was asked to stop while it loaded; from here on no notice is missed.
+
+    A notice is filed under the number asked about last, plus one. One that came before anybody
+    asked is therefore found under 1, and one that comes while the first step compiles would be too,
+    where a continued run never looks: asking about `first` files it under `first + 1`.
+    """
+    return checkpoints.reached_preemption(1) or checkpoints.reached_preemption(first)
+
+
+def check_good(run: Run, state: TrainState) -> None:
+    """Ends a run that learns nothing any more; the parameters are those of its last good step."""
+    step, last_good = int(state.step), int(state.last_good_step)
+    limit = run.config.optim.max_consecutive_bad_steps
+    if step - last_good >= limit:
+        raise RuntimeError(
+            f"loss or gradient was not finite at every step from {last_good + 1} to {step}; "
+            f"optim.max_consecutive_bad_steps allows fewer than {limit} in a row. Continue with a "
+            "lower optim.learning_rate or precision='fp32', and look at the images of these steps"
+        )
 
 
 def validate(run: Run, state: TrainState) -> dict[str, float]:
     """Mean losses on held-out images: "val/..." of the parameters, "val_ema/..." of their EMA.
 
     The same images, times and noise are used at every call, so that curves are comparable.
+    Without held-out images there is nothing to say.
     """
     config = run.config
-    source = build.open_source(config, "validation")
     values: dict[str, float] = {}
+    if run.validation is None:
+        return values
     for prefix, params in (("val", state.params), ("val_ema", state.ema)):
         total: dict[str, float] = {}
         batches = pipeline.ordered_batches(
-            source,
+            run.validation,
             batch_size=config.data.batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),

@@ -68,7 +68,9 @@ def adamw(
 
     Args:
         schedule: step -> learning rate.
-        beta1, beta2, epsilon: Adam's constants.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        epsilon: added to the root of the second moment.
         weight_decay: decoupled decay.
         clip_norm: largest global norm of a gradient.
         decay_mask: parameter tree of bools; False leaves (constants) never decay.

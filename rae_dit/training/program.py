@@ -1,7 +1,7 @@
 """The compiled functions of a training run, and where the arrays that they pass around live."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,8 @@ def make_program(config: Config, mesh: Mesh) -> Program:
             ema=jax.tree.map(jnp.copy, params),
             opt_state=optimizer.init(params),
             key=run_key,
+            bad_steps=jnp.int32(0),
+            last_good_step=jnp.int32(0),
         )
 
     abstract = jax.eval_shape(create)
@@ -84,19 +86,23 @@ def make_program(config: Config, mesh: Mesh) -> Program:
 
 def state_shardings(
     abstract: TrainState, parameters: Tree, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> TrainState:
-    """Moments lie as their parameters do; everything else is copied to all devices."""
+) -> Any:
+    """A TrainState of shardings: moments lie as their parameters do, the rest is copied."""
     everywhere = replicated(mesh)
-    return TrainState(
-        step=everywhere,
-        params=parameters,
-        ema=parameters,
-        opt_state=optax.tree_map_params(
-            optimizer,
-            lambda _, sharding: sharding,
-            abstract.opt_state,
-            parameters,
-            transform_non_params=lambda _: everywhere,
-        ),
-        key=everywhere,
+    moments = optax.tree_map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        abstract.opt_state,
+        parameters,
+        transform_non_params=lambda _: everywhere,
     )
+    fields: dict[str, Any] = {
+        "step": everywhere,
+        "params": parameters,
+        "ema": parameters,
+        "opt_state": moments,
+        "key": everywhere,
+        "bad_steps": everywhere,
+        "last_good_step": everywhere,
+    }
+    return TrainState(**fields)

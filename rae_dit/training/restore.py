@@ -66,12 +66,7 @@ def restore_state(
 
 def items_of(state: TrainState) -> dict[str, Any]:
     """Returns the two array items of a checkpoint."""
-    train = {
-        "step": state.step,
-        "params": state.params,
-        "opt_state": state.opt_state,
-        "key": state.key,
-    }
+    train = {name: value for name, value in vars(state).items() if name != "ema"}
     return {"train": train, "ema": state.ema}
 
 

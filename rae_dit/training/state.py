@@ -21,6 +21,9 @@ class TrainState:
             It starts as a copy, never as an alias: donation would free the shared buffers twice.
         opt_state: the optax state of `params` (NamedTuples, EmptyState and None are all welcome).
         key: typed PRNG key [] of the run, constant: the step folds its number into it.
+        bad_steps: int32 [], how many steps of the run were skipped because they were not finite.
+        last_good_step: int32 [], number of the newest step that was not skipped, 0 before any.
+            It is here and not in the loop, so that a run of bad steps is seen across restarts.
     """
 
     step: jax.Array
@@ -28,3 +31,5 @@ class TrainState:
     ema: dict[str, Any]
     opt_state: Any
     key: jax.Array
+    bad_steps: jax.Array
+    last_good_step: jax.Array

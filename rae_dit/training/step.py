@@ -1,5 +1,7 @@
 """One training step, the same for every act; and stage 2's objective, flow matching."""
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -9,6 +11,10 @@ from jaxtyping import Array, Bool, Float, Key
 from rae_dit.diffusion import flow
 from rae_dit.training.objective import Objective, PerSample, Tree
 from rae_dit.training.state import TrainState
+
+AnyTree = TypeVar("AnyTree")
+Totals = tuple[Float[Array, ""], dict[str, Float[Array, ""]], Tree]
+"""Loss, metrics and gradient."""
 
 
 def flow_matching(
@@ -61,7 +67,7 @@ def train_step(
     """Advances the state by one optimizer step.
 
     A step whose loss or gradient is not finite leaves parameters, EMA and optimizer as they were;
-    only the step number, and so the data and the random numbers, move on.
+    only the step number, and so the data and the random numbers, move on; and it is counted.
 
     Args:
         state: donated by the caller.
@@ -74,8 +80,8 @@ def train_step(
         accumulate_steps: micro-batches per step; divides B.
 
     Returns:
-        The next state and float32 scalars: "loss", "gradient_norm", "skipped" (0 or 1) and the
-        objective's own.
+        The next state and float32 scalars: "loss", "gradient_norm", "skipped" (0 or 1),
+        "bad_steps" (skipped so far in the run) and the objective's own.
     """
     key = jax.random.fold_in(state.key, state.step)
     example = objective.draw(frozen, batch, key)
@@ -94,9 +100,15 @@ def train_step(
         ema=choose(good, ema, state.ema),
         opt_state=choose(good, opt_state, state.opt_state),
         key=state.key,
+        bad_steps=state.bad_steps + ~good,
+        last_good_step=jnp.where(good, state.step + 1, state.last_good_step),
     )
-    skipped = 1 - good.astype(jnp.float32)
-    return new_state, metrics | {"loss": loss, "gradient_norm": gradient_norm, "skipped": skipped}
+    return new_state, metrics | {
+        "loss": loss,
+        "gradient_norm": gradient_norm,
+        "skipped": 1 - good.astype(jnp.float32),
+        "bad_steps": new_state.bad_steps.astype(jnp.float32),
+    }
 
 
 def mean_gradient(
@@ -112,7 +124,7 @@ def mean_gradient(
         loss, metrics = objective.loss(params, frozen, part)
         return jnp.mean(loss), jax.tree.map(jnp.mean, metrics)
 
-    def value_and_gradient(part: Tree) -> tuple[Array, dict[str, Array], Tree]:
+    def value_and_gradient(part: Tree) -> Totals:
         (loss, metrics), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params, part)
         return loss, metrics, gradient
 
@@ -123,7 +135,7 @@ def mean_gradient(
         rows = leaf.reshape(-1, accumulate_steps, *leaf.shape[1:])
         return jnp.moveaxis(rows, 1, 0)
 
-    def add(total: Tree, part: Tree) -> tuple[Tree, None]:
+    def add(total: Totals, part: Tree) -> tuple[Totals, None]:
         return jax.tree.map(jnp.add, total, value_and_gradient(part)), None
 
     parts = jax.tree.map(split, example)
@@ -135,7 +147,7 @@ def mean_gradient(
     return jax.tree.map(lambda leaf: leaf / accumulate_steps, total)
 
 
-def choose(condition: Bool[Array, ""], yes: Tree, no: Tree) -> Tree:
+def choose(condition: Bool[Array, ""], yes: AnyTree, no: AnyTree) -> AnyTree:
     """One tree or the other, leaf by leaf, without a branch."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 

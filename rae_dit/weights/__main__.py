@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rae_dit.api import load_ddt, load_decoder, load_rae
+from rae_dit.api import load_ddt, load_rae
 from rae_dit.weights.diffusers_export import save_diffusers
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.official import export_ddt, export_decoder
+from rae_dit.weights.released import load_decoder
 from rae_dit.weights.tensor_file import open_tensors, save_tensors
 
 

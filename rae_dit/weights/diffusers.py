@@ -63,10 +63,7 @@ def load_diffusers(directory: Path, **compute: Unpack[Compute]) -> RAE:
     Raises:
         WeightsError: if it is not one, or a tensor is missing, unknown, misshapen or not finite.
     """
-    path = directory / "config.json"
-    config = json.loads(path.read_text()) if path.exists() else {}
-    if "encoder_type" not in config:
-        raise WeightsError(f"{directory} is no AutoencoderRAE: no config.json with encoder_type.")
+    config = read_config(directory)
     if not config["reshape_to_2d"]:
         raise WeightsError(f"{directory} keeps its latents in one row (reshape_to_2d is false).")
     tensors = open_tensors(weight_file(directory))
@@ -89,6 +86,26 @@ def load_diffusers(directory: Path, **compute: Unpack[Compute]) -> RAE:
         latent_mean=channels_last(tensors["_latents_mean"]),
         latent_variance=channels_last(scale**2 - VARIANCE_EPS),
     )
+
+
+def load_diffusers_decoder(directory: Path, **compute: Unpack[Compute]) -> Decoder:
+    """Reads the decoder alone from an `AutoencoderRAE` directory; raises as `load_diffusers`."""
+    config = read_config(directory)
+    grid = config["encoder_input_size"] // config["encoder_patch_size"]
+    return import_decoder_part(config, open_tensors(weight_file(directory)), grid, **compute)
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The config of an `AutoencoderRAE` directory.
+
+    Raises:
+        WeightsError: if it is not one.
+    """
+    path = directory / "config.json"
+    config: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if "encoder_type" not in config:
+        raise WeightsError(f"{directory} is no AutoencoderRAE: no config.json with encoder_type.")
+    return config
 
 
 def import_encoder_part(

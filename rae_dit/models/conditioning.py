@@ -1,0 +1,69 @@
+"""How time and label reach a block: Fourier features of t, and adaLN-zero modulation."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from rae_dit.models.layers import Constant, Dtype, Linear
+
+FOURIER_FREQUENCIES = 256
+
+
+class TimeEmbedding(nnx.Module):
+    """t in [0, 1] -> [B, D]: Gaussian Fourier features and a two-layer MLP, all in float32."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.frequency = Constant(rngs.params.normal((FOURIER_FREQUENCIES,)))
+        normal = nnx.initializers.normal(0.02)
+        self.fc1 = Linear(
+            2 * FOURIER_FREQUENCIES,
+            width,
+            axes=(None, "embed"),
+            kernel_init=normal,
+            dtype=jnp.float32,
+            rngs=rngs,
+        )
+        self.fc2 = Linear(
+            width,
+            width,
+            axes=("embed", None),
+            kernel_init=normal,
+            dtype=jnp.float32,
+            rngs=rngs,
+        )
+
+    def __call__(self, t: Float[Array, " B"]) -> Float[Array, "B D"]:
+        """Embeds times; sine features come first."""
+        frequency = jax.lax.stop_gradient(self.frequency[...])
+        angle = 2 * jnp.pi * t.astype(jnp.float32)[:, None] * frequency
+        fourier = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+        return self.fc2(jax.nn.silu(self.fc1(fourier)))
+
+
+class Modulation(nnx.Module):
+    """adaLN-zero: condition -> `parts` vectors of the model's width; all zero at the start."""
+
+    def __init__(self, condition: int, width: int, parts: int, *, dtype: Dtype, rngs: nnx.Rngs):
+        zeros = nnx.initializers.zeros_init()
+        self.linear = Linear(
+            condition,
+            parts * width,
+            axes=("embed", "modulation"),
+            kernel_init=zeros,
+            bias_init=zeros,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.parts = parts
+
+    def __call__(self, condition: Float[Array, "B M D"]) -> list[Float[Array, "B M D"]]:
+        """Gives the vectors in order."""
+        return jnp.split(self.linear(jax.nn.silu(condition)), self.parts, axis=-1)
+
+
+def modulate(
+    x: Float[Array, "B N D"], shift: Float[Array, "B M D"], scale: Float[Array, "B M D"]
+) -> Float[Array, "B N D"]:
+    """X (1 + scale) + shift; M is 1 (one condition for all tokens) or N (one a token)."""
+    return x * (1 + scale) + shift

@@ -1,0 +1,90 @@
+"""Models from single files of others: finds the file, reads its architecture off it, fills it."""
+
+import json
+from pathlib import Path
+from typing import Any, Unpack
+
+from flax import nnx
+
+from rae_dit.models.ddt import DDT
+from rae_dit.models.decoder import Decoder
+from rae_dit.weights.architecture import Pair, ddt_architecture, decoder_architecture
+from rae_dit.weights.diffusers import load_diffusers_decoder
+from rae_dit.weights.encoder_names import without_prefix
+from rae_dit.weights.hub import find
+from rae_dit.weights.huggingface import Compute
+from rae_dit.weights.mapping import Tensors, WeightsError
+from rae_dit.weights.official import import_ddt, import_decoder
+from rae_dit.weights.tensor_file import open_tensors
+
+DDT_FILES = ("stage2_model.pt", "*.safetensors")
+DECODER_FILES = ("config.json", "model.pt", "dinov2_decoder.pt", "*.safetensors")
+
+
+def open_ddt(source: str | Path) -> Tensors:
+    """The tensors of a DiT^DH: a file, a directory with one, or a hub id with a path inside.
+
+    Raises:
+        WeightsError: if there is no such file, or it cannot be opened safely.
+    """
+    return open_tensors(single_file(find(source, DDT_FILES)))
+
+
+def load_ddt(
+    source: str | Path,
+    *,
+    input_size: int | None,
+    depth: Pair | None,
+    num_heads: Pair | None,
+    **compute: Unpack[Compute],
+) -> DDT:
+    """Loads a DiT^DH from a file of others; arguments and errors are those of `api.load_ddt`."""
+    tensors = open_ddt(source)
+    architecture = ddt_architecture(
+        tensors, input_size=input_size, depth=depth, num_heads=num_heads
+    )
+    abstract = nnx.eval_shape(lambda: DDT(**architecture, **compute, rngs=nnx.Rngs(0)))
+    return import_ddt(tensors, abstract)
+
+
+def load_decoder(source: str | Path, **compute: Unpack[Compute]) -> Decoder:
+    """Loads a decoder: a file, a directory with one, or a hub id (with a path inside).
+
+    Of a stage-1 training checkpoint or a diffusers `AutoencoderRAE`, which hold the encoder too,
+    the decoder's part is taken.
+
+    Heads and eps come from the `config.json` beside it; without one, from the released widths.
+
+    Raises:
+        WeightsError: if the file cannot be opened safely, or does not fit a decoder.
+    """
+    path = single_file(find(source, DECODER_FILES))
+    config_path = path.parent / "config.json"
+    config: dict[str, Any] | None = None
+    if config_path.exists():
+        content = json.loads(config_path.read_text())
+        if "encoder_type" in content:
+            return load_diffusers_decoder(path.parent, **compute)
+        config = content if "decoder_num_attention_heads" in content else None
+    tensors = open_tensors(path)
+    if "decoder.decoder_embed.weight" in tensors:
+        print(f"{path}: taking 'decoder.*' of a whole autoencoder")
+        tensors = without_prefix(tensors, "decoder.")
+    architecture = decoder_architecture(tensors, config)
+    abstract = nnx.eval_shape(lambda: Decoder(**architecture, **compute, rngs=nnx.Rngs(0)))
+    return import_decoder(tensors, abstract)
+
+
+def single_file(path: Path) -> Path:
+    """The one file of weights in a directory, or the file itself.
+
+    Raises:
+        WeightsError: if there is none, or more than one.
+    """
+    if path.is_file():
+        return path
+    found = [p for p in sorted(path.iterdir()) if p.suffix in (".pt", ".pth", ".safetensors")]
+    if len(found) != 1:
+        names = [p.name for p in found]
+        raise WeightsError(f"{path} should hold one file of weights and holds {names}; name one.")
+    return found[0]

@@ -1,0 +1,134 @@
+"""Every diffusion case of the golden files, through the public interface."""
+
+import functools
+import json
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden_files import GOLDEN, arrays, channels_last, relative_error
+from jax import Array
+
+import rae_dit
+from rae_dit.diffusion import flow, guidance, sampler
+from rae_dit.models.ddt import DDT
+
+NAMES = sorted(path.stem for path in GOLDEN.glob("ddt_*.npz"))
+TIGHT = {"rtol": 1e-6, "atol": 1e-6}
+SAMPLES = {
+    "euler10": {"steps": 10},
+    "euler10_cfg2": {"steps": 10, "cfg_scale": 2.0},
+    "euler50": {"steps": 50},
+    "euler50_cfg2": {"steps": 50, "cfg_scale": 2.0},
+    "heun10": {"steps": 10, "method": "heun"},
+    "dopri5_10": {"steps": 10, "method": "dopri5", **TIGHT},
+}
+LIMITS = {"euler50": 1e-3, "euler50_cfg2": 1e-3}  # 1e-4 for all others
+INPUTS = {"x", "t", "y", "guided_labels", "noise", "data"}
+
+
+@functools.cache
+def settings(name: str) -> dict:
+    return json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+def results(name: str) -> Iterator[tuple[str, Array]]:
+    """Our value for every case of one file, NHWC."""
+    golden, ddt = arrays(name), rae_dit.load_ddt(GOLDEN / f"{name}.pt")
+    x, noise, data = (jnp.asarray(channels_last(golden[key])) for key in ("x", "noise", "data"))
+    t, labels = jnp.asarray(golden["t"]), jnp.asarray(golden["guided_labels"])
+    velocity = jax.jit(ddt.__call__)
+    yield "velocity", velocity(x, t, golden["y"])
+
+    yield "velocity_cfg2", classifier_free(ddt, labels, 2.0)(x, t)
+    inside = ((t >= 0.2) & (t <= 0.8))[:, None, None, None]
+    confined = jnp.where(inside, classifier_free(ddt, labels, 3.0)(x, t), velocity(x, t, labels))
+    yield "velocity_cfg3_interval_0.2_0.8", confined
+    if "weak" in settings(name) and (GOLDEN / f"{name}_weak.pt").exists():
+        weak = rae_dit.load_ddt(GOLDEN / f"{name}_weak.pt")
+        guided = guidance.autoguidance(ddt, weak, labels, scale=1.5)
+        yield "velocity_autoguidance1.5", jax.jit(guided)(x, t)
+
+    x_t = flow.interpolate(data, noise, t)
+    yield "x_t", x_t
+    yield "loss_per_sample", flow.velocity_loss(velocity(x_t, t, labels), data, noise)
+
+    for case, arguments in SAMPLES.items():
+        shift = settings(name)["time_shift"]
+        yield case, rae_dit.sample_latents(ddt, noise, labels, shift=shift, **arguments)
+
+
+def classifier_free(ddt: DDT, labels: Array, scale: float) -> guidance.Velocity:
+    guided = guidance.classifier_free(ddt, labels, null_label=ddt.null_label, scale=scale)
+    return jax.jit(guided)
+
+
+def test_every_golden_case() -> None:
+    worst: dict[str, tuple[float, str]] = {}
+    for name in NAMES:
+        golden = arrays(name)
+        seen = set()
+        for case, value in results(name):
+            expected = golden[case]
+            if expected.ndim == 4:
+                expected = channels_last(expected)
+            error = relative_error(value, expected)
+            print(f"{name:16}{case:34}{error:.1e}")
+            assert error < LIMITS.get(case, 1e-4), f"{name} {case}"
+            worst[case] = max(worst.get(case, (0.0, "")), (error, name))
+            seen.add(case)
+        assert seen == golden.keys() - INPUTS
+    print("worst of each case:", {case: f"{error:.1e}" for case, (error, _) in worst.items()})
+    assert worst.keys() >= {*SAMPLES, "velocity_autoguidance1.5"}
+
+
+def test_shift_defaults_to_that_of_the_latent_s_size() -> None:
+    golden, ddt = arrays("ddt_default"), rae_dit.load_ddt(GOLDEN / "ddt_default.pt")
+    noise, labels = channels_last(golden["noise"]), golden["guided_labels"]
+    by_default = rae_dit.sample_latents(ddt, noise, labels, steps=3)
+    told = rae_dit.sample_latents(ddt, noise, labels, steps=3, shift=(4 * 4 * 24 / 4096) ** 0.5)
+    np.testing.assert_array_equal(by_default, told)
+
+
+def test_numpy_and_jax_arguments_give_the_same() -> None:
+    golden, ddt = arrays("ddt_default"), rae_dit.load_ddt(GOLDEN / "ddt_default.pt")
+    noise, labels = channels_last(golden["noise"]), golden["guided_labels"]
+    assert isinstance(noise, np.ndarray)
+    from_numpy = rae_dit.sample_latents(ddt, noise, labels, steps=3)
+    from_jax = rae_dit.sample_latents(ddt, jnp.asarray(noise), jnp.asarray(labels), steps=3)
+    np.testing.assert_array_equal(from_numpy, from_jax)
+
+
+def test_dopri5_with_guidance_in_an_interval_is_the_limit_of_small_steps() -> None:
+    golden, ddt = arrays("ddt_default"), rae_dit.load_ddt(GOLDEN / "ddt_default.pt")
+    arguments = (ddt, channels_last(golden["noise"]), golden["guided_labels"])
+    guided = {"shift": 1.0, "cfg_scale": 3.0, "cfg_interval": (0.2, 0.8), "grid": "full"}
+    adaptive = rae_dit.sample_latents(*arguments, steps=1, method="dopri5", **TIGHT, **guided)
+    fine = rae_dit.sample_latents(*arguments, steps=500, method="heun", **guided)
+    assert relative_error(adaptive, fine) < 2e-3
+
+
+def test_a_guide_means_autoguidance() -> None:
+    golden, ddt = arrays("ddt_default"), rae_dit.load_ddt(GOLDEN / "ddt_default.pt")
+    weak = rae_dit.load_ddt(GOLDEN / "ddt_default_weak.pt")
+    noise = jnp.asarray(channels_last(golden["noise"]))
+    labels = jnp.asarray(golden["guided_labels"])
+    x = rae_dit.sample_latents(
+        ddt, noise, labels, steps=3, shift=2.5, cfg_scale=1.5, guide=weak, grid="full"
+    )
+    velocity = guidance.autoguidance(ddt, weak, labels, scale=1.5)
+    expected = sampler.euler(velocity, noise, sampler.times(3, 2.5, grid="full"))
+    assert relative_error(x, expected) < 1e-5
+
+
+def test_impossible_arguments_are_refused() -> None:
+    ddt = rae_dit.load_ddt(GOLDEN / "ddt_default_weak.pt")
+    noise, labels = np.zeros((2, 4, 4, 24)), np.zeros(2, int)
+    with pytest.raises(ValueError, match=r"method is 'rk4'; expected 'euler', 'heun' or 'dopri5'"):
+        rae_dit.sample_latents(ddt, noise, labels, steps=3, method="rk4")
+    with pytest.raises(ValueError, match=r"noise has shape \(2, 24, 4, 4\); 2 labels and this mod"):
+        rae_dit.sample_latents(ddt, noise.transpose(0, 3, 1, 2), labels, steps=3)
+    with pytest.raises(ValueError, match="official grid needs 2 points"):
+        rae_dit.sample_latents(ddt, noise, labels, steps=1)

@@ -1,0 +1,106 @@
+"""A run that is asked to stop, and a run that learns nothing any more."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_processes import PATIENCE, ROOT, config_of, log_of, start, wait
+from small_run import assert_trees_equal
+
+from rae_dit.training import loop
+from rae_dit.training.checkpoint import restore_state
+from rae_dit.training.program import make_program
+from rae_dit.training.sharding import make_mesh
+
+RARELY = {"checkpoint.save_every": 10**6, "metrics.log_every": 50, "metrics.validate_every": 10**6}
+
+
+def state_of(path: Path):
+    return restore_state(path, make_program(config_of({}), make_mesh(1)).abstract)
+
+
+def test_sigterm_saves_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    workdir, straight = tmp_path / "run", tmp_path / "straight"
+    process = start(workdir, RARELY | {"optim.max_steps": 10**6}, devices=1, place=None)
+    metrics, deadline = workdir / "metrics.jsonl", time.monotonic() + PATIENCE
+    try:
+        while not metrics.exists() or not metrics.read_text():
+            assert process.poll() is None, log_of(workdir, 0).read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+    except BaseException:
+        process.kill()
+        raise
+    wait(workdir, [process])  # with status 0
+    (stopped,) = [int(path.name) for path in (workdir / "checkpoints").iterdir()]
+    assert f"asked to stop: saved step {stopped} of 1000000" in log_of(workdir, 0).read_text()
+    changes = RARELY | {"optim.max_steps": stopped + 3}
+    wait(workdir, [start(workdir, changes, devices=1, place=None)])
+    wait(straight, [start(straight, changes, devices=1, place=None)])
+    assert f"continuing from step {stopped}" in log_of(workdir, 0).read_text()
+    ours, theirs = state_of(workdir), state_of(straight)
+    assert int(ours[0].step) == stopped + 3
+    assert_trees_equal(ours[0], theirs[0])
+    assert ours[1] == theirs[1]
+
+
+# A run that continues at step 100; the signal comes before or after it begins to listen.
+NOTICE = """
+import os, signal, sys, time
+from pathlib import Path
+from rae_dit.training.checkpoint import Checkpoints
+from rae_dit.training.distributed import initialise
+from rae_dit.training.loop import stopped_early
+def ask_to_stop():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)  # JAX looks for it once a second
+initialise(None, hear_sigterm=True)
+directory, while_loading = Path(sys.argv[1]), sys.argv[2] == "loading"
+with Checkpoints(directory, save_every=1, keep_last=1, keep_every=None) as checkpoints:
+    if while_loading:
+        ask_to_stop()
+    assert stopped_early(checkpoints, 100) == while_loading
+    if not while_loading:
+        ask_to_stop()
+        assert checkpoints.reached_preemption(101)
+"""
+
+
+@pytest.mark.parametrize("when", ["loading", "compiling"])
+def test_no_notice_is_missed(tmp_path: Path, when: str) -> None:
+    command = [sys.executable, "-c", NOTICE, str(tmp_path), when]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=PATIENCE)
+
+
+def test_a_run_of_bad_steps_ends_with_its_first_one_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps 2, 4 and 5 are bad, and two in a row are allowed nowhere."""
+    place, steps = loop.place_batch, iter(range(1, 100))
+
+    def place_bad_batch(batch, mesh):
+        bad = next(steps) in (2, 4, 5)
+        return place(batch | {"image": batch["image"] * np.float32(np.nan)} if bad else batch, mesh)
+
+    monkeypatch.setattr(loop, "place_batch", place_bad_batch)
+    settings = {
+        "checkpoint.save_every": 1,
+        "metrics.validate_every": 1000,
+        "optim.max_steps": 9,
+        "optim.max_consecutive_bad_steps": 2,
+    }
+    with pytest.raises(RuntimeError, match="at every step from 4 to 5;"):
+        loop.train(config_of(settings), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["train/skipped"] for line in lines] == [0, 1, 0, 1, 1]
+    assert [line["train/bad_steps"] for line in lines] == [0, 1, 1, 2, 3]
+    (state, _), (before, _) = (state_of(tmp_path / "checkpoints" / str(step)) for step in (4, 3))
+    assert (int(state.bad_steps), int(state.last_good_step)) == (2, 3)
+    assert_trees_equal(state.params, before.params)
+    assert_trees_equal(state.ema, before.ema)
