@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 from absl import flags
+from flax import nnx
+from golden_files import GOLDEN
 
 from rae_dit.config import ConfigError
 from rae_dit.main import define_flags, parse
+from rae_dit.models.ddt import DDT
+from rae_dit.weights.official import export_ddt
+from rae_dit.weights.tensor_file import save_tensors
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -59,3 +64,33 @@ def test_every_python_file_and_folder_of_the_tree_exists():
     assert len(names) > 8
     for name in names:
         assert list((ROOT / "rae_dit").glob(name.rstrip("/"))), name
+
+
+def test_the_python_code_runs_on_small_weights(monkeypatch, tmp_path):
+    """Its three files are replaced by golden ones, and by a DiT^DH that fits their latents."""
+    small = DDT(
+        input_size=4,
+        in_channels=48,
+        hidden_size=(24, 48),
+        depth=(1, 1),
+        num_heads=(2, 2),
+        num_classes=1000,
+        rngs=nnx.Rngs(0),
+    )
+    save_tensors(tmp_path / "stage2_model.pt", export_ddt(small))
+    code = README.split("```python\n")[1].split("```")[0]
+    replacements = {
+        r'"facebook/[^"]+"': f'"{GOLDEN / "rae_dinov2_encoder"}"',
+        r'"[^"]+/model\.pt"': f'"{GOLDEN / "rae_dinov2_decoder" / "model.pt"}"',
+        r'"[^"]+/stat\.pt"': f'"{GOLDEN / "rae_dinov2_stat.pt"}"',
+        r'"[^"]+/stage2_model\.pt"': f'"{tmp_path / "stage2_model.pt"}"',
+        r"encoder_input_size=224": "encoder_input_size=56",
+    }
+    for pattern, value in replacements.items():
+        code, count = re.subn(pattern, value, code)
+        assert count == 1, pattern
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code, names)
+    assert names["images"].shape == (4, 64, 64, 3)
+    assert (tmp_path / "grid.png").stat().st_size > 1000

@@ -129,6 +129,7 @@ def run_steps(
             values: dict[str, float] = {}
             if step % config.metrics.log_every == 0 or step == last:
                 values |= {f"train/{name}": float(value) for name, value in metrics.items()}
+                values["train/replaced_images"] = batches.replaced
                 values |= progress.rates(step)
             if step % config.metrics.validate_every == 0 or step == last:
                 values |= validate(run, state)
