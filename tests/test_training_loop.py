@@ -1,6 +1,7 @@
 """A run from outside: what it leaves, and that it cannot be told whether it was interrupted."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -92,48 +93,48 @@ def test_a_finished_run_has_nothing_to_do(straight):
     assert metric_lines(straight) == before
 
 
-def command(workdir):
-    return [
+def start(workdir, max_steps):
+    """The run's command in a process of its own, on one device."""
+    workdir.mkdir(exist_ok=True)
+    arguments = [
         sys.executable,
         "-m",
         "rae_dit.main",
         f"--config={ROOT / 'configs' / 'dit_dummy.py'}",
         f"--workdir={workdir}",
-        "--config.optim.max_steps=200",
+        f"--config.optim.max_steps={max_steps}",
         "--config.checkpoint.save_every=1",
         "--config.metrics.log_every=1",
         "--config.metrics.validate_every=1000",
     ]
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    with (workdir / "log").open("a") as output:
+        return subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=output, stdout=output)
 
 
 @pytest.mark.parametrize("lines_before_the_kill", [1, 12])
 def test_killed_and_run_again(tmp_path, lines_before_the_kill):
-    """SIGKILL while steps and writes are under way; another process goes on from the disk.
-
-    Both see eight devices: how a sum is split decides its last bit.
-    """
-    metrics = tmp_path / "metrics.jsonl"
-    with (tmp_path / "log").open("w") as output:
-        process = subprocess.Popen(command(tmp_path), cwd=ROOT, stderr=output, stdout=output)
-        deadline = time.monotonic() + 120
+    """SIGKILL while steps and writes are under way; the same command goes on from the disk."""
+    killed, straight = tmp_path / "killed", tmp_path / "straight"
+    process = start(killed, max_steps=200)
+    metrics = killed / "metrics.jsonl"
+    try:
+        deadline = time.monotonic() + 240
         while not metrics.exists() or metrics.read_text().count("\n") < lines_before_the_kill:
-            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert process.poll() is None, (killed / "log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.01)
+    finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
-    settings = {
-        "checkpoint.save_every": 1,
-        "metrics.log_every": 1,
-        "metrics.validate_every": 1000,
-    }
-    on_disk = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+    on_disk = [int(p.name) for p in (killed / "checkpoints").iterdir() if p.name.isdigit()]
     last = max(on_disk, default=0) + 3
-    config = small_config(**settings, **{"optim.max_steps": last})
-    train(config, tmp_path)
-    again = tmp_path / "uninterrupted"
-    train(config, again)
-    assert_trees_equal(final_state(tmp_path, config)[0], final_state(again, config)[0])
-    steps = [line["step"] for line in metric_lines(tmp_path)]
-    assert steps == list(range(1, last + 1))
+    for workdir in (killed, straight):
+        assert start(workdir, last).wait(timeout=240) == 0, (workdir / "log").read_text()
+    if on_disk:
+        assert f"continuing from step {max(on_disk)}" in (killed / "log").read_text()
+    config = small_config(**{"optim.max_steps": last})
+    assert_trees_equal(final_state(killed, config)[0], final_state(straight, config)[0])
+    assert metric_lines(killed) == metric_lines(straight)
+    assert [line["step"] for line in metric_lines(killed)] == list(range(1, last + 1))
