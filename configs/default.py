@@ -1,7 +1,7 @@
 """Every field at its reference value: stage 2 of RAE (DiT^DH-XL on DINOv2-B latents), 256 px.
 
 Other configs import this one and change values, so it is the list of all fields; their meaning,
-unit and range stand in rae_dit/config_sections.py. To train the reference, use dit_dino.py.
+unit and range stand in rae_dit/config. To train the reference, use dit_dino.py.
 
 Sources, cited at the values: [P] RAE paper, arXiv 2510.11690; [R] bytetriper/RAE repository,
 configs/stage2/training/ImageNet256 unless another file is named; [H] facebook/

@@ -8,7 +8,7 @@ from flax import nnx
 
 from rae_dit import build
 from rae_dit.config import Config, ConfigError
-from rae_dit.config_check import refusal
+from rae_dit.config.check import refusal
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoder import MAE, DINOv2, VisionTransformer

@@ -12,9 +12,6 @@ ROOT = Path(__file__).parent.parent / "rae_dit"
 # because a room's files are one room.
 FLOORS = [
     ("config", 0),
-    ("config_check", 0),
-    ("config_rules", 0),
-    ("config_sections", 0),
     ("files", 0),
     ("models.layers", 1),
     ("models.stack", 1),
@@ -57,8 +54,6 @@ FLOORS = [
 KEPT_OUT = {
     "diffusion": {"flax"},
     "config": {"jax", "flax"},
-    "config_check": {"jax", "flax"},
-    "config_rules": {"jax", "flax"},
     "data": {"jax", "flax"},
     "models": {"optax", "orbax", "absl"},
     "training.step": {"absl", "time", "os", "pathlib"},

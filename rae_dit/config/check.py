@@ -1,6 +1,6 @@
 """Strict conversion of nested values into frozen dataclasses, driven by their type declarations.
 
-Knows nothing about this project's fields: `rae_dit/config.py` declares them, this file enforces the
+Knows nothing about this project's fields: `rae_dit/config` declares them, this file enforces the
 declarations. Every refusal is a `ConfigError` of one line: field, value got, what is allowed.
 """
 
@@ -46,6 +46,7 @@ Positive = Annotated[float, Range(low=0, low_allowed=False)]
 NonNegative = Annotated[float, Range(low=0)]
 Probability = Annotated[float, Range(low=0, high=1)]
 Decay = Annotated[float, Range(low=0, high=1, high_allowed=False)]
+Seed = Annotated[int, Range(low=0, high=2**32 - 1)]
 
 
 def refusal(field: str, value: object, expected: str) -> ConfigError:

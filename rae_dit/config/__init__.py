@@ -1,8 +1,8 @@
 """The configuration of a run: `from_config_dict` is the only door to a `Config`.
 
 A config file (configs/*.py) gives an `ml_collections.ConfigDict` of plain values. Here it becomes
-frozen dataclasses whose fields are explained in `config_sections.py`. Every mistake is a
-`ConfigError` of one line. No jax here: a mistake is reported before any device is touched.
+frozen dataclasses whose fields are explained in `models.py`, `training.py` and `acts.py`. Every
+mistake is a `ConfigError` of one line. No jax here: it is reported before any device is touched.
 """
 
 import dataclasses
@@ -10,22 +10,17 @@ from typing import Any, Literal
 
 import ml_collections
 
-from rae_dit.config_check import ConfigError, convert, declared_type, describe, refusal
-from rae_dit.config_rules import check_split, parse_labels
-from rae_dit.config_sections import (
+from rae_dit.config.acts import EvaluateConfig, SampleConfig
+from rae_dit.config.check import ConfigError, Seed, convert, declared_type, describe, refusal
+from rae_dit.config.models import DDTConfig, DecoderConfig, EncoderConfig, FlowConfig
+from rae_dit.config.rules import check_split, parse_labels
+from rae_dit.config.training import (
     CheckpointConfig,
     ComputeConfig,
     DataConfig,
-    DDTConfig,
-    DecoderConfig,
     EmaConfig,
-    EncoderConfig,
-    EvaluateConfig,
-    FlowConfig,
     MetricsConfig,
     OptimConfig,
-    SampleConfig,
-    Seed,
     ShardingConfig,
 )
 

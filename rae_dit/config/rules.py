@@ -3,7 +3,7 @@
 import math
 import re
 
-from rae_dit.config_check import ConfigError, refusal
+from rae_dit.config.check import ConfigError, refusal
 
 
 def check_heads(

@@ -1,0 +1,99 @@
+"""Fields of the networks and of the flow between noise and latents.
+
+One frozen dataclass per room: meaning, unit and range of each field. No defaults: they live in
+configs/. Ranges ride on the types and are enforced on the way in (`check.py`); `__post_init__`
+checks what fields of one section must agree on.
+"""
+
+import dataclasses
+from typing import Literal
+
+from rae_dit.config.check import Count, Natural, NonNegative, Positive, Probability, refusal
+from rae_dit.config.rules import check_heads, check_one_origin
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """The frozen representation encoder; weights from elsewhere must have the sizes given here."""
+
+    family: Literal["dinov2", "siglip", "mae"]
+    pretrained: str  # hub id or directory; '' = random weights, or those of `checkpoint`
+    checkpoint: str  # workdir of a run of ours with objective 'classification'; '' = none
+    statistics: str  # mean and variance of latents, .npz or .pt; '' = none
+    input_size: Count  # pixels, side of the image as the encoder sees it (resized before)
+    position_grid: Count  # side of its position table, in patches; interpolated if they are others
+    image_mean: tuple[Probability, Probability, Probability]  # of its images in [0, 1], per channel
+    image_std: tuple[Positive, Positive, Positive]
+    patch_size: Count  # pixels
+    hidden_size: Count  # width of a token = channels of the latent
+    depth: Count  # blocks
+    num_heads: Count
+    mlp_ratio: Positive  # hidden width of the MLP / hidden_size
+    num_registers: Natural  # extra tokens; 'dinov2' only
+
+    def __post_init__(self) -> None:
+        """Checks heads, patches and the origin of weights."""
+        check_heads("encoder", self.hidden_size, self.num_heads, rope=False)
+        check_one_origin("encoder", self.pretrained, self.checkpoint)
+        if self.input_size % self.patch_size:
+            expected = f"a multiple of encoder.patch_size = {self.patch_size}"
+            raise refusal("encoder.input_size", self.input_size, expected)
+        if self.num_registers and self.family != "dinov2":
+            raise refusal("encoder.num_registers", self.num_registers, f"0 for {self.family!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """The ViT that turns latents into pixels."""
+
+    pretrained: str  # hub id, directory or .pt file; '' = random weights, or those of `checkpoint`
+    checkpoint: str  # workdir of a run of ours with objective 'reconstruction'; '' = none
+    patch_size: Count  # pixels per latent cell and side
+    hidden_size: Count
+    depth: Count  # blocks
+    num_heads: Count
+    intermediate_size: Count  # hidden width of the MLP
+    noise_tau: NonNegative  # training noise on latents: deviation drawn from [0, noise_tau)
+
+    def __post_init__(self) -> None:
+        """Checks heads, positions and the origin of weights."""
+        check_heads("decoder", self.hidden_size, self.num_heads, rope=False)
+        check_one_origin("decoder", self.pretrained, self.checkpoint)
+        if self.hidden_size % 4:
+            expected = "a multiple of 4 (2-D sine and cosine positions)"
+            raise refusal("decoder.hidden_size", self.hidden_size, expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class DDTConfig:
+    """DiT^DH; pairs are (backbone, wide head)."""
+
+    pretrained: str  # .pt, directory or hub id that a new run starts, or samples, from; '' = none
+    patch_size: Count  # latent cells per token and side
+    hidden_size: tuple[Count, Count]
+    depth: tuple[Count, Count]  # blocks
+    num_heads: tuple[Count, Count]
+    mlp_ratio: Positive  # SwiGLU uses 2/3 of it
+    class_dropout: Probability  # chance that a training label becomes the null label
+    use_qknorm: bool
+    use_swiglu: bool
+    use_rope: bool
+    use_rmsnorm: bool
+    use_pos_embed: bool  # fixed 2-D sine and cosine positions on the backbone's tokens
+
+    def __post_init__(self) -> None:
+        """Checks heads and positions."""
+        for i, (width, heads) in enumerate(zip(self.hidden_size, self.num_heads, strict=True)):
+            check_heads("ddt", width, heads, rope=self.use_rope, index=i)
+        if self.use_pos_embed and self.hidden_size[0] % 4:
+            expected = "a multiple of 4 because ddt.use_pos_embed"
+            raise refusal("ddt.hidden_size[0]", self.hidden_size[0], expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowConfig:
+    """Noise levels of training and sampling."""
+
+    time_distribution: Literal["logit_normal", "uniform"]
+    shift: Positive | None  # of times towards noise; None = sqrt(numbers per latent / shift_base)
+    shift_base: Count  # numbers per latent (h * w * D) at which the shift is 1

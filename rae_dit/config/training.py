@@ -1,0 +1,122 @@
+"""Fields of a training run: data, optimiser, devices, checkpoints, metrics.
+
+One frozen dataclass per room: meaning, unit and range of each field. No defaults: they live in
+configs/. Ranges ride on the types and are enforced on the way in (`check.py`); `__post_init__`
+checks what fields of one section must agree on.
+"""
+
+import dataclasses
+from typing import Literal
+
+from rae_dit.config.check import Count, Decay, Natural, NonNegative, Positive, Probability, refusal
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where images come from."""
+
+    # 'digits' and 'synthetic' read no files; rae_dit/data has a module for each of the others
+    source: Literal["digits", "synthetic", "folder", "huggingface", "tfds", "tar"]
+    path: str  # training images; a directory or a pattern; '' for sources that read no files
+    validation_path: str  # held-out images, like `path`; '' = none, and no validation
+    crop: Literal["adm_center", "random"]  # training crop; validation takes the centre
+    max_bad_share: Probability  # of damaged images; more of them stop the run
+    image_size: Count  # pixels, side of a training image = side of its reconstruction
+    num_classes: Count
+    batch_size: Count  # images per optimiser step, over all devices and accumulation steps
+    num_workers: Natural  # loader processes per host; 0 = load in the training process
+    flip: bool  # mirror half of the training images
+
+    def __post_init__(self) -> None:
+        """Checks what the source can deliver."""
+        if self.source in ("digits", "synthetic"):
+            reason = f"because {self.source!r} reads no files"
+            if self.path:
+                raise refusal("data.path", self.path, f"'' {reason}")
+            if self.validation_path:
+                raise refusal("data.validation_path", self.validation_path, f"'' {reason}")
+            if self.crop != "adm_center":
+                raise refusal("data.crop", self.crop, f"'adm_center' {reason}")
+        if self.source == "digits" and self.image_size % 8:
+            raise refusal("data.image_size", self.image_size, "a multiple of 8 for 'digits'")
+        if self.source == "digits" and self.num_classes != 10:
+            raise refusal("data.num_classes", self.num_classes, "10 for 'digits'")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """AdamW and its learning rate; lengths in optimiser steps."""
+
+    learning_rate: Positive
+    warmup_steps: Natural
+    warmup_from_zero: bool  # True: rises from 0; False: learning_rate during warmup_steps
+    decay: Literal["constant", "linear", "cosine"]  # from warmup_steps to decay_end_step
+    decay_end_step: Natural  # unused by 'constant'
+    final_learning_rate: NonNegative  # from decay_end_step on; unused by 'constant'
+    max_steps: Count
+    beta1: Decay
+    beta2: Decay
+    epsilon: Positive
+    weight_decay: NonNegative
+    clip_norm: Positive  # global norm of the gradient
+    max_consecutive_bad_steps: Count  # loss or gradient not finite; looked at when logging
+    accumulate_steps: Count  # parts a batch is cut into, computed one after the other
+
+    def __post_init__(self) -> None:
+        """Checks that the learning rate has room to fall."""
+        if self.decay == "constant":
+            return
+        if self.decay_end_step <= self.warmup_steps:
+            expected = f"more than optim.warmup_steps = {self.warmup_steps}"
+            raise refusal("optim.decay_end_step", self.decay_end_step, expected)
+        if self.final_learning_rate > self.learning_rate:
+            expected = f"at most optim.learning_rate = {self.learning_rate}"
+            raise refusal("optim.final_learning_rate", self.final_learning_rate, expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class EmaConfig:
+    """Moving average of the parameters."""
+
+    decay: Decay  # per optimiser step
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputeConfig:
+    """Speed against memory; results agree up to rounding."""
+
+    attention: Literal["auto", "xla", "cudnn"]
+    scan_layers: bool  # True: a stack compiles as one block in a loop
+    remat: Literal["none", "dots", "full"]  # what the backward pass computes again
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardingConfig:
+    """How parameters lie on devices; a batch is split over all devices in any case."""
+
+    fsdp: Count  # devices that share one copy of the parameters; 1 = a copy on each
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Which steps are saved and kept."""
+
+    save_every: Count  # steps
+    keep_last: Count  # checkpoints
+    keep_every: Count | None  # multiples of so many steps are never deleted; None = no such steps
+    restore_from: str  # workdir or .../checkpoints/STEP; '' = latest of the own workdir
+
+    def __post_init__(self) -> None:
+        """Checks that steps to keep are steps that are saved."""
+        if self.keep_every is not None and self.keep_every % self.save_every:
+            expected = f"None or a multiple of checkpoint.save_every = {self.save_every}"
+            raise refusal("checkpoint.keep_every", self.keep_every, expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricsConfig:
+    """When numbers are written."""
+
+    log_every: Count  # steps
+    validate_every: Count  # steps
+    validate_batches: Count  # of data.batch_size images; fewer where the data end
