@@ -42,7 +42,7 @@ def messages(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
-@pytest.mark.parametrize("crop", ["adm_center", "random"])
+@pytest.mark.parametrize("crop", ["adm_center", "random", "random_resized"])
 @pytest.mark.parametrize("damage", [{"bad": (4, 7)}, {"lost": (4, 7)}])
 def test_only_the_damaged_rows_change(damage, crop):
     whole, damaged = images_of(Memory(), crop=crop), images_of(Memory(**damage), crop=crop)
@@ -140,22 +140,29 @@ def test_the_ordered_pass_replaces_counts_and_pads():
     same = [a == b for a, b in zip(rows(whole), rows(damaged), strict=True)]
     assert [index for index, equal in enumerate(same) if not equal] == [4]
     assert damaged[0].keys() == {"image", "label", "weight"}
-    assert [batch["weight"].sum() for batch in damaged] == [4, 4, 2]
+    # The substitute weighs nothing: it has a row of its own.
+    weights = [batch["weight"].tolist() for batch in damaged]
+    assert weights == [[1, 1, 1, 1], [0, 1, 1, 1], [1, 1, 0, 0]]
     with pytest.raises(BadShareError, match="file-4"):
         list(ordered_batches(images_of(Memory(bad=(4,)), max_bad_share=0.05), **_ORDERED))
 
 
-def test_an_ordered_pass_takes_the_centre_whatever_the_crop():
+@pytest.mark.parametrize("crop", ["random", "random_resized"])
+def test_an_ordered_pass_takes_the_centre_whatever_the_crop(crop):
     centre = list(ordered_batches(images_of(Memory()), **_ORDERED))
-    random = list(ordered_batches(images_of(Memory(), crop="random"), **_ORDERED))
+    random = list(ordered_batches(images_of(Memory(), crop=crop), **_ORDERED))
     assert rows(centre) == rows(random)
 
 
-def test_random_crops_differ_between_epochs_and_follow_the_step():
-    source = images_of(Memory(), crop="random")
+@pytest.mark.parametrize("crop", ["random", "random_resized"])
+def test_random_crops_differ_between_epochs_and_follow_the_step(crop):
+    source = images_of(Memory(), crop=crop)
     whole = take(source, 6, flip=False)
     assert len(set(rows(whole))) == 24  # 12 files, twice, never the same place
-    assert set(rows(whole)).isdisjoint(rows(take(images_of(Memory()), 3, flip=False)))
+    for other in {"adm_center", "random", "random_resized"} - {crop}:
+        assert set(rows(whole)).isdisjoint(
+            rows(take(images_of(Memory(), crop=other), 3, flip=False))
+        )
     assert_same(take(source, 2, start_step=4, flip=False), whole[4:])
     assert_same(take(source, 6, flip=False, num_workers=2), whole)
     halves = [take(source, 6, flip=False, process_index=i, process_count=2) for i in (0, 1)]
@@ -164,8 +171,8 @@ def test_random_crops_differ_between_epochs_and_follow_the_step():
 
 
 def test_crop_and_size_are_in_the_fingerprint():
-    variants = [{}, {"crop": "random"}, {"image_size": 8}]
-    assert len({images_of(Memory(), **changes).fingerprint for changes in variants}) == 3
+    variants = [{}, {"crop": "random"}, {"crop": "random_resized"}, {"image_size": 8}]
+    assert len({images_of(Memory(), **changes).fingerprint for changes in variants}) == 4
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -7,7 +7,13 @@ import pytest
 from image_files import encoded
 from PIL import Image
 
-from rae_dit.data.images import BadImageError, adm_centre_crop, decode, random_crop
+from rae_dit.data.images import (
+    BadImageError,
+    adm_centre_crop,
+    decode,
+    random_crop,
+    random_resized_crop,
+)
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -135,6 +141,39 @@ def test_random_crop_reaches_every_place_equally():
         counts[where[random_crop(image, 16, rng).tobytes()]] += 1
     assert counts.min() > 8  # 30 on average, four standard deviations below
     assert counts.max() < 56
+
+
+def test_random_resized_crop_takes_any_area_shape_and_place():
+    column, row = np.meshgrid(np.arange(240), np.arange(180))
+    image = Image.fromarray(np.stack([column, row, 0 * row], axis=-1).astype(np.uint8))
+    rng = np.random.default_rng(0)
+    crops = np.stack([random_resized_crop(image, 16, rng) for _ in range(400)]).astype(float)
+    assert crops.shape == (400, 16, 16, 3)
+    # The colours are the places: what a step of one pixel means, times sixteen, is the side.
+    width = 16 * np.diff(crops[:, 8, 4:12, 0]).mean(1)
+    height = 16 * np.diff(crops[:, 4:12, 8, 1], axis=1).mean(1)
+    area, ratio = width * height / (240 * 180), width / height
+    assert 0.07 < area.min() < 0.1
+    assert 0.9 < area.max() < 1.02
+    drawn = rng.uniform(0.08, 1, 10_000)
+    shape = np.exp(rng.uniform(-np.log(4 / 3), np.log(4 / 3), 10_000))
+    fits = (drawn * 180 * shape <= 240) & (drawn * 240 / shape <= 180)
+    for share in (0.25, 0.5, 0.75):
+        assert abs(np.quantile(area, share) - np.quantile(drawn[fits], share)) < 0.05
+    assert 0.72 < ratio.min() < 0.8
+    assert 1.25 < ratio.max() < 1.38
+    assert abs(np.median(np.log(ratio))) < 0.06
+    left = crops[:, 8, 8, 0] - width / 2
+    assert left.min() < 5
+    assert (left + width).max() > 235
+
+
+def test_random_resized_crop_of_a_strip_is_its_middle():
+    for shape, middle in [((400, 10), (193, 0, 206, 10)), ((10, 400), (0, 193, 10, 206))]:
+        image = picture(*shape)
+        expected = image.crop(middle).resize((16, 16), Image.Resampling.BICUBIC)
+        found = random_resized_crop(image, 16, np.random.default_rng(0)).astype(int)
+        assert np.abs(found - np.asarray(expected)).max() <= 1  # one pass after the other rounds
 
 
 # ---- decoding ----

@@ -237,6 +237,35 @@ def test_every_record_is_seen_once_in_order_whatever_the_processes(length, limit
     assert label.tolist() == [index % 3 for index in range(wanted)] + [0] * (-wanted % 8)
 
 
+@pytest.mark.parametrize(("start", "limit"), [(3, None), (8, None), (5, 16), (23, None)])
+@pytest.mark.parametrize("processes", [1, 4])
+def test_an_ordered_pass_goes_on_at_any_record(start, limit, processes):
+    share = _ORDERED | {"process_count": processes, "limit": limit, "start": start}
+    shares = [
+        list(ordered_batches(Tagged(24), **(share | {"process_index": index})))
+        for index in range(processes)
+    ]
+    rows = (limit or 24) - start
+    assert [len(batches) for batches in shares] == [-(-rows // 8)] * processes
+    joined = _joined(shares)
+    tags = [tag for batch in joined for tag in _tags(batch)]
+    assert tags == list(range(start, start + rows)) + [-1] * (-rows % 8)
+    weight = np.concatenate([batch["weight"] for batch in joined])
+    assert weight.tolist() == [1.0] * rows + [0.0] * (-rows % 8)
+
+
+@pytest.mark.parametrize("length", [5, 20])  # one batch, three batches
+def test_an_ordered_pass_is_the_same_with_workers(length):
+    source = synthetic(16, 3, length, seed=0)
+    alone = list(ordered_batches(source, **_ORDERED))
+    shared = list(ordered_batches(source, **_ORDERED, num_workers=2))
+    assert len(alone) == len(shared) == -(-length // 8)
+    for one, other in zip(alone, shared, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
 def test_an_ordered_batch_is_what_a_device_wants():
     for batch in ordered_batches(synthetic(16, 10, 5, seed=0), **_ORDERED):
         assert batch.keys() == {"image", "label", "weight"}
@@ -264,6 +293,8 @@ def test_the_ordered_pass_names_a_bad_record():
     ("changes", "message"),
     [
         ({"limit": 0}, "limit is 0"),
+        ({"start": -1}, "start is -1"),
+        ({"start": 25}, r"start is 25. Expected 0\.\.24"),
         ({"batch_size": 9, "process_count": 2}, "batch_size is 9"),
         ({"process_index": 1}, "process_index is 1"),
     ],

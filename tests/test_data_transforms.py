@@ -70,7 +70,8 @@ def test_prepare_makes_an_example_of_a_record():
     prepare = pickle.loads(pickle.dumps(Prepare((4, 5, 3), num_classes=4, weighted=False)))
     example = prepare((0, {"image": _image(), "label": 3}))
     assert example.keys() == {"image", "label"}
-    np.testing.assert_array_equal(example["image"], to_float(_image()))
+    np.testing.assert_array_equal(example["image"], _image())
+    assert example["image"].dtype == np.uint8
     assert example["label"] == 3
     assert example["label"].dtype == np.int32
 

@@ -19,7 +19,11 @@ class BadShareError(ValueError):
 
 @dataclass(frozen=True)
 class PrepareImage:
-    """`Prepare` for records of `Images`; adds "replaced", index of a damaged record or -1."""
+    """`Prepare` for records of `Images`; adds "replaced", index of a damaged record or -1.
+
+    A substitute keeps a training batch full. In a weighted pass, where every record has its own
+    row already, it would count twice: it weighs 0 there, like padding.
+    """
 
     prepare: Prepare
 
@@ -27,7 +31,10 @@ class PrepareImage:
         """Return the example, with "replaced": int64 []."""
         index, record = numbered
         replaced = record is not None and record["replaced"]
-        return self.prepare(numbered) | {"replaced": np.int64(index if replaced else _NONE)}
+        example = self.prepare(numbered) | {"replaced": np.int64(index if replaced else _NONE)}
+        if replaced and "weight" in example:
+            example["weight"] = np.float32(0)
+        return example
 
 
 @dataclass(frozen=True)

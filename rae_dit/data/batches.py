@@ -2,18 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
 
 import grain
 import numpy as np
 
+from rae_dit.closing import Closing
 from rae_dit.data.bad_images import Replacements
 
 Batch = dict[str, np.ndarray]
 
 
-class Batches(Iterator[Batch]):
+class Batches(Closing, Iterator[Batch]):
     """An iterator of batches that owns threads and perhaps worker processes.
 
     Use it in a `with` block, or call `close`: workers left alone make noise at exit and leave
@@ -75,14 +74,3 @@ class Batches(Iterator[Batch]):
             self._iterator.close()
             # Let go of it too: batches it has fetched ahead occupy shared memory.
             self._iterator = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

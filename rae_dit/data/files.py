@@ -11,10 +11,16 @@ from typing import Literal, Protocol
 import numpy as np
 from PIL import Image
 
-from rae_dit.data.images import BadImageError, adm_centre_crop, decode, random_crop
+from rae_dit.data.images import (
+    BadImageError,
+    adm_centre_crop,
+    decode,
+    random_crop,
+    random_resized_crop,
+)
 from rae_dit.data.sources import Record, checked_index
 
-Crop = Literal["adm_center", "random"]
+Crop = Literal["adm_center", "random", "random_resized"]
 
 # So many records in a row that cannot be read mean a lost disk, not a damaged file.
 _ATTEMPTS = 16
@@ -60,8 +66,8 @@ class Images:
         files: the reader.
         image_size: side of the images in pixels.
         num_classes: labels are 0..num_classes-1.
-        crop: "adm_center", or "random" for another place in every epoch of `train_batches`. An
-            ordered pass, and `images[i]`, take the centre in any case.
+        crop: "adm_center", or another place ("random"), and size and shape ("random_resized"), in
+            every epoch of `train_batches`. An ordered pass, and `images[i]`, take the centre.
         max_bad_share: share of damaged files above which `pipeline` stops, 0..1.
     """
 
@@ -84,7 +90,8 @@ class Images:
 
     def randomly_cropped(self, index: int, rng: np.random.Generator) -> ImageRecord:
         """Record `index` with the crop at a place drawn from `rng`."""
-        return self._record(index, lambda image: random_crop(image, self.image_size, rng))
+        crop = random_resized_crop if self.crop == "random_resized" else random_crop
+        return self._record(index, lambda image: crop(image, self.image_size, rng))
 
     def name(self, index: int) -> str:
         """Where a user finds record `index`."""

@@ -104,7 +104,7 @@ def open_huggingface(path: str) -> Tables:
     digest = hashlib.sha256()
     for number, shard in enumerate(shards):
         try:
-            schema, lengths = _describe(shard)
+            schema, lengths = describe(shard)
         except (pa.ArrowException, OSError) as error:
             raise SourceError(
                 f"got {str(shard)!r}, which cannot be read ({' '.join(str(error).split())}), "
@@ -161,7 +161,7 @@ def _is_image_struct(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) and any(f.name == "bytes" and _is_bytes(f.type) for f in kind)
 
 
-def _describe(shard: Path) -> tuple[pa.Schema, list[int]]:
+def describe(shard: Path) -> tuple[pa.Schema, list[int]]:
     """Columns of a file and the rows of each of its groups; an arrow file is one group."""
     if shard.suffix == ".arrow":
         table = _map(shard)

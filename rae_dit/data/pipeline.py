@@ -16,10 +16,15 @@ from rae_dit.data.bad_images import PrepareImage, PrepareRandomCrop, Replacement
 from rae_dit.data.batches import Batches
 from rae_dit.data.files import Images
 from rae_dit.data.sources import Numbered, Source, image_shape
-from rae_dit.data.transforms import Prepare, flip_example
+from rae_dit.data.transforms import Prepare, flip_example, to_float_batch
+from rae_dit.data.workers import start_worker
 
 # grain's defaults are 16 threads and 500 elements in every process; here an element is a batch.
 _READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+
+
+class ChangedDataError(ValueError):
+    """A run cannot go on, because its data are not those it was started on."""
 
 
 def train_batches(
@@ -72,7 +77,7 @@ def train_batches(
     length = len(source)
     prepare = Prepare(image_shape(source), source.num_classes, weighted=False)
     # Every branch is one step after `repeat`: the place of a step decides the seed of the next.
-    if isinstance(source, Images) and source.crop == "random":
+    if isinstance(source, Images) and source.crop != "adm_center":
         stream = grain.MapDataset.range(length).seed(seed).shuffle().repeat()
         stream = stream.random_map(PrepareRandomCrop(source, PrepareImage(prepare)))
     else:
@@ -83,13 +88,7 @@ def train_batches(
     # Batch first, slice after: so no number of processes changes what follows what.
     stream = stream.batch(local_size, drop_remainder=True)
     stream = stream[process_index + start_step * process_count :: process_count]
-    batches = stream.to_iter_dataset(_READ)
-    if num_workers > 0:
-        # grain 0.2.18 reads an absl flag of its own here and fails when nobody has parsed flags,
-        # as in a notebook or under pytest (google/grain#1355). `app.run` still parses them later.
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+    batches = _read(stream, num_workers)
     return Batches(batches, endless=True, replacements=_counting(source, length, process_count))
 
 
@@ -100,23 +99,28 @@ def ordered_batches(
     process_index: int,
     process_count: int,
     limit: int | None,
+    start: int = 0,
+    num_workers: int = 0,
 ) -> Batches:
     """Go through the records once, in order, each in exactly one batch of one process.
 
     Process p has rows p*B..(p+1)*B-1 of every global batch, B = batch_size / process_count. Every
     process yields the same number of batches, so that collectives match; what is missing in the
-    last global batch is zeros with weight 0.
+    last global batch is zeros with weight 0. So is the weight of a row whose record is damaged:
+    the image in it is that of another record, which has a row of its own.
 
     Args:
         source: the records.
         batch_size: examples per batch over all processes; may be larger than the source.
         process_index: this process, in 0..process_count-1.
         process_count: number of processes that share every batch.
-        limit: number of records to go through at most; None for all.
+        limit: number of the record to stop before; None for all.
+        start: number of the first record: the pass of a process that was stopped goes on there.
+        num_workers: as for `train_batches`; worth their start for a long pass.
 
     Returns:
         `{"image": float32 [B,H,W,3] in [0,1], "label": int32 [B], "weight": float32 [B]}` with
-        weight 1 for a record and 0 for padding. Closes itself at its end.
+        weight 1 for a record and 0 for padding and substitutes. Closes itself at its end.
 
     Raises:
         ValueError: if the numbers do not fit each other or the source; later, from the iterator,
@@ -128,15 +132,17 @@ def ordered_batches(
             f"limit is {limit}. Expected at least 1 record, or None for all. Correct limit."
         )
     real = len(source) if limit is None else min(limit, len(source))
-    padded = -(-real // batch_size) * batch_size
+    if not 0 <= start <= real:
+        raise ValueError(f"start is {start}. Expected 0..{real}, the records there are.")
+    padded = start + -(-(real - start) // batch_size) * batch_size
     prepare = Prepare(image_shape(source), source.num_classes, weighted=True)
     batches = (
-        grain.MapDataset.source(Numbered(source, real, padded))
+        grain.MapDataset.source(Numbered(source, real, padded))[start:]
         .map(_preparing(source, prepare))
         .batch(local_size, drop_remainder=True)
     )[process_index::process_count]
-    replacements = _counting(source, real, process_count)
-    return Batches(batches.to_iter_dataset(_READ), endless=False, replacements=replacements)
+    replacements = _counting(source, real - start, process_count)
+    return Batches(_read(batches, num_workers), endless=False, replacements=replacements)
 
 
 def position(source: Source, *, step: int, seed: int, batch_size: int) -> dict[str, int | str]:
@@ -163,10 +169,10 @@ def check_position(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None
         current: the `position` of this run, with the step of the restored state.
 
     Raises:
-        ValueError: naming every field that is missing, unknown or different.
+        ChangedDataError: naming every field that is missing, unknown or different.
     """
     if saved.keys() != current.keys():
-        raise ValueError(
+        raise ChangedDataError(
             f"the position has the fields {sorted(saved)} in the checkpoint and {sorted(current)} "
             "now. Expected the same. Resume with the version of rae_dit that wrote the checkpoint."
         )
@@ -176,11 +182,25 @@ def check_position(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None
         if saved[name] != current[name]
     ]
     if changes:
-        raise ValueError(
+        raise ChangedDataError(
             f"the data stream changed: {'; '.join(changes)}. Expected the data the run was "
             "started on, because the step number alone says where to go on. Restore the old "
             "settings, or start a new run in another workdir."
         )
+
+
+def _read(batches: grain.MapDataset, num_workers: int) -> grain.IterDataset:
+    """The batches in order, prepared by workers or threads, images as floats."""
+    read = batches.to_iter_dataset(_READ)
+    if num_workers > 0:
+        # grain 0.2.18 reads an absl flag of its own here and fails when nobody has parsed flags,
+        # as in a notebook or under pytest (google/grain#1355). `app.run` still parses them later.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        options = grain.MultiprocessingOptions(num_workers=num_workers)
+        read = read.mp_prefetch(options, worker_init_fn=start_worker)
+    # Last, and in this process: workers hand over bytes, a quarter of the floats.
+    return read.map(to_float_batch)
 
 
 def _preparing(source: Source, prepare: Prepare) -> Prepare | PrepareImage:

@@ -1,0 +1,47 @@
+"""The comparison of loaders compares alike with alike."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from launch.bench_loader import PIL, TORCH, check_pixels, measure, table
+from launch.plain_images import HEIGHT, WIDTH, PlainFolder, write_jpegs
+
+
+def test_pixels_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_jpegs(tmp_path, 5)
+    assert check_pixels(tmp_path, 256) == 5
+    read = PlainFolder.__getitem__
+
+    def one_off(self: PlainFolder, index: int) -> tuple[np.ndarray, int]:
+        image, label = read(self, index)
+        image[255, 255, 2] += (index == 4) / 255
+        return image, label
+
+    monkeypatch.setattr(PlainFolder, "__getitem__", one_off)
+    with pytest.raises(AssertionError):
+        check_pixels(tmp_path, 256)
+
+
+def test_the_pictures_are_like_photographs(tmp_path: Path) -> None:
+    write_jpegs(tmp_path, 4)
+    paths = list(tmp_path.rglob("*.jpg"))
+    assert len({path.parent for path in paths}) == 4
+    for path in paths:
+        assert 90_000 < path.stat().st_size < 130_000  # ImageNet: 110 kB
+        image = np.asarray(Image.open(path), np.float32)
+        assert image.shape == (HEIGHT, WIDTH, 3)
+        assert np.abs(np.diff(image, axis=1)).mean() < 0.5 * image.std()  # neighbours are alike
+
+
+def test_a_measurement_without_workers() -> None:
+    report = measure(files=8, size=64, batch_size=4, workers=[0], seconds=0.1, repeats=1)
+    (row,) = report["rows"]
+    assert (row["workers"], row["cores"], report["identical_pixels"]) == (0, 1, 8)
+    assert row[PIL] > 0
+    assert row[f"{PIL} / {TORCH}"] == pytest.approx(row[PIL] / row[TORCH], rel=0.01)
+    assert table(report).count("\n") == 2
+    json.dumps(report)
