@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 
 from rae_dit.models import attention, layers, stack
@@ -69,7 +70,9 @@ def make_stack(scan, remat="none", depth=3):
     def make_block(rngs):
         return layers.MLP(8, 16, activation=layers.gelu_exact, dtype=jnp.float32, rngs=rngs)
 
-    return stack.Stack(make_block, depth, scan=scan, remat=remat, rngs=nnx.Rngs(0))
+    return stack.Stack(
+        make_block, depth, scan=scan, remat=remat, dtype=jnp.float32, rngs=nnx.Rngs(0)
+    )
 
 
 def value_and_gradient(blocks, x):
@@ -116,3 +119,58 @@ def test_unstack_has_a_concatenation_as_its_transpose():
     names = [equation.primitive.name for equation in jax.make_jaxpr(jax.grad(loss))(stacked).eqns]
     assert "concatenate" in names
     assert not {"pad", "scatter-add"} & set(names)
+
+
+def test_padded_swiglu_gives_the_same_numbers_and_gradients(monkeypatch):
+    def run(wide: int) -> tuple[jax.Array, dict]:
+        monkeypatch.setattr(layers, "WIDE", wide)
+        module = layers.SwiGLU(12, 37, dtype=jnp.float32, rngs=nnx.Rngs(0))
+        assert module.padding == (0 if wide else 91)
+        graph, state = nnx.split(module)
+        x = jax.random.normal(jax.random.key(1), (2, 3, 12))
+        return jax.value_and_grad(lambda state: jnp.sum(jnp.sin(nnx.merge(graph, state)(x))))(state)
+
+    (plain, plain_gradient), (padded, padded_gradient) = run(64), run(0)
+    assert jnp.allclose(plain, padded, rtol=1e-6)
+    for a, b in zip(jax.tree.leaves(plain_gradient), jax.tree.leaves(padded_gradient), strict=True):
+        assert a.shape == b.shape
+        assert jnp.allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_stack_casts_its_matrices_and_nothing_else():
+    def make_block(rngs: nnx.Rngs) -> layers.MLP:
+        return layers.MLP(4, 8, activation=layers.gelu_exact, dtype=jnp.bfloat16, rngs=rngs)
+
+    made = stack.Stack(
+        make_block, 2, scan=False, remat="none", dtype=jnp.bfloat16, rngs=nnx.Rngs(0)
+    )
+    cast = nnx.map_state(made.cast_matrix, nnx.split(made.blocks)[1])
+    assert cast["fc1"]["kernel"][...].dtype == jnp.bfloat16
+    assert cast["fc1"]["bias"][...].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("x", [-6.0, -1.0, 0.0, 0.5, 4.0])
+def test_gelu_exact_is_torchs(x):
+    expected = torch.nn.functional.gelu(torch.tensor(x)).item()
+    assert abs(float(layers.gelu_exact(jnp.float32(x))) - expected) < 1e-6
+
+
+def test_attention_of_an_odd_length_is_plain_attention():
+    q, k, v = (normal(2, 5, 3, 4, seed=seed) for seed in range(3))
+
+    def padded(q, k, v):
+        return attention.odd_length_attention(q, k, v, implementation="xla")
+
+    def plain(q, k, v):
+        return attention.dot_product_attention(q, k, v, implementation="xla")
+
+    def loss(function):
+        return lambda *arguments: jnp.sum(jnp.sin(function(*arguments)))
+
+    np.testing.assert_allclose(padded(q, k, v), plain(q, k, v), atol=1e-6)
+    for a, b in zip(
+        jax.grad(loss(padded), (0, 1, 2))(q, k, v),
+        jax.grad(loss(plain), (0, 1, 2))(q, k, v),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-6)

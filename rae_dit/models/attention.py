@@ -1,5 +1,7 @@
 """Self-attention with rotary positions: one projection, one kernel choice, no other state."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +50,14 @@ class SelfAttention(nnx.Module):
         self, x: Float[Array, "B N D"], rotation: Rotation | None = None
     ) -> Float[Array, "B N D"]:
         """Mixes the tokens; `rotation` is (cos, sin) from `rotary_angles`."""
+        q, k, v = self.queries_keys_values(x, rotation)
+        mixed = dot_product_attention(q, k, v, implementation=self.implementation)
+        return self.proj(mixed.reshape(x.shape))
+
+    def queries_keys_values(
+        self, x: Float[Array, "B N D"], rotation: Rotation | None = None
+    ) -> tuple[Float[Array, "B N H Dh"], Float[Array, "B N H Dh"], Float[Array, "B N H Dh"]]:
+        """What the kernel mixes: q and k normalised and turned, if this module does so."""
         batch, tokens, width = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
@@ -55,8 +65,7 @@ class SelfAttention(nnx.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
-        mixed = dot_product_attention(q, k, v, implementation=self.implementation)
-        return self.proj(mixed.reshape(batch, tokens, width))
+        return q, k, v
 
 
 def make_head_norm(kind: str | None, head_width: int) -> RMSNorm | LayerNorm | None:
@@ -90,9 +99,36 @@ def dot_product_attention(
         half = q.dtype in (jnp.bfloat16, jnp.float16)
         implementation = "cudnn" if half and jax.default_backend() == "gpu" else "xla"
     match implementation:
+        case "cudnn" if q.shape[1] % 2:
+            return odd_length_attention(q, k, v, implementation="cudnn")
         case "xla" | "cudnn":
             return jax.nn.dot_product_attention(q, k, v, implementation=implementation)
     raise ValueError(f"attention is {implementation!r}; expected 'auto', 'xla' or 'cudnn'.")
+
+
+def odd_length_attention(
+    q: Float[Array, "B N H Dh"],
+    k: Float[Array, "B N H Dh"],
+    v: Float[Array, "B N H Dh"],
+    *,
+    implementation: Literal["xla", "cudnn"],
+) -> Float[Array, "B N H Dh"]:
+    """Attention with one masked token more: cuDNN's backward pass refuses odd lengths.
+
+    Encoders and decoders have them, through their class token.
+    """
+    batch, tokens = q.shape[:2]
+    lengths = jnp.full(batch, tokens, jnp.int32)
+    q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
+    mixed = jax.nn.dot_product_attention(
+        q,
+        k,
+        v,
+        query_seq_lengths=lengths,
+        key_value_seq_lengths=lengths,
+        implementation=implementation,
+    )
+    return mixed[:, :tokens]
 
 
 def rotary_angles(head_width: int, height: int, length: int) -> Rotation:

@@ -17,6 +17,8 @@ is how the released weights were trained.
 Source: bytetriper/RAE `stage2/models/DDT.py`, itself after DDT (arXiv 2504.05741) and LightningDiT.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -172,7 +174,9 @@ class DDT(nnx.Module):
                     rngs=rngs,
                 )
 
-            return Stack(make_block, depth[part], scan=scan_layers, remat=remat, rngs=rngs)
+            return Stack(
+                make_block, depth[part], scan=scan_layers, remat=remat, dtype=dtype, rngs=rngs
+            )
 
         self.backbone = stack(0)
         self.head = stack(1)
@@ -191,7 +195,12 @@ class DDT(nnx.Module):
         )
 
     def __call__(
-        self, x: Float[ArrayLike, "B h w C"], t: Float[ArrayLike, " B"], y: Int[ArrayLike, " B"]
+        self,
+        x: Float[ArrayLike, "B h w C"],
+        t: Float[ArrayLike, " B"],
+        y: Int[ArrayLike, " B"],
+        *,
+        run: Callable[..., Array] = Stack.__call__,
     ) -> Float[Array, "B h w C"]:
         """Predicts the velocity at x.
 
@@ -199,6 +208,7 @@ class DDT(nnx.Module):
             x: noised latent.
             t: time in [0, 1]; 1 is noise, 0 is data.
             y: class labels; `null_label` for none.
+            run: (stack, x, *conditions) -> x; observe.py looks into the blocks through it.
 
         Returns:
             float32 velocity dx/dt.
@@ -211,13 +221,13 @@ class DDT(nnx.Module):
         s = self.embed_s(patches)
         if self.position is not None:
             s = s + jax.lax.stop_gradient(self.position[...]).astype(self.dtype)
-        s = self.backbone(s, condition.astype(self.dtype), *self.rotation(0))  # (2)
+        s = run(self.backbone, s, condition.astype(self.dtype), *self.rotation(0))  # (2)
 
         s = jax.nn.silu(time[:, None].astype(self.dtype) + s)  # (3)
         if self.project is not None:
             s = self.project(s)
 
-        h = self.head(self.embed_x(patches), s, *self.rotation(1))  # (4)
+        h = run(self.head, self.embed_x(patches), s, *self.rotation(1))  # (4)
 
         shift, scale = self.final_modulation(s)  # (5)
         velocity = self.final_linear(modulate(self.final_norm(h), shift, scale))

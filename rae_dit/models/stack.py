@@ -5,7 +5,10 @@ from typing import TypeVar
 
 import jax
 from flax import nnx
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
+
+from rae_dit.models.layers import Dtype
 
 TreeT = TypeVar("TreeT")
 
@@ -23,6 +26,7 @@ class Stack(nnx.Module):
         scan: True runs `lax.scan`, False unrolls.
         remat: what the backward pass recomputes: "none", "dots" (everything but matrix
             products) or "full" (everything but each block's input).
+        dtype: compute dtype of the blocks' matrix products.
         rngs: where initial values come from.
     """
 
@@ -33,19 +37,22 @@ class Stack(nnx.Module):
         *,
         scan: bool,
         remat: str,
+        dtype: Dtype,
         rngs: nnx.Rngs,
     ):
         self.blocks = jax.vmap(make_block)(rngs.split(depth))
         self.depth = depth
         self.scan = scan
         self.remat = remat
+        self.dtype = dtype
 
     def __call__(self, x: Float[Array, "B N D"], *conditions: Array) -> Float[Array, "B N D"]:
         """Runs x through the blocks; every block sees the same `conditions`."""
         graphdef, stacked = nnx.split(self.blocks)
+        stacked = nnx.map_state(self.cast_matrix, stacked)
 
         def run_block(x: Array, parameters: nnx.State) -> Array:
-            return nnx.merge(graphdef, parameters)(x, *conditions)
+            return split_batch(nnx.merge(graphdef, parameters)(split_batch(x), *conditions))
 
         match self.remat:
             case "dots":
@@ -59,6 +66,28 @@ class Stack(nnx.Module):
         for parameters in unstack(stacked, self.depth):
             x = run_block(x, parameters)
         return x
+
+    def cast_matrix(self, _: tuple, variable: nnx.Variable) -> nnx.Variable:
+        """A kernel in the dtype that its product casts it to anyway; other variables as they are.
+
+        Cast while stacked, the blocks' gradients are joined in that dtype, at half the traffic
+        where it is bfloat16; the numbers are the same.
+        """
+        if "axes" not in variable.get_metadata():
+            return variable
+        return variable.replace(variable.get_value().astype(self.dtype))
+
+
+def split_batch(x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+    """Splits activations along the batch and nothing else, over all axes of the mesh in force.
+
+    Without this, kernels split along their width (FSDP) make XLA split activations likewise and
+    copy the batch: DiT^DH-XL on 2 x 128 TPU v5e then needs 282 GiB of temporaries instead of 4.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(mesh.axis_names))
 
 
 def unstack(stacked: TreeT, depth: int) -> list[TreeT]:

@@ -99,7 +99,7 @@ def make_trunk(
             rngs=rngs,
         )
 
-    return Stack(make_block, depth, scan=scan_layers, remat=remat, rngs=rngs)
+    return Stack(make_block, depth, scan=scan_layers, remat=remat, dtype=dtype, rngs=rngs)
 
 
 def prepend(token: Float[Array, "M D"], x: Float[Array, "B N D"]) -> Float[Array, "B M+N D"]:

@@ -3,22 +3,28 @@
     python -m rae_dit.weights inspect FILE [FILE ...]
     python -m rae_dit.weights export-ddt SOURCE TARGET.pt|.safetensors
     python -m rae_dit.weights export-decoder SOURCE TARGET.pt|.safetensors
+    python -m rae_dit.weights export-diffusers TARGET RUN
     python -m rae_dit.weights export-diffusers TARGET --encoder=… --decoder=… [--stats=…]
 
-SOURCE is whatever `load_ddt` and `load_decoder` open. Floats become float32, a training checkpoint
-becomes the state dict of its EMA, and every tensor is checked on the way.
+SOURCE is whatever `load_ddt` and `load_rae(decoder=…)` open: a file of others or a run of ours.
+RUN is a run of ours. Floats become float32, a training checkpoint becomes the state dict of its
+EMA, and every tensor is checked on the way. Beside a decoder goes a config.json with its heads.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
 
-from rae_dit.api import load_ddt, load_rae
+from rae_dit.api import load_ddt, load_decoder, load_rae
+from rae_dit.config import ConfigError
+from rae_dit.files import write_json
+from rae_dit.models.decoder import Decoder
+from rae_dit.training.checkpoint import CheckpointError
 from rae_dit.weights.diffusers_export import save_diffusers
 from rae_dit.weights.mapping import WeightsError
-from rae_dit.weights.official import export_ddt, export_decoder
-from rae_dit.weights.released import load_decoder
+from rae_dit.weights.official import decoder_config, export_ddt, export_decoder
 from rae_dit.weights.tensor_file import open_tensors, save_tensors
 
 
@@ -38,14 +44,15 @@ def main() -> None:
         command.add_argument("target", type=Path)
     diffusers = commands.add_parser("export-diffusers", help="write an AutoencoderRAE directory")
     diffusers.add_argument("target", type=Path)
-    diffusers.add_argument("--encoder", required=True)
-    diffusers.add_argument("--decoder", required=True)
+    diffusers.add_argument("run", nargs="?")
+    diffusers.add_argument("--encoder")
+    diffusers.add_argument("--decoder")
     diffusers.add_argument("--stats")
     diffusers.add_argument("--encoder-input-size", type=int)
     arguments = parser.parse_args()
     try:
         run(arguments)
-    except (WeightsError, FileNotFoundError) as error:
+    except (WeightsError, ConfigError, CheckpointError, FileNotFoundError) as error:
         parser.exit(1, f"{error}\n")
 
 
@@ -58,15 +65,34 @@ def run(arguments: argparse.Namespace) -> None:
         case "export-ddt":
             save_tensors(arguments.target, export_ddt(load_ddt(arguments.source)))
         case "export-decoder":
-            save_tensors(arguments.target, export_decoder(load_decoder(arguments.source)))
+            write_decoder(load_decoder(arguments.source), arguments.target)
         case "export-diffusers":
+            parts = (arguments.encoder, arguments.decoder, arguments.stats)
+            if arguments.run and any(parts):
+                raise WeightsError("Got a run and parts besides; give one or the other.")
+            if not arguments.run and not (arguments.encoder and arguments.decoder):
+                raise WeightsError("Give a run of ours, or --encoder and --decoder.")
             rae = load_rae(
+                arguments.run,
                 encoder=arguments.encoder,
                 decoder=arguments.decoder,
                 stats=arguments.stats,
                 encoder_input_size=arguments.encoder_input_size,
             )
             save_diffusers(rae, arguments.target)
+
+
+def write_decoder(decoder: Decoder, target: Path) -> None:
+    """Writes the official state dict, and beside it the config.json that tells the heads.
+
+    Raises:
+        WeightsError: a config.json of something else is there already.
+    """
+    path, config = target.parent / "config.json", decoder_config(decoder)
+    if path.exists() and json.loads(path.read_text()) != config:
+        raise WeightsError(f"{path} is of something else; write the decoder to a new directory.")
+    save_tensors(target, export_decoder(decoder))
+    write_json(path, config)
 
 
 def list_tensors(path: Path) -> None:

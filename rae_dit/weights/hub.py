@@ -68,9 +68,10 @@ def find(name: str | Path, patterns: tuple[str, ...]) -> Path:
     try:
         root = snapshot_download("/".join(parts[:2]), allow_patterns=wanted)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())
         raise WeightsError(
             f"{name} is not on this disk, and the Hugging Face hub did not give it "
-            f"({type(error).__name__}: {error}). Offline, fetch it first where there is a network "
+            f"({type(error).__name__}: {reason}). Offline, fetch it first where there is a network "
             f"(hf download {'/'.join(parts[:2])}) and give the local path."
         ) from error
     path = Path(root) / inside

@@ -4,6 +4,8 @@ An architecture is read off the tensors: widths, depths and switches from names 
 from the RoPE buffers. See SEMANTICS 4.10 for the names.
 """
 
+from typing import Any
+
 import numpy as np
 from flax import nnx
 
@@ -151,6 +153,28 @@ def export_decoder(model: Decoder) -> dict[str, np.ndarray]:
     """The official state dict of a decoder."""
     entries = decoder_entries(model.trunk.depth, attention=OFFICIAL_ATTENTION)
     return decoder_buffers(model) | export_tensors(entries, parameters_of(model))
+
+
+def decoder_config(model: Decoder) -> dict[str, Any]:
+    """What the reference's `config.json` beside a decoder says (a `ViTMAEConfig`).
+
+    The heads are the one thing in it that the tensors do not tell.
+    """
+    block = model.trunk.blocks
+    return {
+        "model_type": "vit_mae",
+        "decoder_hidden_size": model.hidden_size,
+        "decoder_intermediate_size": block.mlp.fc1.bias.shape[-1],
+        "decoder_num_attention_heads": block.attention.num_heads,
+        "decoder_num_hidden_layers": model.trunk.depth,
+        "hidden_act": "gelu",
+        "hidden_size": model.in_width,
+        "image_size": model.grid * model.patch_size,
+        "layer_norm_eps": model.norm.eps,
+        "num_channels": 3,
+        "patch_size": model.patch_size,
+        "qkv_bias": True,
+    }
 
 
 def decoder_shapes(abstract: Decoder) -> dict[str, tuple[int, ...]]:

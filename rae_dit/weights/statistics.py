@@ -1,5 +1,6 @@
 """Mean and variance of every latent element over a data set: the official .pt and our .npz."""
 
+import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from rae_dit.files import replacing, write_bytes
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.torch_file import LazyTensor, read_torch_file, write_torch_file
 
@@ -105,7 +107,7 @@ def write_statistics(
     count: int,
     provenance: str,
 ) -> None:
-    """Writes statistics as ours (.npz) or as the reference's (.pt, which has only mean and var).
+    """Writes statistics as ours (.npz) or as the reference's (.pt: mean and var alone), atomically.
 
     Args:
         path: its suffix chooses.
@@ -120,9 +122,12 @@ def write_statistics(
     mean, variance = np.asarray(mean, np.float32), np.asarray(variance, np.float32)
     match Path(path).suffix:
         case ".npz":
-            np.savez(path, mean=mean, variance=variance, count=count, provenance=provenance)
+            buffer = io.BytesIO()
+            np.savez(buffer, mean=mean, variance=variance, count=count, provenance=provenance)
+            write_bytes(Path(path), buffer.getvalue())
         case ".pt":
             arrays = {"mean": mean.transpose(2, 0, 1), "var": variance.transpose(2, 0, 1)}
-            write_torch_file(path, arrays)
+            with replacing(Path(path)) as temporary:
+                write_torch_file(temporary, arrays)
         case suffix:
             raise WeightsError(f"Cannot write statistics as {suffix!r}; use .npz or .pt.")

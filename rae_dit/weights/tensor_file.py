@@ -1,18 +1,22 @@
 """Opens a file of tensors, whatever its kind, and finds the state dict in it.
 
-Kinds are told by content, not by name: safetensors, or a torch zip holding a plain state dict or a
-training checkpoint. Of a checkpoint the EMA is taken when there is one; the choice is printed.
+Kinds are told by content, not by name: safetensors, numpy's .npz, or a torch file, zip or older,
+holding a plain state dict or a training checkpoint. Of a checkpoint the EMA is taken when there is
+one; the choice is printed.
 """
 
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rae_dit.files import replacing
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.torch_file import LazyTensor, read_torch_file, write_torch_file
+from rae_dit.weights.torch_legacy import is_legacy, read_legacy
 
 CHOICES = ("ema", "ema_model", "model_ema", "model", "state_dict")  # the first found is taken
 WRAPPERS = ("_orig_mod", "module", "net", *CHOICES)  # prefixes that wrappers add to all names
@@ -61,7 +65,7 @@ class SafeTensors(Mapping[str, np.ndarray]):
 
 
 def open_tensors(path: str | Path) -> Mapping[str, np.ndarray]:
-    """The state dict in a file: safetensors, a safetensors index, or a torch zip.
+    """The state dict in a file: safetensors, a safetensors index, .npz, or torch's.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -75,11 +79,26 @@ def open_tensors(path: str | Path) -> Mapping[str, np.ndarray]:
         start = file.read(9)
     if start[8:] == b"{":  # eight bytes of length, then the header
         return SafeTensors([path])
+    if is_npz(path):
+        return np.load(path, allow_pickle=False)
+    if is_legacy(path):
+        return LazyTensors(find_state_dict(read_legacy(path), path))
     return LazyTensors(find_state_dict(read_torch_file(path), path))
+
+
+def is_npz(path: Path) -> bool:
+    """Whether a file is a zip of arrays and of nothing else."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return bool(names) and all(name.endswith(".npy") for name in names)
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes a state dict of float32 tensors: safetensors or torch's zip, by the file's suffix.
+
+    The file is there whole or not at all; missing folders are made.
 
     Raises:
         WeightsError: if the suffix is another.
@@ -88,11 +107,12 @@ def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
         case ".safetensors":
             from safetensors.numpy import save_file
 
-            save_file(
-                {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path
-            )
+            whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+            with replacing(Path(path)) as temporary:
+                save_file(whole, temporary)
         case ".pt" | ".pth" | ".bin":
-            write_torch_file(path, tensors)
+            with replacing(Path(path)) as temporary:
+                write_torch_file(temporary, tensors)
         case suffix:
             raise WeightsError(
                 f"Cannot write weights as {suffix!r}; end the name in .pt or .safetensors."

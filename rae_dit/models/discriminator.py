@@ -1,0 +1,171 @@
+r"""The trained part of stage 1's discriminator: small heads that judge a frozen network's features.
+
+Each head reads the tokens of one block of the network (features.py) and gives every token a logit:
+
+    a = act(norm(conv_1(x))),   b = (a + act(norm(conv_9(a)))) / sqrt(2),   logit = conv_1(b)    (1)
+
+with act a LeakyReLU of slope 0.2. Convolutions run along the tokens in raster order, and the last
+token's neighbour is the first. `norm` has the mean and the variance of one image's tokens, channel
+by channel, so images of a batch do not see each other. All kernels are divided by their largest
+singular value (spectral normalisation, arXiv 1802.05957), estimated from two vectors,
+
+    sigma = u^T W v,   with v <- W^T u / |W^T u|, then u <- W v / |W v|                          (2)
+
+W being the kernel as a matrix, its rows the output channels. u and v are neither trained nor
+changed by a forward pass: they are leaves of their own (`SpectralVector`), and `power_iteration`
+returns the next ones.
+
+Source: bytetriper/RAE `disc/dinodisc.py`, after StyleGAN-T (arXiv 2301.09515) and VAR. Its five
+heads read blocks 11, 2, 5, 8 and 11 of DINO ViT-S/8: the last block twice.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from rae_dit.models.layers import Dtype, torch_uniform
+from rae_dit.models.stack import unstack
+
+Tree = dict[str, Any]
+
+NORM_EPS = 1e-6
+VECTOR_EPS = 1e-12
+SLOPE = 0.2
+EXACT = jax.lax.Precision.HIGHEST
+
+
+class SpectralVector(nnx.Variable):
+    """u or v of equation (2)."""
+
+
+class SpectralConv(nnx.Module):
+    """A convolution along tokens with circular padding and a kernel of spectral norm one.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        size: tokens that the kernel spans, odd.
+        dtype: compute dtype of the convolution; the norm is float32.
+        rngs: where initial values come from.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, dtype: Dtype, rngs: nnx.Rngs):
+        initialize = torch_uniform(inputs * size)
+        self.kernel = nnx.Param(initialize(rngs.params(), (size, inputs, outputs)))
+        self.bias = nnx.Param(initialize(rngs.params(), (outputs,)))
+        self.u = SpectralVector(unit(rngs.params.normal((outputs,)), 1))
+        self.v = SpectralVector(unit(rngs.params.normal((size, inputs)), 2))
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "B N C"]) -> Float[Array, "B N E"]:
+        """Convolves; gradients pass through sigma as well, with u and v held."""
+        kernel = self.kernel[...]
+        u, v = self.u[...], self.v[...]
+        kernel = kernel / jnp.einsum("kio,o,ki->", kernel, u, v, precision=EXACT)
+        margin = kernel.shape[0] // 2
+        x = jnp.pad(x.astype(self.dtype), ((0, 0), (margin, margin), (0, 0)), mode="wrap")
+        y = jax.lax.conv_general_dilated(
+            x, kernel.astype(self.dtype), (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")
+        )
+        return y + self.bias[...].astype(y.dtype)
+
+
+class LocalNorm(nnx.Module):
+    """(x - mean) / sqrt(var + eps) over one image's tokens, channel by channel, then affine."""
+
+    def __init__(self, channels: int):
+        self.weight = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(self, x: Float[Array, "B N C"]) -> Float[Array, "B N C"]:
+        """Normalises in float32."""
+        x32 = x.astype(jnp.float32)
+        centred = x32 - jnp.mean(x32, axis=1, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axis=1, keepdims=True)
+        y = centred * jax.lax.rsqrt(variance + NORM_EPS)
+        return (y * self.weight[...] + self.bias[...]).astype(x.dtype)
+
+
+class Head(nnx.Module):
+    """One head: equation (1).
+
+    Args:
+        width: channels of the tokens.
+        kernel_size: tokens that the middle convolution spans; 9 in (1).
+        dtype: compute dtype.
+        rngs: where initial values come from.
+    """
+
+    def __init__(self, width: int, kernel_size: int, *, dtype: Dtype, rngs: nnx.Rngs):
+        self.enter = SpectralConv(width, width, 1, dtype=dtype, rngs=rngs)
+        self.enter_norm = LocalNorm(width)
+        self.mix = SpectralConv(width, width, kernel_size, dtype=dtype, rngs=rngs)
+        self.mix_norm = LocalNorm(width)
+        self.judge = SpectralConv(width, 1, 1, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B N C"]) -> Float[Array, "B N"]:
+        """A float32 logit for each token: high for real ones."""
+        x = jax.nn.leaky_relu(self.enter_norm(self.enter(x)), SLOPE)
+        mixed = jax.nn.leaky_relu(self.mix_norm(self.mix(x)), SLOPE)
+        x = (x + mixed) * jnp.asarray(2**-0.5, x.dtype)
+        return self.judge(x)[..., 0].astype(jnp.float32)
+
+
+class Heads(nnx.Module):
+    """The trained part: one head for each feature map, their parameters stacked.
+
+    Args:
+        count: number of heads.
+        width: channels of the features.
+        kernel_size: odd; see `Head`.
+        dtype: compute dtype; parameters are float32.
+        rngs: where initial values come from.
+
+    Raises:
+        ValueError: an even kernel, which has no middle.
+    """
+
+    def __init__(self, count: int, width: int, *, kernel_size: int, dtype: Dtype, rngs: nnx.Rngs):
+        if kernel_size % 2 == 0:
+            raise ValueError(f"The heads' kernel spans {kernel_size} tokens; use an odd number.")
+
+        def make_head(rngs: nnx.Rngs) -> Head:
+            return Head(width, kernel_size, dtype=dtype, rngs=rngs)
+
+        self.heads = jax.vmap(make_head)(rngs.split(count))
+        self.count = count
+
+    def __call__(self, features: list[Float[Array, "B N C"]]) -> Float[Array, "B L"]:
+        """Float32 logits of all tokens, head after head: L = count N."""
+        graph, stacked = nnx.split(self.heads)
+        heads = unstack(stacked, self.count)
+        judged = [nnx.merge(graph, head)(x) for head, x in zip(heads, features, strict=True)]
+        return jnp.concatenate(judged, axis=1)
+
+
+def power_iteration(parameters: Tree, vectors: Tree) -> Tree:
+    """The next u and v of every `SpectralConv`, by one iteration of (2).
+
+    Args:
+        parameters: the `nnx.Param` leaves of `Heads`, as a pure dict.
+        vectors: its `SpectralVector` leaves.
+
+    Returns:
+        The next `vectors`, of length one; no gradient goes through them.
+    """
+    if "u" in vectors:
+        kernel = jax.lax.stop_gradient(parameters["kernel"])
+        v = unit(jnp.einsum("...kio,...o->...ki", kernel, vectors["u"], precision=EXACT), 2)
+        u = unit(jnp.einsum("...kio,...ki->...o", kernel, v, precision=EXACT), 1)
+        return {"u": u, "v": v}
+    return {name: power_iteration(parameters[name], inner) for name, inner in vectors.items()}
+
+
+def unit(x: Float[Array, "..."], axes: int) -> Float[Array, "..."]:
+    """An array over its length, which is taken over the last `axes` axes together."""
+    over = tuple(range(-axes, 0))
+    length = jnp.sqrt(jnp.sum(jnp.square(x), axis=over, keepdims=True))
+    return x / jnp.maximum(length, VECTOR_EPS)

@@ -1,0 +1,72 @@
+"""What is seen of a DiT^DH is what goes on in it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from test_models_ddt import T, X, Y, awake, make_ddt
+
+from rae_dit.models import attention
+from rae_dit.models.observe import observe_ddt
+from rae_dit.models.stack import Stack
+
+BLOCKS = {"depth": (2, 2), "hidden_size": (16, 24)}
+
+
+def compiled(function, ddt):
+    """function(ddt), compiled once; numpy."""
+    graph, state = nnx.split(ddt)
+    return jax.tree.map(np.asarray, jax.jit(lambda state: function(nnx.merge(graph, state)))(state))
+
+
+def observe(ddt):
+    return observe_ddt(ddt, X, T, Y)
+
+
+def pass_by(ddt):
+    """Residual streams, queries and keys, as they pass by in an unrolled run."""
+    streams, heads = [], []
+    kernel = attention.dot_product_attention
+
+    def spy(q, k, v, *, implementation):
+        heads.append((q, k))
+        return kernel(q, k, v, implementation=implementation)
+
+    def run(stack: Stack, x, *conditions):
+        graph, stacked = nnx.split(stack.blocks)
+        for number in range(stack.depth):
+            block = nnx.merge(graph, jax.tree.map(lambda leaf, i=number: leaf[i], stacked))
+            x = block(x, *conditions)
+            streams.append(x)
+        return x
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "dot_product_attention", spy)
+        ddt(X, T, Y, run=run)
+    return streams, heads
+
+
+@pytest.mark.parametrize(
+    ("scan", "switches"), [(True, {}), (False, {"use_qknorm": True}), (False, {"use_rope": False})]
+)
+def test_it_is_what_passes_by(scan, switches):
+    ddt = awake(make_ddt(**BLOCKS, **switches, scan_layers=scan))
+    seen = compiled(observe, ddt)
+    assert list(seen) == ["backbone", "head"]
+    streams, heads = compiled(pass_by, ddt)
+    rms = [np.sqrt(np.mean(np.square(x, dtype=np.float64))) for x in streams]
+    logits = [np.einsum("bnhd,bmhd->bhnm", q, k).max() / np.sqrt(q.shape[-1]) for q, k in heads]
+    found = [np.concatenate(values) for values in zip(*seen.values(), strict=True)]
+    np.testing.assert_allclose(found, [rms, logits], rtol=1e-4)
+    assert len(set(np.round(logits, 3))) == 4  # blocks differ, so their order is tested
+
+
+def test_it_is_float32_in_a_bfloat16_model():
+    half = compiled(observe, awake(make_ddt(**BLOCKS, dtype=jnp.bfloat16)))
+    full = compiled(observe, awake(make_ddt(**BLOCKS)))
+    for stack in ("backbone", "head"):
+        assert {leaf.dtype for leaf in half[stack]} == {np.dtype("float32")}
+        np.testing.assert_allclose(half[stack].rms, full[stack].rms, rtol=0.03)
+        np.testing.assert_allclose(half[stack].logit, full[stack].logit, rtol=0.1)
+        assert (half[stack].logit != np.float32(jnp.bfloat16(half[stack].logit))).all()
