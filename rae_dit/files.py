@@ -1,17 +1,40 @@
-"""Writing small files whole or not at all."""
+"""Writing files whole or not at all."""
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes beside the target and renames: a crash leaves the old file or the new one."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a path beside the target to write to; moves it there when the block ends well.
+
+    So a crash, of the program or the machine, leaves the old file or the new one: the new content
+    is on the disk before the name points to it. Missing folders are made.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8, atomically."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -127,17 +127,6 @@ def test_a_wrong_place(monkeypatch: pytest.MonkeyPatch, flag: str, message: str)
         parse(monkeypatch, *PLACE, flag)
 
 
-def test_other_acts_want_one_process(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(command, "initialise", lambda place, hear_sigterm: None)
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(SystemExit) as caught:
-        command.main(parse(monkeypatch, "--mode=sample"))
-    assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("rae_dit: --mode=sample: got 2 processes, expected 1")
-
-
 @pytest.mark.parametrize(("tasks", "found"), [(None, False), ("1", False), ("2", True)])
 def test_slurm_counts_when_it_has_several_tasks(
     monkeypatch: pytest.MonkeyPatch, tasks: str | None, found: bool

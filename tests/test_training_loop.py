@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from small_run import assert_trees_equal, small_config
 
+from rae_dit.data.pipeline import ChangedDataError
 from rae_dit.training.checkpoint import restore_state
 from rae_dit.training.loop import train
 from rae_dit.training.program import make_program
@@ -24,6 +25,7 @@ SETTINGS = {
     "metrics.log_every": 1,
     "metrics.validate_every": 2,
     "metrics.validate_batches": 1,
+    "metrics.telemetry": False,
 }
 
 
@@ -83,7 +85,7 @@ def test_own_checkpoints_come_before_restore_from(straight, tmp_path):
 
 
 def test_other_data_order_is_refused(straight):
-    with pytest.raises(ValueError, match="seed"):
+    with pytest.raises(ChangedDataError, match="seed"):
         train(small_config(**(SETTINGS | {"seed": 1, "optim.max_steps": 5})), straight)
 
 
@@ -112,7 +114,7 @@ def start(workdir, max_steps):
         return subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=output, stdout=output)
 
 
-@pytest.mark.parametrize("lines_before_the_kill", [1, 12])
+@pytest.mark.parametrize("lines_before_the_kill", [1, pytest.param(12, marks=pytest.mark.slow)])
 def test_killed_and_run_again(tmp_path, lines_before_the_kill):
     """SIGKILL while steps and writes are under way; the same command goes on from the disk."""
     killed, straight = tmp_path / "killed", tmp_path / "straight"

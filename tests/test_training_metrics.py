@@ -12,6 +12,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from rae_dit.training import metrics
 from rae_dit.training.metrics import MetricsWriter
@@ -24,10 +25,14 @@ class Events:
 
     def __init__(self) -> None:
         self.scalars: list[tuple[int, dict[str, float]]] = []
+        self.images: list[tuple[int, dict[str, np.ndarray]]] = []
         self.flushed = self.closed = 0
 
     def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
         self.scalars.append((step, dict(scalars)))
+
+    def write_images(self, step: int, images: dict[str, np.ndarray]) -> None:
+        self.images.append((step, dict(images)))
 
     def flush(self) -> None:
         self.flushed += 1
@@ -58,6 +63,29 @@ def test_a_line_is_in_the_file_when_write_returns(tmp_path: Path, events: Events
         assert events.flushed == 1
     assert events.closed == 1
     assert events.scalars == [(1, {"train/loss": 0.5, "count": 3.0})]
+
+
+def test_others_get_the_same_and_are_closed(tmp_path: Path, events: Events) -> None:
+    other = Events()
+    with MetricsWriter(tmp_path, is_main=True, others=[other]) as writer:
+        writer.write(1, {"a": 2.0})
+    assert other.scalars == events.scalars == [(1, {"a": 2.0})]
+    assert (other.closed, events.closed) == (1, 1)
+
+
+def test_a_picture_is_shown_as_it_is_on_disk(tmp_path: Path, events: Events) -> None:
+    pixels = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with MetricsWriter(tmp_path, is_main=True) as writer:
+        writer.write_picture(5, "samples", tmp_path / "a.png")
+    ((step, images),) = events.images
+    assert (step, list(images)) == (5, ["samples"])
+    np.testing.assert_array_equal(images["samples"], pixels[None])
+
+
+def test_nobody_looks_at_a_picture_where_nobody_writes(tmp_path: Path, events: Events) -> None:
+    with MetricsWriter(tmp_path, is_main=False) as writer:
+        writer.write_picture(5, "samples", tmp_path / "there is none.png")
 
 
 def test_what_is_not_finite_is_null(tmp_path: Path, events: Events) -> None:
@@ -176,13 +204,17 @@ absl_logging.set_verbosity(absl_logging.INFO)
 with MetricsWriter(sys.argv[1], is_main=True) as writer:
     writer.write(1, {"train/loss": 0.5})
     writer.write(2, {"train/loss": float("nan"), "valid/loss": 0.25})
+    from PIL import Image
+    Image.new("RGB", (3, 2)).save(sys.argv[1] + "/a.png")
+    writer.write_picture(2, "samples", sys.argv[1] + "/a.png")
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util.tensor_util import make_ndarray
 from pathlib import Path
 [path] = Path(sys.argv[1]).glob("tensorboard/events.out.tfevents.*")
 for event in EventFileLoader(str(path)).Load():
     for value in event.summary.value:
-        print("event", event.step, value.tag, make_ndarray(value.tensor))
+        shown = make_ndarray(value.tensor)
+        print("event", event.step, value.tag, shown if shown.ndim == 0 else shown[:2])
 """
 
 
@@ -199,6 +231,7 @@ def test_events_can_be_read_back_and_nothing_is_printed(tmp_path: Path) -> None:
         "event 1 train/loss 0.5",
         "event 2 train/loss nan",
         "event 2 valid/loss 0.25",
+        "event 2 samples [b'3' b'2']",
     ]
     assert ended.stderr == ""
     assert len(read(tmp_path)) == 2

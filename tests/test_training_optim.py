@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 
-from rae_dit.training.optim import adamw, learning_rate
+from rae_dit.training.optim import adamw, learning_rate, sgd
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "schedules.json").read_text())
 SCHEDULES = [name for name, value in GOLDEN.items() if isinstance(value, dict)]
@@ -72,6 +73,17 @@ def make(clip_norm=1.0, weight_decay=0.0):
     )
 
 
+def make_sgd(clip_norm):
+    mask = {"kernel": True, "constant": False}
+    return sgd(
+        lambda step: jnp.float32(0.1),
+        momentum=0.9,
+        weight_decay=0.0,
+        clip_norm=clip_norm,
+        decay_mask=mask,
+    )
+
+
 PARAMS = {"kernel": jnp.ones(4), "constant": jnp.ones(4)}
 
 
@@ -89,3 +101,40 @@ def test_gradient_is_clipped_by_its_global_norm():
     _, state = optimizer.update(gradient, optimizer.init(PARAMS), PARAMS)
     moment = optax.tree_utils.tree_get(state, "mu")
     np.testing.assert_allclose(moment["kernel"], np.full(4, 0.1 * 3.0 / 5), rtol=1e-5)
+
+
+def test_gradient_descent_is_torch_s():
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
+    theirs = torch.optim.SGD([weight], lr=0.1, momentum=0.9, weight_decay=0.01)
+    ours = sgd(
+        lambda step: jnp.float32(0.1),
+        momentum=0.9,
+        weight_decay=0.01,
+        clip_norm=None,
+        decay_mask={"kernel": True, "constant": False},
+    )
+    params = {"kernel": jnp.float32([1.0, -2.0, 0.5]), "constant": jnp.float32([3.0])}
+    state = ours.init(params)
+    for number in range(1, 5):
+        gradient = np.float32([30.0, -1.0, 0.1]) * number
+        weight.grad = torch.tensor(gradient)
+        theirs.step()
+        updates, state = ours.update(
+            {"kernel": jnp.asarray(gradient), "constant": jnp.zeros(1)}, state, params
+        )
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params["kernel"], weight.detach().numpy(), rtol=1e-6)
+    np.testing.assert_array_equal(params["constant"], [3.0])
+
+
+@pytest.mark.parametrize("make_one", [make, make_sgd])
+def test_gradient_descent_is_clipped_too_and_either_need_not_be(make_one):
+    gradient = {"kernel": jnp.full(4, 3.0), "constant": jnp.full(4, 4.0)}  # norm 10
+    moments = {}
+    for norm in (2.0, 20.0, None):
+        optimizer = make_one(clip_norm=norm)
+        _, state = optimizer.update(gradient, optimizer.init(PARAMS), PARAMS)
+        name = "trace" if make_one is make_sgd else "mu"
+        moments[norm] = optax.tree_utils.tree_get(state, name)["kernel"]
+    np.testing.assert_allclose(5 * moments[2.0], moments[20.0], rtol=1e-6)
+    np.testing.assert_array_equal(moments[20.0], moments[None])

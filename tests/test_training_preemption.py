@@ -1,6 +1,7 @@
 """A run that is asked to stop, and a run that learns nothing any more."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from small_run import assert_trees_equal
 
 from rae_dit.training import loop
 from rae_dit.training.checkpoint import restore_state
+from rae_dit.training.divergence import DivergedError
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh
 
@@ -24,16 +26,18 @@ def state_of(path: Path):
     return restore_state(path, make_program(config_of({}), make_mesh(1)).abstract)
 
 
-def test_sigterm_saves_and_the_next_start_goes_on(tmp_path: Path) -> None:
+def test_sigterm_to_all_saves_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    """As SLURM sends it: to the run and to its two data workers."""
     workdir, straight = tmp_path / "run", tmp_path / "straight"
-    process = start(workdir, RARELY | {"optim.max_steps": 10**6}, devices=1, place=None)
+    endless = RARELY | {"optim.max_steps": 10**6, "data.num_workers": 2}
+    process = start(workdir, endless, devices=1, place=None)
     metrics, deadline = workdir / "metrics.jsonl", time.monotonic() + PATIENCE
     try:
         while not metrics.exists() or not metrics.read_text():
             assert process.poll() is None, log_of(workdir, 0).read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGTERM)
     except BaseException:
         process.kill()
         raise
@@ -95,7 +99,7 @@ def test_a_run_of_bad_steps_ends_with_its_first_one_named(
         "optim.max_steps": 9,
         "optim.max_consecutive_bad_steps": 2,
     }
-    with pytest.raises(RuntimeError, match="at every step from 4 to 5;"):
+    with pytest.raises(DivergedError, match="at every step from 4 to 5;"):
         loop.train(config_of(settings), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["train/skipped"] for line in lines] == [0, 1, 0, 1, 1]

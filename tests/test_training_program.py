@@ -36,7 +36,11 @@ def one_device():
     return take_steps(small_config(), 3)
 
 
-@pytest.mark.parametrize("fsdp", [1, 8, 2], ids=["data parallel", "FSDP", "HSDP"])
+@pytest.mark.parametrize(
+    "fsdp",
+    [1, 8, pytest.param(2, marks=pytest.mark.slow)],
+    ids=["data parallel", "FSDP", "HSDP"],
+)
 def test_eight_devices_train_as_one(one_device, fsdp):
     _, expected, expected_metrics = one_device
     program, state, metrics = take_steps(small_config(**{"sharding.fsdp": fsdp}), 3, devices=8)

@@ -1,8 +1,17 @@
 """The printed line, with an injected clock."""
 
+import os
+import pty
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
 import pytest
 
-from rae_dit.training.progress import IMAGES, SECONDS, Progress, duration
+from rae_dit.training.progress import DATA_WAIT, IMAGES, MFU, SECONDS, Progress, duration
+
+ROOT = Path(__file__).parent.parent
 
 
 class Clock:
@@ -15,17 +24,26 @@ class Clock:
         return self.now
 
 
-def resumed(clock: Clock) -> Progress:
-    return Progress(first_step=1000, max_steps=2500, batch_size=64, clock=clock)
+class Step:
+    """A step on a device, which is done when somebody waits for it."""
+
+    done = False
+
+    def block_until_ready(self) -> None:
+        self.done = True
+
+
+def resumed(clock: Clock, **changes: float) -> Progress:
+    return Progress(first_step=1000, max_steps=2500, batch_size=64, clock=clock, **changes)
 
 
 def test_compilation_and_former_steps_do_not_count() -> None:
     clock = Clock()
     progress = resumed(clock)
     clock.now += 50.0  # compilation
-    progress.compiled()
+    progress.begun(1001, Step())
     clock.now += 19.9
-    assert progress.rates(1200) == pytest.approx({IMAGES: 640.0, SECONDS: 0.1})
+    assert progress.rates(1200) == pytest.approx({IMAGES: 640.0, SECONDS: 0.1, DATA_WAIT: 0})
     line = progress.line(1200, {"train/loss": 0.8123, "val/loss": 1.5})
     assert line == (
         "step 1200/2500 · loss 0.812 · val/loss 1.5 · 640 images/s · 0.1 s/step · ETA 2m10s"
@@ -35,7 +53,7 @@ def test_compilation_and_former_steps_do_not_count() -> None:
 def test_speed_is_recent_and_the_rest_is_by_the_mean() -> None:
     clock = Clock()
     progress = resumed(clock)
-    progress.compiled()
+    progress.begun(1001, Step())
     clock.now += 99 * 1.0
     progress.rates(1100)
     progress.line(1100, {})
@@ -48,7 +66,7 @@ def test_speed_is_recent_and_the_rest_is_by_the_mean() -> None:
 def test_time_between_two_lines_of_one_step_is_not_speed() -> None:
     clock = Clock()
     progress = resumed(clock)
-    progress.compiled()
+    progress.begun(1001, Step())
     clock.now += 9.9
     first = progress.rates(1100)
     clock.now += 1000.0  # validation
@@ -62,7 +80,7 @@ def test_time_between_two_lines_of_one_step_is_not_speed() -> None:
 def test_rates_are_not_shown_twice() -> None:
     clock = Clock()
     progress = resumed(clock)
-    progress.compiled()
+    progress.begun(1001, Step())
     clock.now += 1.0
     line = progress.line(1002, {"train/loss": float("nan"), **progress.rates(1002)})
     assert line == "step 1002/2500 · loss nan · 64 images/s · 1 s/step · ETA 24m58s"
@@ -74,7 +92,7 @@ def test_says_nothing_it_does_not_know() -> None:
     assert progress.rates(1001) == {}
     assert progress.line(1001, {"train/loss": 2.0}) == "step 1001/2500 · loss 2"
     progress = resumed(clock)
-    progress.compiled()
+    progress.begun(1001, Step())
     assert progress.line(1001, {}) == "step 1001/2500"
     assert progress.line(1002, {}) == "step 1002/2500"  # a clock that did not move
 
@@ -82,7 +100,7 @@ def test_says_nothing_it_does_not_know() -> None:
 def test_a_finished_run_has_no_time_left() -> None:
     clock = Clock()
     progress = resumed(clock)
-    progress.compiled()
+    progress.begun(1001, Step())
     clock.now += 1499.0
     assert progress.line(2500, {}).endswith("ETA 0s")
 
@@ -100,3 +118,114 @@ def test_a_finished_run_has_no_time_left() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_host_is_two_steps_ahead_and_waits_for_the_first() -> None:
+    progress, steps = resumed(Clock()), [Step() for _ in range(6)]
+    done = []
+    for number, step in enumerate(steps, 1001):
+        progress.begun(number, step)
+        done.append([step.done for step in steps].count(True))
+    assert done == [1, 1, 1, 2, 3, 4]
+    assert [step.done for step in steps] == [True] * 4 + [False] * 2
+
+
+def test_share_of_waiting_and_of_the_peak() -> None:
+    clock = Clock()
+    progress = resumed(clock, peak_images=1600.0)
+    with progress.waiting():
+        clock.now += 100.0  # the first batch: workers start
+    progress.begun(1001, Step())
+    for step in range(1002, 1101):
+        with progress.waiting():
+            clock.now += 0.025
+        clock.now += 0.075
+        progress.begun(step, Step())
+    rates = progress.rates(1100)
+    assert rates == pytest.approx({IMAGES: 640, SECONDS: 0.1, DATA_WAIT: 0.25, MFU: 0.4})
+    assert "0.1 s/step · MFU 40.0% · ETA" in progress.line(1100, rates)
+    for step in range(1101, 1201):
+        clock.now += 0.1
+        progress.begun(step, Step())
+    assert progress.rates(1200)[DATA_WAIT] == 0
+
+
+def test_drawing_a_picture_is_no_training() -> None:
+    clock = Clock()
+    progress = resumed(clock)
+    progress.begun(1001, Step())
+    clock.now += 5.0
+    with progress.paused():
+        clock.now += 1000.0
+    clock.now += 4.9
+    assert progress.rates(1100)[SECONDS] == pytest.approx(0.1)
+
+
+def test_steps_that_were_taken_back_took_their_time() -> None:
+    clock = Clock()
+    progress = resumed(clock)
+    progress.begun(1001, Step())
+    clock.now += 99.0
+    progress.rates(1100)
+    progress.went_back(1100, 1050)
+    assert progress.rates(1050) == {}
+    clock.now += 50.0
+    assert progress.rates(1100)[SECONDS] == pytest.approx(1.0)
+    assert progress.line(1100, {}).endswith(f"ETA {duration(1400)}")  # 149 steps in 149 s
+
+
+def test_what_is_known_of_each_block_is_not_printed() -> None:
+    progress = resumed(Clock())
+    line = progress.line(1001, {"train/loss": 1.0, "rms/head_0": 1.0, "attention_logit/head_0": 1})
+    assert line == "step 1001/2500 · loss 1"
+
+
+LIVE = """
+import logging, time
+from rae_dit.training.progress import Progress
+class Step:
+    def block_until_ready(self): pass
+log = logging.getLogger("rae_dit")
+log.handlers, log.propagate = [logging.StreamHandler()], False
+log.setLevel(logging.INFO)
+with Progress(first_step=10, max_steps=20, batch_size=1, live=True) as progress:
+    for step in range(11, 21):
+        progress.begun(step, Step())
+        time.sleep(0.12)
+        if step == 15:
+            log.info(progress.line(step, {}))
+"""
+
+
+def run_live(stderr: int) -> None:
+    command = [sys.executable, "-c", LIVE]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "80", "TERM": "xterm"}
+    subprocess.run(command, stderr=stderr, env=environment, check=True, timeout=60)
+
+
+def test_a_terminal_shows_a_bar_that_moves_below_the_lines() -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    run_live(theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 65536):
+            shown += part
+    except OSError:  # Linux: the other end is closed
+        pass
+    os.close(ours)
+    text = shown.decode()
+    bars = [part for part in text.split("\r") if "step/s" in part]
+    assert len(bars) > 4
+    assert any("14/20" in bar and "<" in bar for bar in bars)  # elapsed<remaining
+    (line,) = [part for part in text.replace("\r", "\n").split("\n") if "ETA" in part]
+    assert line.startswith("step 15/20 · ")
+
+
+def test_a_file_gets_plain_lines(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as log:
+        run_live(log.fileno())
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.startswith("step 15/20 · ")
+    assert "\r" not in line

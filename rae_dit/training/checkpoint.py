@@ -7,14 +7,14 @@
 
 import os
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint import checkpoint_managers
 
+from rae_dit.closing import Closing
 from rae_dit.training import integrity
+from rae_dit.training.history import Best
 from rae_dit.training.restore import (
     CheckpointError,
     DamagedCheckpointError,
@@ -25,6 +25,7 @@ from rae_dit.training.restore import (
     restore_state,
     short,
 )
+from rae_dit.training.retention import KeepBest, preservation_policy
 from rae_dit.training.state import TrainState
 
 __all__ = [
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 
-class Checkpoints:
+class Checkpoints(Closing):
     """The checkpoints of one run. Use it as a context manager: leaving it waits for the last write.
 
     With several processes every method must be called by all of them at the same point.
@@ -61,46 +62,47 @@ class Checkpoints:
         Raises:
             ValueError: a number is below 1.
         """
-        for name, value in (("save_every", save_every), ("keep_last", keep_last)):
-            if value < 1:
-                raise ValueError(f"checkpoint.{name} is {value}; it must be at least 1")
-        if keep_every is not None and keep_every < 1:
-            raise ValueError(f"checkpoint.keep_every is {keep_every}; use None or at least 1")
-        keep: list[Any] = [checkpoint_managers.LatestN(keep_last)]
-        if keep_every is not None:
-            keep.append(checkpoint_managers.EveryNSteps(keep_every))
+        if save_every < 1:
+            raise ValueError(f"checkpoint.save_every is {save_every}; it must be at least 1")
         self._directory = epath.Path(directory).resolve()
         self._save_every = save_every
         self._writing: int | None = None  # step handed to Orbax and not yet known to be on disk
         self._current: int | None = None  # newest step that this object saved or restored
+        self._keep_best = KeepBest()
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(keep)
+                preservation_policy=preservation_policy(keep_last, keep_every, self._keep_best)
             ),
         )
 
     def save(
-        self, step: int, state: TrainState, data: Mapping[str, Any], *, force: bool = False
+        self,
+        step: int,
+        state: TrainState,
+        data: Mapping[str, Any],
+        *,
+        force: bool = False,
+        best: Best | None = None,
     ) -> bool:
         """Starts writing a checkpoint if one is due: a multiple of save_every, a preemption, force.
 
-        Returns as soon as the arrays are on the host, so the state may be donated at once. Call it
-        at every step: the preemption notice is only heard at the step that all processes agree on.
+        Returns once the arrays are on the host, so the state may be donated at once. Call it at
+        every step: a preemption notice is only heard at the step that all processes agree on.
 
         Args:
             step: number of finished steps.
             state: the state after that step, of jax arrays.
             data: position of the data stream, JSON values.
             force: save even off the interval (last step of a run).
+            best: the best step so far, perhaps this one; it stays, and `best.json` will name it.
 
         Returns:
-            True if this call started a write; False if none is due, or if this object has already
-            saved or restored this very step.
+            True if this call started a write; False if none is due, or if this step is on disk.
 
         Raises:
             CheckpointError: this or the previous write failed (the last good step is kept), or the
-                directory holds this step or later ones of another run.
+                directory holds this step or a later one of another run.
         """
         preempted = self.reached_preemption(step)
         if not (force or preempted or step % self._save_every == 0):
@@ -120,6 +122,7 @@ class Checkpoints:
             integrity.json_checksum(position),
         )
         self._writing = step
+        self._keep_best.follow(best)
         try:
             self._manager.save(
                 step,
@@ -151,18 +154,21 @@ class Checkpoints:
         self._wait()
         return self._manager.latest_step()
 
-    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore(
+        self, like: TrainState, *, newest: int | None = None
+    ) -> tuple[TrainState, dict[str, Any]] | None:
         """Restores the newest step that is whole.
 
         Newer damaged steps are set aside, once an older one has been read: `12` becomes
-        `quarantined-12-0`, which Orbax does not see; nothing is deleted and renaming it back undoes
-        it. If no step is whole, nothing is renamed.
+        `quarantined-12-0`, which Orbax does not see; renaming it back undoes it. If no step is
+        whole, nothing is renamed.
 
         Args:
             like: TrainState of jax.ShapeDtypeStruct with the wanted shardings (None: first device).
+            newest: steps after this one are set aside too; None: all may be restored.
 
         Returns:
-            The state and the data position, or None if the directory holds no checkpoint.
+            The state and the data position, or None if the directory holds no such checkpoint.
 
         Raises:
             CheckpointError: `like` is not the tree that was stored (other config), or every step
@@ -171,6 +177,9 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         self._wait()
         for step in sorted(self._manager.all_steps(), reverse=True):
+            if newest is not None and step > newest:
+                damaged[step] = f"{self._directory / str(step)} is later than step {newest}"
+                continue
             try:
                 restored = self.restore_step(step, like)
             except DamagedCheckpointError as error:
@@ -180,13 +189,18 @@ class Checkpoints:
                 quarantine(self._directory, damaged)
                 self._manager.reload()
             return restored
-        if not damaged:
+        if newest is not None or not damaged:
             return None
         raise CheckpointError(
             f"no usable checkpoint in {self._directory}; nothing was renamed. "
             + " | ".join(damaged.values())
             + " | Start in another workdir, or move these directories away to start anew"
         )
+
+    def has(self, step: int) -> bool:
+        """Whether this step is on disk, after waiting for the write in progress."""
+        self._wait()
+        return step in self._manager.all_steps()
 
     def restore_step(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Restores one step; see `restore`. Never renames.
@@ -214,22 +228,10 @@ class Checkpoints:
         finally:
             self._manager.close()
 
-    def __enter__(self) -> Self:
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Closes, whether the block ended well or not."""
-        self.close()
-
     def _wait(self) -> None:
         try:
             self._manager.wait_until_finished()
+            self._keep_best.write(self._directory)
         except Exception as error:  # whatever the writing threads met: disk full, permissions, ...
             raise self._write_failed(error) from error
         self._writing = None
@@ -237,6 +239,7 @@ class Checkpoints:
     def _write_failed(self, error: Exception) -> CheckpointError:
         """Forgets the failed write; Orbax must reread the directory, for it forgot older steps."""
         failed, self._writing = self._writing, None
+        self._keep_best.forget()
         self._manager.reload()
         self._current = self._manager.latest_step()
         return CheckpointError(

@@ -7,35 +7,27 @@ alone; so a run that was stopped ends with the same bits as one that was not.
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
-from jax.sharding import Mesh
 
-from rae_dit import build, loading, records
+from rae_dit import build
 from rae_dit.config import Config, to_dict
-from rae_dit.data import pipeline
-from rae_dit.data.sources import Source
 from rae_dit.files import write_json
-from rae_dit.training.checkpoint import Checkpoints, restore_state
-from rae_dit.training.metrics import MetricsWriter, Progress
-from rae_dit.training.objective import Tree
-from rae_dit.training.program import Program, make_program
+from rae_dit.training.checkpoint import Checkpoints
+from rae_dit.training.divergence import check_good
+from rae_dit.training.history import History
+from rae_dit.training.measure import evaluate, observe, validate
+from rae_dit.training.metrics import MetricsWriter
+from rae_dit.training.pictures import draw
+from rae_dit.training.profile import Profile
+from rae_dit.training.progress import Progress
+from rae_dit.training.restart import restore_or_create, roll_back
+from rae_dit.training.run import Run, open_run, peak_images, position, train_stream
 from rae_dit.training.sharding import make_mesh, place_batch
 from rae_dit.training.state import TrainState
+from rae_dit.training.weights_and_biases import WeightsAndBiases, check_installed
 
 log = logging.getLogger(__name__)
-
-
-class Run(NamedTuple):
-    """What stays the same from the first step to the last."""
-
-    config: Config
-    mesh: Mesh
-    program: Program
-    source: Source
-    validation: Source | None
-    frozen: Tree
 
 
 def train(config: Config, workdir: Path) -> None:
@@ -45,10 +37,13 @@ def train(config: Config, workdir: Path) -> None:
     stop (distributed.py), it saves the step it has reached and returns.
 
     Raises:
-        RuntimeError: `optim.max_consecutive_bad_steps` in a row were not finite.
+        ConfigError: the config asks for what is not there.
+        DivergedError: `optim.max_consecutive_bad_steps` in a row were not finite, or the loss rose
+            out of bounds (`optim.spike_factor`) more than `optim.max_rollbacks` times.
+        ChangedDataError: the workdir's run was started on other data.
     """
     is_main = jax.process_index() == 0
-    mesh = make_mesh(config.sharding.fsdp)
+    check_installed(config.metrics.wandb_project)
     with (
         jax.default_matmul_precision(build.matmul_precision(config)),
         Checkpoints(
@@ -58,87 +53,96 @@ def train(config: Config, workdir: Path) -> None:
             keep_every=config.checkpoint.keep_every,
         ) as checkpoints,
     ):
-        run = Run(
-            config,
-            mesh,
-            make_program(config, mesh),
-            source=records.open_source(config, "train"),
-            validation=records.open_source(config, "validation"),
-            frozen=loading.load_frozen(config, mesh),
-        )
-        state = restore_or_create(run, checkpoints)
-        with MetricsWriter(workdir, is_main=is_main) as writer:
+        run = open_run(config, make_mesh(config.sharding.fsdp))
+        state, history = restore_or_create(run, checkpoints)
+        values, project = to_dict(run.config), config.metrics.wandb_project
+        others = [WeightsAndBiases(project, workdir, values)] if project and is_main else []
+        with MetricsWriter(workdir, is_main=is_main, others=others) as writer:
             writer.truncate(int(state.step))
             if is_main:
-                write_json(workdir / "config.json", to_dict(config))
-            run_steps(run, state, checkpoints, writer)
-
-
-def restore_or_create(run: Run, checkpoints: Checkpoints) -> TrainState:
-    """The newest state of the workdir, else that at `checkpoint.restore_from`, else a new one.
-
-    The workdir comes first, so that a run started from elsewhere and then killed continues.
-    """
-    elsewhere = run.config.checkpoint.restore_from
-    restored = checkpoints.restore(run.program.abstract)
-    if restored is None and elsewhere:
-        restored = restore_state(elsewhere, run.program.abstract)
-    if restored is None:
-        return loading.start_from_pretrained(run.config, run.program.create(), run.mesh)
-    state, saved = restored
-    pipeline.check_position(saved, position(run, int(state.step)))
-    log.info("continuing from step %d", int(state.step))
-    return state
-
-
-def position(run: Run, step: int) -> dict[str, int | str]:
-    """Where the data stand after `step` steps, as saved beside the state."""
-    config = run.config
-    return pipeline.position(
-        run.source, step=step, seed=config.seed, batch_size=config.data.batch_size
-    )
+                write_json(workdir / "config.json", values)
+            run_steps(run, state, history, checkpoints, writer, workdir)
 
 
 def run_steps(
-    run: Run, state: TrainState, checkpoints: Checkpoints, writer: MetricsWriter
+    run: Run,
+    state: TrainState,
+    history: History,
+    checkpoints: Checkpoints,
+    writer: MetricsWriter,
+    workdir: Path,
 ) -> TrainState:
     """Takes the steps that are left, unless asked to stop; logs, validates, saves on the way."""
     config = run.config
-    first, last = int(state.step), config.optim.max_steps
+    first = step = int(state.step)
+    last = config.optim.max_steps
     if stopped_early(checkpoints, first):
         log.info("asked to stop before the first step; the same command continues")
         return state
-    progress = Progress(first_step=first, max_steps=last, batch_size=config.data.batch_size)
-    batches = pipeline.train_batches(
-        run.source,
-        batch_size=config.data.batch_size,
-        seed=config.seed,
-        start_step=first,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_workers=config.data.num_workers,
-        flip=config.data.flip,
-    )
-    with batches:
-        for step in range(first + 1, last + 1):
-            batch = place_batch(next(batches), run.mesh)
-            state, metrics = run.program.step(state, run.frozen, batch)
-            if step == first + 1:
-                jax.block_until_ready(metrics)
-                progress.compiled()
+    with (
+        train_stream(run, first, history) as batches,
+        Profile(workdir, config.metrics.profile_step, config.metrics.profile_steps) as profile,
+        Progress(
+            first_step=first,
+            max_steps=last,
+            batch_size=config.data.batch_size,
+            peak_images=peak_images(run),
+            live=jax.process_index() == 0,
+        ) as progress,
+    ):
+        while step < last:
+            step += 1
+            profile.before(step)
+            with progress.waiting():
+                batch = next(batches)
+            placed = place_batch(batch, run.mesh)
+            state, metrics = run.program.step(state, run.frozen, placed)
+            progress.begun(step, metrics["loss"])
+            profile.after(step, metrics)
+
             values: dict[str, float] = {}
-            if step % config.metrics.log_every == 0 or step == last:
+            is_logged = is_due(step, config.metrics.log_every, last)
+            if is_logged:
                 values |= {f"train/{name}": float(value) for name, value in metrics.items()}
                 values["train/replaced_images"] = batches.replaced
-                values |= progress.rates(step)
-            if step % config.metrics.validate_every == 0 or step == last:
+                values["train/rollbacks"] = history.rollbacks
+                values |= progress.rates(step) | observe(run, state, placed)
+            if is_due(step, config.metrics.validate_every, last):
                 values |= validate(run, state)
+            if is_due(step, config.metrics.evaluate_every, last):
+                with progress.paused():
+                    values |= evaluate(run, state, workdir)
+            if is_due(step, config.metrics.sample_every, last):
+                path = workdir / "pictures" / f"step_{step}.png"
+                with progress.paused():
+                    draw(run, state, path)
+                    writer.write_picture(step, "samples", path)
             if values:
                 writer.write(step, values)
                 log.info(progress.line(step, values))
-            if step % config.metrics.log_every == 0 or step == last:
-                check_good(run, state)
-            checkpoints.save(step, state, position(run, step), force=step == last)
+
+            if is_logged:
+                limit = config.optim.max_consecutive_bad_steps
+                check_good(step, int(state.last_good_step), limit)
+                loss, window = values["train/loss"], config.optim.spike_window
+                if history.is_spike(loss, factor=config.optim.spike_factor, window=window):
+                    state, history = roll_back(run, state, history, loss, checkpoints)
+                    progress.went_back(step, int(state.step))
+                    step = int(state.step)
+                    writer.truncate(step)
+                    continue
+                if step % config.metrics.log_every == 0:  # the last step may be another
+                    history = history.with_loss(step, loss, window=window)
+            history = history.with_values(
+                step, values, config.checkpoint.best_metric, config.checkpoint.best_mode
+            )
+            checkpoints.save(
+                step,
+                state,
+                position(run, step) | {"history": history.to_json()},
+                force=step == last or (history.best is not None and history.best.step == step),
+                best=history.best,
+            )
             if checkpoints.reached_preemption(step) and step < last:
                 saved = checkpoints.latest_step()  # waits for the write
                 log.info(
@@ -149,6 +153,11 @@ def run_steps(
     return state
 
 
+def is_due(step: int, every: int | None, last: int) -> bool:
+    """Whether something happens at this step that happens every so often, and at the last one."""
+    return every is not None and (step % every == 0 or step == last)
+
+
 def stopped_early(checkpoints: Checkpoints, first: int) -> bool:
     """Whether this run was asked to stop while it loaded; from here on no notice is missed.
 
@@ -157,46 +166,3 @@ def stopped_early(checkpoints: Checkpoints, first: int) -> bool:
     where a continued run never looks: asking about `first` files it under `first + 1`.
     """
     return checkpoints.reached_preemption(1) or checkpoints.reached_preemption(first)
-
-
-def check_good(run: Run, state: TrainState) -> None:
-    """Ends a run that learns nothing any more; the parameters are those of its last good step."""
-    step, last_good = int(state.step), int(state.last_good_step)
-    limit = run.config.optim.max_consecutive_bad_steps
-    if step - last_good >= limit:
-        raise RuntimeError(
-            f"loss or gradient was not finite at every step from {last_good + 1} to {step}; "
-            f"optim.max_consecutive_bad_steps allows fewer than {limit} in a row. Continue with a "
-            "lower optim.learning_rate or precision='fp32', and look at the images of these steps"
-        )
-
-
-def validate(run: Run, state: TrainState) -> dict[str, float]:
-    """Mean losses on held-out images: "val/..." of the parameters, "val_ema/..." of their EMA.
-
-    The same images, times and noise are used at every call, so that curves are comparable.
-    Without held-out images there is nothing to say.
-    """
-    config = run.config
-    values: dict[str, float] = {}
-    if run.validation is None:
-        return values
-    for prefix, params in (("val", state.params), ("val_ema", state.ema)):
-        total: dict[str, float] = {}
-        batches = pipeline.ordered_batches(
-            run.validation,
-            batch_size=config.data.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            limit=config.metrics.validate_batches * config.data.batch_size,
-        )
-        with batches:
-            for number, batch in enumerate(batches):
-                key = jax.random.fold_in(jax.random.key(config.seed), number)
-                placed = place_batch(batch, run.mesh)
-                sums = run.program.validate(params, run.frozen, placed, key)
-                for name, value in sums.items():
-                    total[name] = total.get(name, 0.0) + float(value)
-        weight = total.pop("weight")
-        values |= {f"{prefix}/{name}": value / weight for name, value in total.items()}
-    return values

@@ -1,4 +1,4 @@
-"""Metrics of a run: TensorBoard events, `metrics.jsonl`, and (progress.py) the printed line.
+"""Metrics of a run: TensorBoard events, `metrics.jsonl`, and whoever else takes them.
 
 TensorBoard goes through CLU's metric writers, which need tensorflow: it is imported when a writer
 is made on the host that writes, never on import of this file. Without it a run goes on with
@@ -9,25 +9,27 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Protocol, Self, SupportsFloat
+from typing import IO, Any, Protocol, SupportsFloat
 
-from rae_dit.training.progress import Progress
+import numpy as np
+from PIL import Image
+
+from rae_dit.closing import Closing
+from rae_dit.files import write_bytes
 
 log = logging.getLogger(__name__)
-
-__all__ = ["MetricsWriter", "Progress"]
 
 
 class _EventWriter(Protocol):
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None: ...
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None: ...
 
 
-class MetricsWriter:
+class MetricsWriter(Closing):
     """Writes scalars of a run to `workdir/metrics.jsonl` and `workdir/tensorboard/`.
 
     One line of the file is one call of `write`: `{"step": 10, "train/loss": 0.5}`. A value that is
@@ -36,22 +38,30 @@ class MetricsWriter:
     loses none; a line torn by the kill is dropped when the file is opened again.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], *, is_main: bool) -> None:
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        *,
+        is_main: bool,
+        others: Sequence[_EventWriter] = (),
+    ) -> None:
         """Opens the files on the main process; on the others every method does nothing.
 
         Args:
             workdir: directory of the run on a local disk; made if needed.
             is_main: True on the one process that writes (`jax.process_index() == 0`).
+            others: get the same metrics; closed with this one.
         """
         self._path = Path(workdir) / "metrics.jsonl"
         self._lines: IO[str] | None = None
-        self._events: _EventWriter | None = None
+        self._events = list(others)
         if is_main:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if self._path.exists():
                 self._rewrite(None)
             self._lines = self._path.open("a", encoding="utf-8")
-            self._events = _event_writer(self._path.parent / "tensorboard")
+            events = _event_writer(self._path.parent / "tensorboard")
+            self._events += [] if events is None else [events]
 
     def write(self, step: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Writes scalars of one step.
@@ -71,8 +81,23 @@ class MetricsWriter:
         line = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._lines.write(json.dumps({"step": int(step), **line}, allow_nan=False) + "\n")
         self._lines.flush()
-        if self._events is not None:
-            self._events.write_scalars(int(step), values)
+        for events in self._events:
+            events.write_scalars(int(step), values)
+
+    def write_picture(self, step: int, name: str, path: Path) -> None:
+        """Shows a picture that is on disk where metrics are shown.
+
+        Args:
+            step: number of finished steps.
+            name: of the series it belongs to.
+            path: of a PNG.
+        """
+        if not self._events:
+            return
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))[None]
+        for events in self._events:
+            events.write_images(int(step), {name: pixels})
 
     def truncate(self, step: int) -> None:
         """Drops lines of later steps from `metrics.jsonl`: the resumed run writes them anew.
@@ -91,30 +116,16 @@ class MetricsWriter:
 
     def flush(self) -> None:
         """Waits until everything written so far is in the files."""
-        if self._events is not None:
-            self._events.flush()
+        for events in self._events:
+            events.flush()
 
     def close(self) -> None:
         """Flushes and closes; the writer cannot be used afterwards."""
         if self._lines is not None:
             self._lines.close()
             self._lines = None
-        if self._events is not None:
-            self._events.close()
-            self._events = None
-
-    def __enter__(self) -> Self:
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Closes, whether the block ended well or not."""
-        self.close()
+        while self._events:
+            self._events.pop().close()
 
     def _rewrite(self, last_step: int | None) -> None:
         """Keeps whole lines up to `last_step` (None: all); leaves a good file alone."""
@@ -123,12 +134,7 @@ class MetricsWriter:
         after = b"".join(line + b"\n" for line in kept)
         if after == before:
             return
-        temporary = self._path.with_name(self._path.name + ".tmp")
-        with temporary.open("wb") as file:
-            file.write(after)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._path)
+        write_bytes(self._path, after)
         dropped = before.count(b"\n") + (not before.endswith(b"\n")) - len(kept)
         log.info("%s: dropped %d torn or later lines", self._path, dropped)
 

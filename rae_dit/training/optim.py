@@ -61,7 +61,7 @@ def adamw(
     beta2: float,
     epsilon: float,
     weight_decay: float,
-    clip_norm: float,
+    clip_norm: float | None,
     decay_mask: dict,
 ) -> optax.GradientTransformation:
     """AdamW behind a clip by global norm.
@@ -72,14 +72,14 @@ def adamw(
         beta2: decay of the second moment.
         epsilon: added to the root of the second moment.
         weight_decay: decoupled decay.
-        clip_norm: largest global norm of a gradient.
+        clip_norm: largest global norm of a gradient; None does not clip.
         decay_mask: parameter tree of bools; False leaves (constants) never decay.
 
     Returns:
         The optimizer. Its moments have the parameters' dtype and, in training, their shardings.
     """
     return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
+        clip(clip_norm),
         optax.adamw(
             schedule,
             b1=beta1,
@@ -89,6 +89,34 @@ def adamw(
             mask=decay_mask,
         ),
     )
+
+
+def sgd(
+    schedule: optax.Schedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    clip_norm: float | None,
+    decay_mask: dict,
+) -> optax.GradientTransformation:
+    """Gradient descent with momentum behind a clip by global norm, as torch has it.
+
+    With gradient g, rate r and the decay coupled (an L2 penalty, unlike AdamW's):
+
+        v <- momentum v + g + weight_decay p,      p <- p - r v
+
+    Arguments are those of `adamw`.
+    """
+    return optax.chain(
+        clip(clip_norm),
+        optax.add_decayed_weights(weight_decay, mask=decay_mask),
+        optax.sgd(schedule, momentum=momentum),
+    )
+
+
+def clip(norm: float | None) -> optax.GradientTransformation:
+    """Scales a gradient of a larger global norm down to `norm`; None leaves all as they are."""
+    return optax.identity() if norm is None else optax.clip_by_global_norm(norm)
 
 
 def parameter_count(parameters: dict) -> int:

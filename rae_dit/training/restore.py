@@ -88,9 +88,7 @@ def _read_step(
     for item, structs in wanted.items():
         read_item = functools.partial(_read_item, directory / item, structs)
         named = _together(directory, item, read_item)
-        sums = integrity.checksums(named)
-        wrong = [name for name, leaf in record.trees[item].items() if sums[name] != leaf.checksum]
-        problem = told_by_all(f"checksum of {integrity.first_few(wrong)} differs" if wrong else "")
+        problem = told_by_all(_disagreement(record.trees[item], named))
         if problem:
             raise DamagedCheckpointError(_damage(directory, item, problem))
         trees[item] = jax.tree.unflatten(jax.tree.structure(like[item]), named.values())
@@ -123,6 +121,19 @@ def _read_item(directory: epath.Path, structs: Mapping[str, Any]) -> dict[str, j
         ocp.StandardCheckpointHandler().restore(directory, args=restore_args)
     )
     return {name: stored[name] for name in structs}
+
+
+def _disagreement(
+    stored: Mapping[str, integrity.LeafRecord], named: Mapping[str, jax.Array]
+) -> str:
+    """How arrays that were read differ from their record; empty if they do not."""
+    sums = integrity.checksums(named)  # by all processes, whatever each of them finds
+    # Without the file that says so, Orbax reads a random key as the plain numbers in it.
+    lines = integrity.differences(stored, named)
+    if lines:
+        return integrity.first_few(lines)
+    wrong = [name for name, leaf in stored.items() if sums[name] != leaf.checksum]
+    return f"checksum of {integrity.first_few(wrong)} differs" if wrong else ""
 
 
 def _check_wanted(

@@ -8,6 +8,24 @@ import jax
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class DiscriminatorState:
+    """The part of a stage-1 run that judges the decoder (autoencoder/adversarial.py).
+
+    Attributes:
+        params: nested dict of float32 arrays, the trained heads.
+        vectors: nested dict of float32 arrays, u and v of their spectral norms.
+        opt_state: the optax state of `params`.
+        updates: int32 [], its own updates so far, which its learning rate follows.
+    """
+
+    params: dict[str, Any]
+    vectors: dict[str, Any]
+    opt_state: Any
+    updates: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class TrainState:
     """Plain pytree that goes through `jax.jit` (donated) and into the checkpoint.
 
@@ -24,6 +42,7 @@ class TrainState:
         bad_steps: int32 [], how many steps of the run were skipped because they were not finite.
         last_good_step: int32 [], number of the newest step that was not skipped, 0 before any.
             It is here and not in the loop, so that a run of bad steps is seen across restarts.
+        discriminator: what a run with `gan.weight` > 0 trains besides; None in any other.
     """
 
     step: jax.Array
@@ -33,3 +52,4 @@ class TrainState:
     key: jax.Array
     bad_steps: jax.Array
     last_good_step: jax.Array
+    discriminator: DiscriminatorState | None = None

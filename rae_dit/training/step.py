@@ -1,5 +1,6 @@
 """One training step, the same for every act; and stage 2's objective, flow matching."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import jax
@@ -66,8 +67,8 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """Advances the state by one optimizer step.
 
-    A step whose loss or gradient is not finite leaves parameters, EMA and optimizer as they were;
-    only the step number, and so the data and the random numbers, move on; and it is counted.
+    A step whose loss, gradient or update is not finite leaves parameters, EMA and optimizer as they
+    were; only the step number, and so the data and the random numbers, move on; and it is counted.
 
     Args:
         state: donated by the caller.
@@ -93,7 +94,9 @@ def train_step(
     ema = optax.incremental_update(params, state.ema, 1 - ema_decay)
 
     gradient_norm = optax.tree.norm(gradient)
-    good = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
+    # The norms, too, of what the optimizer makes of a finite gradient: one NaN would stay for ever.
+    norms = jnp.stack([gradient_norm, optax.tree.norm(updates)])
+    good = jnp.isfinite(loss) & jnp.isfinite(norms).all()
     new_state = TrainState(
         step=state.step + 1,
         params=choose(good, params, state.params),
@@ -114,11 +117,7 @@ def train_step(
 def mean_gradient(
     objective: Objective, params: Tree, frozen: Tree, example: Tree, accumulate_steps: int
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], Tree]:
-    """Mean loss, metrics and gradient over the batch, in `accumulate_steps` equal parts.
-
-    Micro-batch i takes rows i, i + k, i + 2k, ...: a device's rows are then shared evenly among
-    the micro-batches and none has to travel.
-    """
+    """Mean loss, metrics and gradient over the batch, in `accumulate_steps` equal parts."""
 
     def mean_loss(params: Tree, part: Tree) -> tuple[Array, dict[str, Array]]:
         loss, metrics = objective.loss(params, frozen, part)
@@ -128,20 +127,31 @@ def mean_gradient(
         (loss, metrics), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params, part)
         return loss, metrics, gradient
 
+    return mean_over_parts(value_and_gradient, example, accumulate_steps)
+
+
+def mean_over_parts(
+    function: Callable[[Tree], AnyTree], example: Tree, accumulate_steps: int
+) -> AnyTree:
+    """Mean of `function` (example -> tree of float arrays) over equal parts of the batch.
+
+    Micro-batch i takes rows i, i + k, i + 2k, ...: a device's rows are then shared evenly among
+    the micro-batches and none has to travel.
+    """
     if accumulate_steps == 1:
-        return value_and_gradient(example)
+        return function(example)
 
     def split(leaf: Array) -> Array:
         rows = leaf.reshape(-1, accumulate_steps, *leaf.shape[1:])
         return jnp.moveaxis(rows, 1, 0)
 
-    def add(total: Totals, part: Tree) -> tuple[Totals, None]:
-        return jax.tree.map(jnp.add, total, value_and_gradient(part)), None
+    def add(total: AnyTree, part: Tree) -> tuple[AnyTree, None]:
+        return jax.tree.map(jnp.add, total, function(part)), None
 
     parts = jax.tree.map(split, example)
     first = jax.tree.map(lambda leaf: leaf[0], parts)
     zeros = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(value_and_gradient, first)
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, first)
     )
     total, _ = jax.lax.scan(add, zeros, parts)
     return jax.tree.map(lambda leaf: leaf / accumulate_steps, total)

@@ -1,0 +1,112 @@
+"""What the loop remembers of a run beside its state: losses, rollbacks, the best step.
+
+It is saved with every checkpoint, as JSON, so that a run that was interrupted decides as one that
+was not. It is made of replicated numbers alone, so that all processes decide the same.
+"""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping
+from typing import Any, Self
+
+from rae_dit.config import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The best step of a run so far, by a metric.
+
+    Attributes:
+        step: number of finished steps.
+        metric: its name, such as 'val_ema/loss'.
+        value: of the metric at that step.
+    """
+
+    step: int
+    metric: str
+    value: float
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """Memory of a run up to some step.
+
+    Attributes:
+        losses: the newest logged training losses that were no spikes, oldest first; none are kept
+            where nobody looks for spikes.
+        sound_step: newest step at which a loss was logged and no spike; states later than that
+            have not been judged.
+        rollbacks: how often the run went back.
+        skipped_batches: how far the data are ahead: step s trains on batch s + skipped_batches.
+        best: the best step by `checkpoint.best_metric`; None before it was measured.
+    """
+
+    losses: tuple[float, ...] = ()
+    sound_step: int = 0
+    rollbacks: int = 0
+    skipped_batches: int = 0
+    best: Best | None = None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Reads what `to_json` gave."""
+        best = None if values["best"] is None else Best(**values["best"])
+        return cls(**(dict(values) | {"losses": tuple(values["losses"]), "best": best}))
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict for JSON."""
+        return dataclasses.asdict(self) | {"losses": list(self.losses)}
+
+    def is_spike(self, loss: float, *, factor: float | None, window: int) -> bool:
+        """Whether a loss is more than `factor` times the median of the last `window` losses.
+
+        Never before there are so many, nor without a factor; a loss that is not finite is a bad
+        step, which changed nothing, and no spike.
+        """
+        if factor is None or len(self.losses) < window or not math.isfinite(loss):
+            return False
+        return loss > factor * statistics.median(self.losses)
+
+    def with_loss(self, step: int, loss: float, *, window: int) -> Self:
+        """The history after a logged loss that is no spike."""
+        losses = (*self.losses, loss)[-window:] if math.isfinite(loss) else self.losses
+        return dataclasses.replace(self, losses=losses, sound_step=step)
+
+    def after_rollback(self, newer: "History", *, back_to: int, spiked: int) -> Self:
+        """This history, of step `back_to`, when `newer` saw a spike at step `spiked`.
+
+        The data go on where they are: what led into the spike is not seen again.
+        """
+        return dataclasses.replace(
+            self,
+            rollbacks=newer.rollbacks + 1,
+            skipped_batches=newer.skipped_batches + spiked - back_to,
+        )
+
+    def with_values(self, step: int, values: Mapping[str, float], metric: str, mode: str) -> Self:
+        """The history after what was measured at a step.
+
+        Args:
+            step: number of finished steps.
+            values: all metrics of the step; most steps have none.
+            metric: the one that checkpoints are compared by, '' for none. A value that is not
+                finite is never the best.
+            mode: "min" or "max", whichever is better. An equal value is not better.
+
+        Raises:
+            ConfigError: the metric's section was measured, and it has no such metric.
+        """
+        beside = [name for name in values if name.split("/")[0] == metric.split("/")[0]]
+        if metric not in values:
+            if metric and beside:
+                raise ConfigError(
+                    f"checkpoint.best_metric: got {metric!r}, expected one of {', '.join(beside)}"
+                )
+            return self
+        value, before = values[metric], None if self.best is None else self.best.value
+        if not math.isfinite(value):
+            return self
+        if before is None or (value < before if mode == "min" else value > before):
+            return dataclasses.replace(self, best=Best(step, metric, value))
+        return self

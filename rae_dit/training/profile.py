@@ -1,0 +1,45 @@
+"""A trace of a few steps, for TensorBoard's profile plug-in, Perfetto or XProf."""
+
+import logging
+from pathlib import Path
+
+import jax
+
+from rae_dit.closing import Closing
+
+log = logging.getLogger(__name__)
+
+
+class Profile(Closing):
+    """Records steps first..first+count-1 of a run into `workdir/profile`."""
+
+    def __init__(self, workdir: Path, first: int | None, count: int) -> None:
+        """Waits for its first step.
+
+        Args:
+            workdir: of the run.
+            first: number of the first step to record; None records nothing.
+            count: how many.
+        """
+        self._directory = workdir / "profile"
+        self._steps = range(0) if first is None else range(first, first + count)
+        self._recording = False
+
+    def before(self, step: int) -> None:
+        """Starts recording if `step` is the first to record; a later one means a resumed run."""
+        if self._steps and step == self._steps[0]:
+            jax.profiler.start_trace(str(self._directory))
+            self._recording = True
+
+    def after(self, step: int, result: object) -> None:
+        """Ends recording after the last step, whose `result` it waits for."""
+        if self._recording and step == self._steps[-1]:
+            jax.block_until_ready(result)
+            self.close()
+
+    def close(self) -> None:
+        """Ends recording, wherever it is."""
+        if self._recording:
+            self._recording = False
+            jax.profiler.stop_trace()
+            log.info("a trace of steps from %d is in %s", self._steps[0], self._directory)

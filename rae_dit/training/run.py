@@ -1,0 +1,138 @@
+"""What a training run is made of: what stays the same from its first step to its last."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from rae_dit import build, loading, records
+from rae_dit.acts import judging
+from rae_dit.acts.generate import Generator
+from rae_dit.config import Config, ConfigError
+from rae_dit.data import pipeline
+from rae_dit.data.batches import Batches
+from rae_dit.data.sources import Source
+from rae_dit.flops import model_flops, peak_flops
+from rae_dit.training.history import History
+from rae_dit.training.objective import Tree
+from rae_dit.training.program import Program, make_program
+from rae_dit.training.sharding import replicated
+from rae_dit.training.state import TrainState
+
+
+class Run(NamedTuple):
+    """What the steps of a run share.
+
+    Attributes:
+        config: with all lengths in steps.
+        mesh: over all devices of all processes.
+        program: the compiled functions.
+        source: training records.
+        validation: held-out records, or None.
+        frozen: networks that are used and not trained.
+        decoder: parameters of the frozen decoder where a stage-2 run makes images, else {}.
+        guide: the weaker model of AutoGuidance where it makes images with one, else None.
+    """
+
+    config: Config
+    mesh: Mesh
+    program: Program
+    source: Source
+    validation: Source | None
+    frozen: Tree
+    decoder: Tree
+    guide: loading.Model | None
+
+
+def open_run(config: Config, mesh: Mesh) -> Run:
+    """Opens the data, loads the frozen networks and builds the functions; compiles nothing.
+
+    Raises:
+        ConfigError: something that was asked for needs what is not there.
+    """
+    source = records.open_source(config, "train")
+    validation = records.open_source(config, "validation")
+    steps_per_epoch = len(source) // config.data.batch_size
+    config = dataclasses.replace(
+        config,
+        optim=config.optim.in_steps(steps_per_epoch),
+        perceptual=config.perceptual.in_steps(steps_per_epoch),
+        gan=config.gan.in_steps(steps_per_epoch),
+    )
+    check_held_out(config, validation)
+    if config.metrics.evaluate_every is not None:
+        judging.make_judge(judging.check(judging.during_training(config)))
+    makes_images = config.objective == "flow_matching" and not (
+        config.metrics.sample_every is None and config.metrics.evaluate_every is None
+    )
+    guided = makes_images and config.sample.guide_checkpoint
+    return Run(
+        config,
+        mesh,
+        make_program(config, mesh),
+        source,
+        validation,
+        frozen=loading.load_frozen(config, mesh),
+        decoder=jax.device_put(loading.load_decoder(config, mesh), replicated(mesh))
+        if makes_images
+        else {},
+        guide=loading.load_guide(config, mesh) if guided else None,
+    )
+
+
+def check_held_out(config: Config, validation: Source | None) -> None:
+    """Checks that there are held-out images where they are asked for.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if validation is not None:
+        return
+    wanted = "data.validation_path: got '', expected held-out images because of"
+    if config.objective == "reconstruction" and config.metrics.sample_every is not None:
+        raise ConfigError(f"{wanted} metrics.sample_every = {config.metrics.sample_every}")
+    if config.checkpoint.best_metric.startswith(("val/", "val_ema/")):
+        raise ConfigError(f"{wanted} checkpoint.best_metric = {config.checkpoint.best_metric!r}")
+
+
+def position(run: Run, step: int) -> dict[str, int | str]:
+    """Where the data stand after `step` steps, as saved beside the state."""
+    config = run.config
+    return pipeline.position(
+        run.source, step=step, seed=config.seed, batch_size=config.data.batch_size
+    )
+
+
+def train_stream(run: Run, step: int, history: History) -> Batches:
+    """The batches after `step` steps, past those that were skipped; this process's share."""
+    config = run.config
+    return pipeline.train_batches(
+        run.source,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        start_step=step + history.skipped_batches,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_workers=config.data.num_workers,
+        flip=config.data.flip,
+    )
+
+
+def peak_images(run: Run) -> float | None:
+    """Images a second if every device reached its peak FLOP/s; None where that is not known."""
+    peak = peak_flops(run.mesh.devices.flat[0].device_kind, run.config.precision)
+    return None if peak is None else peak * run.mesh.size / model_flops(run.config).train_step
+
+
+def ema_generator(run: Run, state: TrainState) -> Generator:
+    """Makes images with the EMA of a stage-2 run; its arrays are gone after the next step."""
+    ddt = nnx.graphdef(build.abstract(build.make_ddt, run.config))
+    rae = build.rae_graph(run.config, decoder=True)
+    return Generator(
+        nnx.merge(ddt, state.ema),
+        nnx.merge(rae, run.frozen | {"decoder": run.decoder}),
+        run.mesh,
+        None if run.guide is None else nnx.merge(*run.guide),
+    )

@@ -1,0 +1,36 @@
+"""The EMA after 100 steps is what its formula says, leaf by leaf."""
+
+import jax
+import numpy as np
+from run_processes import config_of
+from small_run import batches, host
+
+from rae_dit import loading
+from rae_dit.training.program import make_program
+from rae_dit.training.sharding import make_mesh, place_batch
+
+STEPS, DECAY = 100, 0.97
+
+
+def test_closed_form_after_a_hundred_steps():
+    """e_n = d^n p_0 + (1 - d) sum_k d^(n-k) p_k, in float64 from the parameters of every step."""
+    config = config_of({"ema.decay": DECAY, "optim.max_steps": STEPS, "decoder.depth": 2})
+    mesh = make_mesh(1, jax.devices()[:1])
+    program = make_program(config, mesh)
+    state, frozen = program.create(), loading.load_frozen(config, mesh)
+
+    def weighted(params, weight):
+        return jax.tree.map(lambda leaf: weight * np.float64(leaf), host(params))
+
+    expected = weighted(state.params, DECAY**STEPS)
+    first = host(state.params)
+    for number, batch in enumerate(batches(config, STEPS), 1):
+        state, _ = program.step(state, frozen, place_batch(batch, mesh))
+        part = weighted(state.params, (1 - DECAY) * DECAY ** (STEPS - number))
+        expected = jax.tree.map(np.add, expected, part)
+    ema, last = host(state.ema), host(state.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ema, expected)
+    moved = jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), first, last))
+    apart = jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), ema, last))
+    assert sum(moved) > 0.1  # it was no standstill
+    assert sum(apart) > 0.01  # nor did the average follow at once

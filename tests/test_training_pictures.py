@@ -1,0 +1,55 @@
+"""Pictures of a stage-1 run, and what they need."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from run_processes import config_of
+
+from rae_dit import records
+from rae_dit.config import ConfigError
+from rae_dit.training import pictures
+from rae_dit.training.loop import train
+from rae_dit.training.run import check_held_out
+
+
+def test_stage_1_reconstructs_the_same_held_out_images(tmp_path, monkeypatch):
+    drawn = []
+    draw = pictures.reconstruction_grid
+
+    def spy(path, originals, reconstructions, **how):
+        drawn.append((originals, reconstructions))
+        draw(path, originals, reconstructions, **how)
+
+    monkeypatch.setattr(pictures, "reconstruction_grid", spy)
+    config = config_of({"metrics.sample_every": 2, "optim.max_steps": 4, "ema.decay": 0.5})
+    train(config, tmp_path)
+    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["step_2.png", "step_4.png"]
+    with Image.open(tmp_path / "pictures" / "step_4.png") as picture:
+        assert picture.size[0] > 900
+    (before, early), (after, late) = drawn
+    held_out = records.open_source(config, "validation")
+    expected = np.stack([held_out[i]["image"] for i in range(10)]) / np.float32(255)
+    np.testing.assert_array_equal(before, expected)
+    np.testing.assert_array_equal(after, expected)
+    assert early.shape == expected.shape
+    assert 0 <= early.min() <= early.max() <= 1
+    assert not np.array_equal(early, late)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective": "reconstruction", "metrics.sample_every": 5},
+        {"checkpoint.best_metric": "val_ema/loss"},
+    ],
+)
+def test_held_out_images_that_are_asked_for_must_be_there(changes):
+    config = config_of({"objective": "flow_matching"} | changes)
+    with pytest.raises(ConfigError, match=r"^data.validation_path: got '', .* because of \w+\."):
+        check_held_out(config, None)
+    check_held_out(config_of({}), None)
+
+
+def test_a_classifier_makes_no_images():
+    with pytest.raises(ConfigError, match=r"^metrics.sample_every: got 5, expected None because"):
+        config_of({"objective": "classification", "metrics.sample_every": 5})
