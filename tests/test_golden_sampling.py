@@ -126,9 +126,13 @@ def test_a_guide_means_autoguidance() -> None:
 def test_impossible_arguments_are_refused() -> None:
     ddt = rae_dit.load_ddt(GOLDEN / "ddt_default_weak.pt")
     noise, labels = np.zeros((2, 4, 4, 24)), np.zeros(2, int)
-    with pytest.raises(ValueError, match=r"method is 'rk4'; expected 'euler', 'heun' or 'dopri5'"):
+    with pytest.raises(
+        ValueError, match=r"method is 'rk4'; expected 'euler', 'heun', 'dopri5' or 'sde'"
+    ):
         rae_dit.sample_latents(ddt, noise, labels, steps=3, method="rk4")
     with pytest.raises(ValueError, match=r"noise has shape \(2, 24, 4, 4\); 2 labels and this mod"):
         rae_dit.sample_latents(ddt, noise.transpose(0, 3, 1, 2), labels, steps=3)
     with pytest.raises(ValueError, match="official grid needs 2 points"):
         rae_dit.sample_latents(ddt, noise, labels, steps=1)
+    with pytest.raises(ValueError, match="method is 'sde' and keys is None; expected one PRNG key"):
+        rae_dit.sample_latents(ddt, noise, labels, steps=3, method="sde")

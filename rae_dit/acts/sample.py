@@ -1,43 +1,105 @@
-"""--mode=sample: images of chosen classes as PNG files, and one labelled grid."""
+"""--mode=sample: images of chosen classes as PNG files, one .npz of all, and a labelled grid."""
 
+import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
+from flax import nnx
+from jax.experimental import multihost_utils
+from tqdm import tqdm
 
 from rae_dit import build
-from rae_dit.acts.generate import cycle, generate, load_generator, to_uint8
-from rae_dit.config import Config, parse_labels
+from rae_dit.acts.gallery import GRID, NPZ, Gallery, Writers
+from rae_dit.acts.generate import Generator, generate_shares, load_generator, to_uint8
+from rae_dit.acts.labels import chosen_classes, display_names, image_labels
+from rae_dit.acts.npz import write_npz
+from rae_dit.acts.together import agreed, on_first_process
+from rae_dit.config import Config
 from rae_dit.evaluation.pictures import sample_grid
+from rae_dit.runs import newest_step
+from rae_dit.training import integrity
 
 log = logging.getLogger(__name__)
 
-GRID_COLUMNS = 10
+GRID_COLUMNS, GRID_ROWS = 10, 20
+FREE = ("num_samples", "output_dir", "labels", "class_list", "class_names", "guide_checkpoint")
 
 
 def sample(config: Config, workdir: Path) -> None:
-    """Writes OUTPUT_DIR/NUMBER_LABEL.png for `sample.num_samples` images, and grid.png."""
+    """Writes OUTPUT_DIR/NUMBER_LABEL.png for `sample.num_samples` images, samples.npz and grid.png.
+
+    Every process writes the images that its devices hold, so OUTPUT_DIR must be shared. Images that
+    an earlier run of the same settings and weights has written are kept.
+
+    Raises:
+        ConfigError: the classes, the guide or the directory cannot be used.
+    """
+    labels, names = image_labels(config), display_names(config)
     output = Path(config.sample.output_dir) if config.sample.output_dir else workdir / "samples"
-    output.mkdir(parents=True, exist_ok=True)
-    classes = parse_labels(config.sample.labels, config.data.num_classes)
-    labels = cycle(classes, config.sample.num_samples)
+    gallery = Gallery(output, labels)
+    settings = settings_of(config, workdir)
+    on_first_process(lambda: gallery.check(settings))
     with jax.default_matmul_precision(build.matmul_precision(config)):
         generator = load_generator(config, workdir)
-        written: list[np.ndarray] = []
-        for images in generate(generator, config, labels, cfg_scale=config.sample.cfg_scale):
-            for image in to_uint8(images):
-                number = len(written)
-                name = f"{number:06d}_{labels[number]}.png"
-                Image.fromarray(image).save(output / name)
-                written.append(image)
-    shown = written[: GRID_COLUMNS * len(classes)]
+        manifest = settings | weights_of(generator)
+        on_first_process(lambda: gallery.claim(manifest))
+        missing = agreed(gallery.missing(), len(labels))
+        with Writers(gallery) as writers:
+            for share in generate_shares(
+                generator, config, labels, cfg_scale=config.sample.cfg_scale, wanted=missing
+            ):
+                writers.write(share.numbers, to_uint8(share.images))
+    multihost_utils.sync_global_devices("all images are written")
+    on_first_process(lambda: summarise(gallery, names))
+    log.info("%d images, %d of them new, in %s", len(labels), len(missing), output)
+
+
+def summarise(gallery: Gallery, names: list[str]) -> None:
+    """Writes samples.npz and grid.png from the images on the disk, a few of them in memory."""
+    if not (gallery.directory / NPZ).exists():
+        images = tqdm(gallery.read_all(), desc=NPZ, unit="image", total=len(gallery.labels))
+        write_npz(gallery.directory / NPZ, images, np.asarray(gallery.labels))
+    shown: dict[int, list[int]] = {}
+    for number, label in enumerate(gallery.labels):
+        if label in shown or len(shown) < GRID_ROWS:
+            shown.setdefault(label, []).append(number)
+    numbers = [number for row in shown.values() for number in row[:GRID_COLUMNS]]
     sample_grid(
-        output / "grid.png",
-        np.asarray(shown, np.float32) / 255,
-        np.asarray(labels[: len(shown)]),
-        [str(name) for name in range(config.data.num_classes)],
+        gallery.directory / GRID,
+        np.stack([gallery.read(number) for number in numbers]).astype(np.float32) / 255,
+        np.asarray([gallery.labels[number] for number in numbers]),
+        names,
         columns=GRID_COLUMNS,
     )
-    log.info("%d images and grid.png in %s", len(written), output)
+
+
+def settings_of(config: Config, workdir: Path) -> dict[str, Any]:
+    """What an image depends on besides the weights, as JSON values, and how many there are."""
+    free = list(FREE)
+    if config.sample.method != "dopri5":  # whose steps depend on the whole batch
+        free.append("batch_size")
+    values = dataclasses.asdict(config.sample)
+    settings = {name: value for name, value in values.items() if name not in free}
+    return {
+        "checkpoint": newest_step(workdir) or config.ddt.pretrained,
+        "num_samples": config.sample.num_samples,
+        "classes": list(chosen_classes(config)),
+        "precision": config.precision,
+        "shift": build.latent_shift(config),
+        **integrity.as_json(settings),
+    }
+
+
+def weights_of(generator: Generator) -> dict[str, Any]:
+    """A checksum of each model's parameters, wherever they came from."""
+    models = {"ddt": generator.ddt, "rae": generator.rae, "guide": generator.guide}
+    return {
+        f"weights of {name}": integrity.json_checksum(
+            integrity.checksums(integrity.named_leaves(nnx.to_pure_dict(nnx.state(model))))
+        )
+        for name, model in models.items()
+        if model is not None
+    }

@@ -20,9 +20,11 @@ Model = Callable[
     [Float[Array, "B h w C"], Float[Array, " B"], Int[Array, " B"]], Float[Array, "B h w C"]
 ]
 
+Scale = float | Float[Array, ""]
+
 
 def extrapolate(
-    strong: Float[Array, "..."], weak: Float[Array, "..."], scale: float
+    strong: Float[Array, "..."], weak: Float[Array, "..."], scale: Scale
 ) -> Float[Array, "..."]:
     """Equation (1)."""
     return weak + scale * (strong - weak)
@@ -34,7 +36,7 @@ def conditional(model: Model, labels: Int[Array, " B"]) -> Velocity:
 
 
 def classifier_free(
-    model: Model, labels: Int[Array, " B"], *, null_label: int, scale: float
+    model: Model, labels: Int[Array, " B"], *, null_label: int, scale: Scale
 ) -> Velocity:
     """CFG; both predictions come from one evaluation on a doubled batch."""
     both = jnp.concatenate([labels, jnp.full_like(labels, null_label)])
@@ -47,6 +49,6 @@ def classifier_free(
     return velocity
 
 
-def autoguidance(model: Model, guide: Model, labels: Int[Array, " B"], *, scale: float) -> Velocity:
+def autoguidance(model: Model, guide: Model, labels: Int[Array, " B"], *, scale: Scale) -> Velocity:
     """AutoGuidance; each model sees the batch once, with the same labels."""
     return lambda x, t: extrapolate(model(x, t, labels), guide(x, t, labels), scale)

@@ -113,13 +113,9 @@ def integrate(
     Returns:
         The state at times[-1].
     """
-
-    def velocity_at(t: float) -> Velocity:
-        inside = interval[0] <= t <= interval[1]
-        return guided if guided is not None and inside else plain
-
+    ask = velocity_at(plain, guided, interval)
     steps = [
-        (velocity_at(t), velocity_at(t_next if method.asks_there else t), t, t_next)
+        (ask(t), ask(t_next if method.asks_there else t), t, t_next)
         for t, t_next in pairwise(times)
     ]
     x = noise
@@ -132,6 +128,18 @@ def integrate(
 
         x, _ = jax.lax.scan(body, x, jnp.asarray(stretch, noise.dtype))
     return x
+
+
+def velocity_at(
+    plain: Velocity, guided: Velocity | None, interval: tuple[float, float]
+) -> Callable[[float], Velocity]:
+    """Time -> the velocity in force there; the arguments are those of `integrate`."""
+
+    def ask(t: float) -> Velocity:
+        inside = interval[0] <= t <= interval[1]
+        return guided if guided is not None and inside else plain
+
+    return ask
 
 
 def runs_of_equal_guidance(

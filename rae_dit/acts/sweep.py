@@ -1,0 +1,157 @@
+"""--mode=sweep: guidance scale x steps x interval, each judged as --mode=evaluate would.
+
+sweep.json grows cell by cell, so an interrupted sweep goes on where it was.
+"""
+
+import dataclasses
+import itertools
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rae_dit import build
+from rae_dit.acts import judging
+from rae_dit.acts.evaluate import score
+from rae_dit.acts.generate import load_generator
+from rae_dit.acts.sample import settings_of, weights_of
+from rae_dit.acts.together import agreed, on_first_process
+from rae_dit.config import Config, ConfigError
+from rae_dit.config.check import refusal
+from rae_dit.evaluation.sweep_table import Cell, best, draw_sweep, markdown
+from rae_dit.files import write_json, write_text
+from rae_dit.training.integrity import as_json
+
+log = logging.getLogger(__name__)
+
+VARIED = ("cfg_scale", "num_steps", "cfg_interval")
+FREE = ("num_samples", "batch_size", "reference_cache", "unguided", "samples")  # of evaluate
+
+
+def sweep(config: Config, workdir: Path) -> None:
+    """Writes sweep.json, sweep.md and sweep.png into the workdir.
+
+    Raises:
+        ConfigError: a combination that cannot be sampled, a metric that is not computed, or a
+            sweep.json of another model or other settings.
+    """
+    planned, metric = plan(config), metric_of(config)
+    judging.check(config)
+    path, settings = workdir / "sweep.json", sweep_settings(config, workdir)
+    on_first_process(lambda: check(path, settings))
+    with jax.default_matmul_precision(build.matmul_precision(config)):
+        generator = load_generator(config, workdir)
+        settings |= weights_of(generator)
+        on_first_process(lambda: check(path, settings))
+        found = read_cells(path)
+        known = agreed({i for i, cell in enumerate(planned) if key_of(cell) in found}, len(planned))
+        left = [cell for i, cell in enumerate(planned) if i not in known]
+        started = time.monotonic()
+        for done, cell in enumerate(left, start=1):
+            found[key_of(cell)] = metrics = score(generator, cell, workdir)
+            if jax.process_index() == 0:
+                write_json(path, {"settings": settings, "cells": found})
+            eta = (time.monotonic() - started) / done * (len(left) - done)
+            log.info(
+                *("%d of %d: %s: %s %.4g · ETA %.0f min", done, len(left), key_of(cell)),
+                *(metric, metrics[metric], eta / 60),
+            )
+    if jax.process_index() == 0:
+        summarise(path, [cell_of(cell, found) for cell in planned], metric)
+
+
+def plan(config: Config) -> list[Config]:
+    """The config of each cell; unguided cells do not differ by their interval, so one stands.
+
+    Raises:
+        ConfigError: a combination that cannot be sampled.
+    """
+    scales = config.sweep.cfg_scales or (config.sample.cfg_scale,)
+    steps = config.sweep.num_steps or (config.sample.num_steps,)
+    intervals = config.sweep.cfg_intervals or (config.sample.cfg_interval,)
+    if config.evaluate.samples:
+        expected = "'' because --mode=sweep generates what it judges"
+        raise refusal("evaluate.samples", config.evaluate.samples, expected)
+    cells = []
+    for scale, count, interval in itertools.product(scales, steps, intervals):
+        if scale == 1.0 and interval != intervals[0]:
+            continue
+        sample = dataclasses.replace(
+            config.sample, cfg_scale=scale, num_steps=count, cfg_interval=interval
+        )
+        cells.append(dataclasses.replace(config, sample=sample))
+    return cells
+
+
+def metric_of(config: Config) -> str:
+    """The metric that is drawn.
+
+    Raises:
+        ConfigError: it is not computed.
+    """
+    metric = config.sweep.metric or config.evaluate.metrics[0]
+    if metric not in config.evaluate.metrics:
+        expected = f"'' or one of evaluate.metrics: {', '.join(config.evaluate.metrics)}"
+        raise refusal("sweep.metric", metric, expected)
+    return metric
+
+
+def sweep_settings(config: Config, workdir: Path) -> dict[str, Any]:
+    """What all cells share and a value depends on, as JSON values."""
+    sampler = settings_of(config, workdir)
+    judge = dataclasses.asdict(config.evaluate)
+    shared = {name: value for name, value in sampler.items() if name not in VARIED}
+    shared |= {f"evaluate.{name}": value for name, value in judge.items() if name not in FREE}
+    return as_json(shared | {"num_samples": config.evaluate.num_samples})
+
+
+def check(path: Path, settings: dict[str, Any]) -> None:
+    """Raises ConfigError if a sweep.json is there whose cells are not of these settings."""
+    if not path.exists():
+        return
+    try:
+        before = json.loads(path.read_text())["settings"]
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"{path} is no result of a sweep; move it away") from error
+    for name, here in settings.items():
+        if before.get(name) != here:
+            raise ConfigError(
+                f"{path} was made with {name} {before.get(name)}, not {here}; move it away to "
+                "start anew"
+            )
+
+
+def read_cells(path: Path) -> dict[str, dict[str, float]]:
+    """Cell -> metrics, of what is done."""
+    if not path.exists():
+        return {}
+    cells: dict[str, dict[str, float]] = json.loads(path.read_text())["cells"]
+    return cells
+
+
+def summarise(path: Path, cells: list[Cell], metric: str) -> None:
+    """Writes the table and the picture beside sweep.json."""
+    write_text(path.with_suffix(".md"), markdown(cells, metric))
+    draw_sweep(path.with_suffix(".png"), cells, metric)
+    winner = best(cells, metric)
+    log.info(
+        *("best %s: %.4g with cfg_scale %g, %d steps, interval [%g, %g]", metric),
+        *(winner.metrics[metric], winner.cfg_scale, winner.num_steps, *winner.cfg_interval),
+    )
+
+
+def key_of(config: Config) -> str:
+    """A cell in words; its name in sweep.json."""
+    sample = config.sample
+    low, high = sample.cfg_interval
+    return f"cfg_scale {sample.cfg_scale:g}, {sample.num_steps} steps, interval [{low:g}, {high:g}]"
+
+
+def cell_of(config: Config, found: dict[str, dict[str, float]]) -> Cell:
+    """A cell with its metrics."""
+    sample = config.sample
+    metrics = found[key_of(config)]
+    return Cell(sample.cfg_scale, sample.num_steps, sample.cfg_interval, metrics)
