@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rae_dit.evaluation.reconstruction import l1, pool, psnr
+from rae_dit.evaluation.reconstruction import l1, pool, psnr, ssim
 
 
 def _images(seed: int) -> np.ndarray:
@@ -68,3 +68,40 @@ def test_pool_undoes_enlargement_and_keeps_the_mean_and_the_place():
 def test_pool_refuses_what_does_not_divide(shape):
     with pytest.raises(ValueError, match="multiple of size 8"):
         pool(np.zeros(shape), 8)
+
+
+def _one_window(x, y):
+    """Equation (3) for one channel of one window of 11 x 11 pixels, as it is written."""
+    g = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+    w = np.outer(g, g) / np.outer(g, g).sum()
+    mx, my = (w * x).sum(), (w * y).sum()
+    vx, vy, c = (
+        (w * (x - mx) ** 2).sum(),
+        (w * (y - my) ** 2).sum(),
+        (w * (x - mx) * (y - my)).sum(),
+    )
+    c1, c2 = 1e-4, 9e-4
+    return (2 * mx * my + c1) * (2 * c + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+
+
+def test_ssim_is_its_definition_averaged_over_windows_and_channels():
+    x, y = np.random.default_rng(7).uniform(size=(2, 2, 13, 12, 3))
+    windows = [(i, j, k) for i in range(3) for j in range(2) for k in range(3)]
+    for image in range(2):
+        cut = [(slice(i, i + 11), slice(j, j + 11), k) for i, j, k in windows]
+        expected = np.mean([_one_window(x[image][c], y[image][c]) for c in cut])
+        assert ssim(x, y)[image] == pytest.approx(expected, rel=1e-9)
+
+
+def test_ssim_at_its_ends():
+    x = np.random.default_rng(8).uniform(size=(1, 20, 20, 3))
+    np.testing.assert_allclose(ssim(x, x), [1.0], rtol=1e-12)
+    assert ssim(x, 1 - x)[0] < -0.5
+    half, tenth = np.full((1, 16, 16, 3), 0.5), np.full((1, 16, 16, 3), 0.1)
+    np.testing.assert_allclose(ssim(half, tenth), [(0.1 + 1e-4) / (0.26 + 1e-4)], rtol=1e-9)
+    assert ssim(x, np.roll(x, 1, axis=1))[0] < 0.2
+
+
+def test_ssim_needs_room_for_its_window():
+    with pytest.raises(ValueError, match="10 x 30 pixels, expected at least 11 x 11"):
+        ssim(np.zeros((1, 10, 30, 3)), np.zeros((1, 10, 30, 3)))

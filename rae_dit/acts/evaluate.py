@@ -1,78 +1,188 @@
 """--mode=evaluate: how good generated images are, judged by something that is not our model.
 
-For digits the judge is a classifier fitted on real training images, and the Fréchet distance is
-taken between pixels; the distance between two halves of the real images stands beside it.
+`score` is the one way from a model to figures: this mode, the sweep and the evaluation during
+training all call it. docs/evaluation.md says which figures these are.
 """
 
+import dataclasses
+import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from rae_dit import build, records
-from rae_dit.acts.generate import cycle, generate, load_generator
-from rae_dit.config import Config, ConfigError
-from rae_dit.data.sources import Source
-from rae_dit.data.transforms import to_float
-from rae_dit.evaluation.digits import DigitJudge, pixel_features
-from rae_dit.evaluation.frechet import Moments, frechet_distance
+from rae_dit import __version__, build, records
+from rae_dit.acts import judging
+from rae_dit.acts.gathering import gathered
+from rae_dit.acts.generate import Generator, generate, generate_shares, load_generator
+from rae_dit.acts.judging import Batch
+from rae_dit.acts.labels import image_labels
+from rae_dit.config import Config
+from rae_dit.evaluation.judges import Judge
 from rae_dit.evaluation.pictures import sample_grid
+from rae_dit.evaluation.tally import Tally, metric_values
 from rae_dit.files import write_json
+from rae_dit.runs import newest_step
 
 log = logging.getLogger(__name__)
 
-GRID_COLUMNS = 10
+GRID_COLUMNS, GRID_ROWS = 10, 10
 
 
 def evaluate(config: Config, workdir: Path) -> None:
-    """Writes evaluation.json and samples.png into the workdir."""
-    if config.data.source != "digits":
-        raise ConfigError(
-            f"data.source: got {config.data.source!r}, expected 'digits' for --mode=evaluate"
+    """Writes evaluation.json into the workdir, and a grid of the images that were generated.
+
+    Raises:
+        ConfigError: a file that the config names is missing or cannot be used.
+        WeightsError: the Inception's weights are not the 2015 Inception's.
+        CheckpointError: the workdir has no sound checkpoint.
+    """
+    judging.check(config)
+    judge = judging.make_judge(config)
+    generator = None if config.evaluate.samples else load_generator(config, workdir)
+    reference = judging.make_reference(config, workdir, judge)
+    report: dict[str, object] = {}
+    if config.evaluate.judge == "digits":
+        held_out = judging.source_batches(records.held_out(config), config.evaluate.batch_size)
+        report |= with_suffix("real", judge_batches(config, judge, reference, held_out))
+    if generator is None:
+        stored = judging.stored_samples(config)
+        batches = judging.stored_batches(
+            stored, config.evaluate.batch_size, field="evaluate.samples"
         )
-    train_images, train_labels = read_all(records.open_source(config, "train"))
-    held_images, held_labels = read_all(records.held_out(config))
-    judge = DigitJudge.fit(train_images, train_labels)
-    real = Moments.of(pixel_features(train_images))
-    report: dict[str, object] = {
-        "num_samples": config.evaluate.num_samples,
-        "num_steps": config.sample.num_steps,
-        "method": config.sample.method,
-        "grid": config.sample.grid,
-        "cfg_scale_guided": config.sample.cfg_scale,
-        "cfg_interval": list(config.sample.cfg_interval),
-        "class_accuracy_real": judge.accuracy(held_images, held_labels),
-        "frechet_real": frechet_distance(real, Moments.of(pixel_features(held_images))),
-    }
-    labels = cycle(range(config.data.num_classes), config.evaluate.num_samples)
-    with jax.default_matmul_precision(build.matmul_precision(config)):
-        generator = load_generator(config, workdir)
-        for suffix, scale in guidance_scales(config).items():
-            images = np.concatenate(list(generate(generator, config, labels, cfg_scale=scale)))
-            fake = Moments.of(pixel_features(images))
-            report[f"class_accuracy_{suffix}"] = judge.accuracy(images, np.asarray(labels))
-            report[f"frechet_{suffix}"] = frechet_distance(real, fake)
-            shown = GRID_COLUMNS * config.data.num_classes
-            sample_grid(
-                workdir / f"samples_{suffix}.png",
-                images[:shown],
-                np.asarray(labels[:shown]),
-                [str(name) for name in range(config.data.num_classes)],
-                columns=GRID_COLUMNS,
-            )
-    write_json(workdir / "evaluation.json", report)
+        report |= judge_batches(config, judge, reference, batches)
+    else:
+        with jax.default_matmul_precision(build.matmul_precision(config)):
+            for suffix, scale in guidance_scales(config).items():
+                batches = generated(generator, config, scale)
+                report |= with_suffix(suffix, judge_batches(config, judge, reference, batches))
+                write_grid(generator, config, workdir / f"samples_{suffix}.png", scale)
+    report |= provenance(config, workdir, reference)
+    if jax.process_index() == 0:
+        write_json(workdir / "evaluation.json", report)
     log.info("evaluation: %s", report)
 
 
+def score(generator: Generator, config: Config, workdir: Path) -> dict[str, float]:
+    """Metric -> value of `evaluate.num_samples` images with `sample.cfg_scale`, on every process.
+
+    Args:
+        generator: the models.
+        config: `evaluate.*` and `sample.*` say how.
+        workdir: where computed references are kept, unless `evaluate.reference_cache` says.
+
+    Raises:
+        ConfigError: a file that the config names is missing or cannot be used.
+        WeightsError: the Inception's weights are not the 2015 Inception's.
+    """
+    judging.check(config)
+    judge = judging.make_judge(config)
+    reference = judging.make_reference(config, workdir, judge)
+    with jax.default_matmul_precision(build.matmul_precision(config)):
+        batches = generated(generator, config, config.sample.cfg_scale)
+        return judge_batches(config, judge, reference, batches)
+
+
+def judge_batches(
+    config: Config, judge: Judge, reference: Tally | None, batches: Iterator[Batch]
+) -> dict[str, float]:
+    """The metrics of images; computed on process 0 and told to the others."""
+    metrics = config.evaluate.metrics
+    keep = 1 if {"precision", "recall"} & {*metrics} else 0
+    tally = judging.tally_of(judge, batches, keep=keep)
+    values = metric_values(metrics, tally, reference) if jax.process_index() == 0 else {}
+    told: dict[str, float] = json.loads(gathered(json.dumps(values).encode())[0])
+    return told
+
+
+def generated(generator: Generator, config: Config, cfg_scale: float) -> Iterator[Batch]:
+    """This process's share of the images, in batches of the judge's size."""
+    labels = labels_of(config, config.evaluate.num_samples)
+    shares = generate_shares(
+        generator, config, labels, cfg_scale=cfg_scale, wanted=range(len(labels))
+    )
+    known = np.asarray(labels)
+    for numbers, images in regrouped(shares, config.evaluate.batch_size):
+        yield Batch(numbers, images, known[numbers])
+
+
+def regrouped(
+    shares: Iterator[tuple[np.ndarray, np.ndarray]], size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same images in groups of `size`, the last one smaller."""
+    numbers, images = [], []
+    for some_numbers, some_images in shares:
+        numbers.append(some_numbers)
+        images.append(some_images)
+        while sum(map(len, numbers)) >= size:
+            all_numbers, all_images = np.concatenate(numbers), np.concatenate(images)
+            yield all_numbers[:size], all_images[:size]
+            numbers, images = [all_numbers[size:]], [all_images[size:]]
+    if sum(map(len, numbers)):
+        yield np.concatenate(numbers), np.concatenate(images)
+
+
+def write_grid(generator: Generator, config: Config, path: Path, cfg_scale: float) -> None:
+    """Draws the first images once more, of at most ten classes."""
+    classes = min(GRID_ROWS, config.data.num_classes)
+    labels = labels_of(config, GRID_COLUMNS * classes)
+    parts = list(generate(generator, config, labels, cfg_scale=cfg_scale))
+    if jax.process_index() == 0:
+        names = [str(label) for label in range(config.data.num_classes)]
+        sample_grid(path, np.concatenate(parts), np.array(labels), names, columns=GRID_COLUMNS)
+
+
+def labels_of(config: Config, limit: int) -> list[int]:
+    """Labels of the images to generate, the first `limit` of them at most."""
+    count = min(limit, config.evaluate.num_samples)
+    counted = dataclasses.replace(config.sample, num_samples=count)
+    return image_labels(dataclasses.replace(config, sample=counted))
+
+
 def guidance_scales(config: Config) -> dict[str, float]:
-    """Names and scales of what is generated: without guidance, and with it if there is any."""
-    guided = {} if config.sample.cfg_scale == 1.0 else {"guided": config.sample.cfg_scale}
-    return {"unguided": 1.0} | guided
+    """Suffix of the metrics' names -> scale, for each time images are generated."""
+    scale = config.sample.cfg_scale
+    if scale == 1.0:
+        return {"unguided": 1.0}
+    return ({"unguided": 1.0} if config.evaluate.unguided else {}) | {"guided": scale}
 
 
-def read_all(source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """All images, float32 in [0, 1], and labels of a small source."""
-    records = [source[i] for i in range(len(source))]
-    images = np.stack([to_float(record["image"]) for record in records])
-    return images, np.asarray([record["label"] for record in records])
+def with_suffix(suffix: str, values: dict[str, float]) -> dict[str, float]:
+    """{"fid": 1.0} -> {"fid_guided": 1.0}."""
+    return {f"{name}_{suffix}": value for name, value in values.items()}
+
+
+def provenance(config: Config, workdir: Path, reference: Tally | None) -> dict[str, object]:
+    """All that the figures depend on, for the report."""
+    settings = config.evaluate
+    found: dict[str, object] = {
+        "judge": settings.judge,
+        "inception": judging.hashed(settings.inception),
+        "reference": judging.hashed(settings.reference)
+        if settings.reference
+        else config.data.source,
+        "reference_images": None if reference is None else reference.count or None,
+        "version": __version__,
+        "jax": jax.__version__,
+    }
+    if settings.samples:
+        stored = judging.stored_samples(config)
+        return found | {"samples": judging.hashed(settings.samples), "num_samples": len(stored)}
+    sampler = dataclasses.asdict(config.sample)
+    for unused in ("num_samples", "output_dir", "batch_size", "class_names"):
+        del sampler[unused]
+    sampler["cfg_scale_guided"] = sampler.pop("cfg_scale")
+    return (
+        {"num_samples": settings.num_samples}
+        | sampler
+        | {
+            "checkpoint": str(workdir),
+            "checkpoint_step": newest_step(workdir),
+            "pretrained": judging.hashed(config.ddt.pretrained),
+            "precision": config.precision,
+            "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        }
+        | found
+    )

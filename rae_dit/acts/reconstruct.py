@@ -1,66 +1,246 @@
-"""--mode=reconstruct: held-out images through the autoencoder and back."""
+"""--mode=reconstruct: images through the autoencoder and back, and how far they come back.
 
-import dataclasses
+Images pass by batch by batch; only sums, and the pairs that are shown, are kept. Several processes
+take a share each.
+"""
+
+import json
 import logging
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
+from PIL import Image
 
-from rae_dit import build, loading, records
-from rae_dit.config import Config
+from rae_dit import __version__, build, loading, records
+from rae_dit.acts import codec, judging
+from rae_dit.acts.gathering import gathered, merged
+from rae_dit.config import Config, ConfigError
+from rae_dit.data.files import Images
+from rae_dit.data.pictures import open_pictures
 from rae_dit.data.pipeline import ordered_batches
+from rae_dit.data.sources import Source
+from rae_dit.data.transforms import to_uint8
+from rae_dit.evaluation.judges import Judge
 from rae_dit.evaluation.pictures import reconstruction_grid
-from rae_dit.evaluation.reconstruction import l1, psnr
+from rae_dit.evaluation.reconstruction import SSIM_WINDOW, l1, psnr, ssim
+from rae_dit.evaluation.tally import Tally, metric_values
 from rae_dit.files import write_json
-from rae_dit.training.sharding import make_mesh, place_batch
+from rae_dit.models.perceptual import MINIMUM_SIZE as LPIPS_MINIMUM
+from rae_dit.training.objective import Tree
+from rae_dit.training.sharding import batch_sharding, make_mesh, place_batch, replicated
+from rae_dit.weights.lpips import load_lpips
 
 log = logging.getLogger(__name__)
 SHOWN = 16
 
 
+class Pair(NamedTuple):
+    """This process's images of a batch, float32 [b, H, W, 3] in [0, 1]."""
+
+    numbers: np.ndarray  # place of each image among all
+    originals: np.ndarray
+    results: np.ndarray
+    lpips: np.ndarray | None  # float [b]
+
+
 def reconstruct(config: Config, workdir: Path) -> None:
     """Writes reconstruction.json and reconstructions.png into the workdir.
 
-    The decoder is that of `decoder.checkpoint`, or of the workdir's own run.
+    The decoder is that of `decoder.checkpoint`, or of the workdir's own run. With
+    `reconstruct.path`, each picture and its reconstruction also go side by side into
+    reconstructions/.
+
+    Raises:
+        ConfigError: a path does not hold what it should; one line, before anything is compiled.
+        WeightsError: a file of weights is another network's.
     """
-    if not config.decoder.checkpoint and not config.decoder.pretrained:
-        own = dataclasses.replace(config.decoder, checkpoint=str(workdir))
-        config = dataclasses.replace(config, decoder=own)
+    config = loading.with_own_decoder(config, workdir)
+    check(config)
+    source = open_images(config)
+    judge = rfid_judge(config, source)
     mesh = make_mesh(config.sharding.fsdp)
-    source = records.held_out(config)
-    originals, results = [], []
+    sums = {"images": 0.0}
+    before, after = Tally(), Tally()
+    shown: list[Pair] = []
     with jax.default_matmul_precision(build.matmul_precision(config)):
-        graph, parameters = loading.load_rae(config, mesh, decoder=True)
-        for batch in ordered_batches(
-            source,
-            batch_size=config.data.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            limit=None,
-        ):
-            real = batch["weight"] > 0
-            image = roundtrip(graph, parameters, place_batch(batch, mesh)["image"])
-            originals.append(batch["image"][real])
-            results.append(np.asarray(image)[real])
-    before, after = np.concatenate(originals), np.concatenate(results)
-    report = {
-        "images": len(before),
-        "l1": float(np.mean(l1(before, after))),
-        "psnr": float(np.mean(psnr(before, after))),
-    }
-    write_json(workdir / "reconstruction.json", report)
-    reconstruction_grid(workdir / "reconstructions.png", before, after, columns=SHOWN)
+        for pair in pairs(config, source, mesh):
+            for name, values in errors(pair).items():
+                sums[name] = sums.get(name, 0.0) + float(np.sum(values))
+            sums["images"] += len(pair.numbers)
+            if judge is not None and len(pair.numbers):
+                before.add(pair.numbers, judge(pair.originals), None)
+                after.add(pair.numbers, judge(pair.results), None)
+            if sum(len(some.numbers) for some in shown) < SHOWN:
+                shown.append(pair)
+            if config.reconstruct.path:
+                write_pairs(workdir / "reconstructions", source, pair)
+    report = means([json.loads(part) for part in gathered(json.dumps(sums).encode())])
+    if judge is not None:
+        reference, made = merged(before), merged(after)
+        report["rfid"] = metric_values(("fid",), made, reference)["fid"]
+    if jax.process_index() == 0:
+        draw(workdir / "reconstructions.png", shown)
+        write_json(workdir / "reconstruction.json", report | provenance(config, source))
     log.info("reconstruction: %s", report)
 
 
+def check(config: Config) -> None:
+    """Refuses what would only be found out later.
+
+    Raises:
+        ConfigError: a file of weights is missing, or images are too small for LPIPS.
+    """
+    for field, path in (
+        ("evaluate.inception", config.evaluate.inception),
+        ("perceptual.vgg", config.perceptual.vgg),
+        ("perceptual.linear", config.perceptual.linear),
+    ):
+        if path and not Path(path).is_file():
+            raise ConfigError(f"{field}: got {path!r}, expected a file of weights or ''")
+    if config.perceptual.vgg and config.data.image_size < LPIPS_MINIMUM:
+        raise ConfigError(
+            f"perceptual.vgg: got {config.perceptual.vgg!r}, expected '' for images of "
+            f"{config.data.image_size} pixels; LPIPS needs {LPIPS_MINIMUM}"
+        )
+
+
+def open_images(config: Config) -> Source:
+    """What to reconstruct: pictures, cut to squares of `data.image_size`, or held-out images."""
+    path = config.reconstruct.path
+    if not path:
+        return records.held_out(config)
+    with judging.refusing("reconstruct.path"):
+        pictures = open_pictures(path)
+    return Images(
+        files=pictures,
+        image_size=config.data.image_size,
+        num_classes=config.data.num_classes,
+        crop="adm_center",
+        max_bad_share=0.0,  # a picture that was asked for is not replaced by another
+    )
+
+
+def rfid_judge(config: Config, source: Source) -> Judge | None:
+    """The Inception, if its weights are given and there are images enough for a covariance."""
+    settings = config.evaluate
+    count = min(len(source), config.reconstruct.num_images or len(source))
+    if not settings.inception or count < 2:
+        return None
+    return judging.inception_judge(settings.inception, settings.batch_size)
+
+
+def pairs(config: Config, source: Source, mesh: Mesh) -> Iterator[Pair]:
+    """This process's share of the images and of their reconstructions."""
+    index, size = jax.process_index(), config.data.batch_size
+    local = size // jax.process_count()
+    lpips = lpips_on(config, mesh)
+    graph, parameters = loading.load_rae(config, mesh, decoder=True)
+    batches = ordered_batches(
+        source,
+        batch_size=size,
+        process_index=index,
+        process_count=jax.process_count(),
+        limit=config.reconstruct.num_images,
+    )
+    total = -(-min(len(source), config.reconstruct.num_images or len(source)) // size)
+    with batches:
+        for number, batch in enumerate(judging.progress(batches, "reconstruction", total)):
+            real = batch["weight"] > 0
+            image = place_batch(batch, mesh)["image"]
+            result = codec.reconstruct(graph, parameters, image)
+            distance = None if lpips is None else compare(*lpips, image, result)
+            yield Pair(
+                (number * size + index * local + np.arange(local))[real],
+                batch["image"][real],
+                local_rows(result, mesh)[real],
+                None if distance is None else local_rows(distance, mesh)[real],
+            )
+
+
+def lpips_on(config: Config, mesh: Mesh) -> tuple[nnx.GraphDef, nnx.State] | None:
+    """LPIPS on every device, if its weights are given."""
+    if not config.perceptual.vgg:
+        return None
+    graph, state = nnx.split(load_lpips(config.perceptual.vgg, config.perceptual.linear))
+    return graph, jax.device_put(state, replicated(mesh))
+
+
 @jax.jit(static_argnums=0)
-def roundtrip(
-    graph: nnx.GraphDef, parameters: dict, image: Float[Array, "B H W 3"]
-) -> Float[Array, "B H W 3"]:
-    """decode(encode(image)), clipped to [0, 1]."""
-    rae = nnx.merge(graph, parameters)
-    return jnp.clip(rae.decode(rae.encode(image)), 0, 1)
+def compare(
+    graph: nnx.GraphDef,
+    parameters: Tree | nnx.State,
+    original: Float[Array, "B H W 3"],
+    result: Float[Array, "B H W 3"],
+) -> Float[Array, " B"]:
+    """LPIPS of each pair, float32."""
+    distance: Float[Array, " B"] = nnx.merge(graph, parameters)(original, result)
+    return distance
+
+
+def local_rows(array: Array, mesh: Mesh) -> np.ndarray:
+    """The rows of a global array that belong to this process, in order."""
+    shards = jax.device_put(array, batch_sharding(mesh)).addressable_shards
+    in_order = sorted(shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in in_order])
+
+
+def errors(pair: Pair) -> dict[str, np.ndarray]:
+    """Each image's error by each measure that its size allows."""
+    if not len(pair.numbers):
+        return {}
+    found = {"l1": l1(pair.originals, pair.results), "psnr": psnr(pair.originals, pair.results)}
+    if min(pair.originals.shape[1:3]) >= SSIM_WINDOW:
+        found["ssim"] = ssim(pair.originals, pair.results)
+    return found | ({} if pair.lpips is None else {"lpips": pair.lpips})
+
+
+def means(parts: list[dict[str, float]]) -> dict[str, Any]:
+    """Means over the images of all processes; a mean that is infinite (PSNR) becomes None."""
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = total.get(name, 0.0) + value
+    count = int(total.pop("images"))
+    found = {name: value / count for name, value in total.items()}
+    return {"images": count} | {n: v if math.isfinite(v) else None for n, v in found.items()}
+
+
+def write_pairs(folder: Path, source: Source, pair: Pair) -> None:
+    """Writes NAME.png for each image: the original at the left, its reconstruction at the right."""
+    assert isinstance(source, Images)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, both in zip(
+        pair.numbers, zip(pair.originals, pair.results, strict=True), strict=True
+    ):
+        name = Path(source.name(int(number))).name
+        Image.fromarray(to_uint8(np.concatenate(both, axis=1))).save(folder / f"{name}.png")
+
+
+def draw(path: Path, shown: list[Pair]) -> None:
+    """Draws the first images beside their reconstructions."""
+    before = np.concatenate([pair.originals for pair in shown])
+    after = np.concatenate([pair.results for pair in shown])
+    reconstruction_grid(path, before[:SHOWN], after[:SHOWN], columns=SHOWN)
+
+
+def provenance(config: Config, source: Source) -> dict[str, object]:
+    """All that the figures depend on, for the report."""
+    return {
+        "source": config.reconstruct.path or config.data.source,
+        "fingerprint": source.fingerprint,
+        "image_size": config.data.image_size,
+        "encoder": config.encoder.pretrained or config.encoder.checkpoint,
+        "decoder": config.decoder.pretrained or config.decoder.checkpoint,
+        "precision": config.precision,
+        "inception": judging.hashed(config.evaluate.inception),
+        "vgg": judging.hashed(config.perceptual.vgg),
+        "version": __version__,
+        "jax": jax.__version__,
+    }

@@ -4,9 +4,23 @@ With x and y the two images on [0, 1] and means over the H W C values of one ima
 
     l1(x, y)   = mean |x - y|                                                                  (1)
     psnr(x, y) = -10 log10 mean (x - y)^2     in dB, as the peak is 1.                         (2)
+
+Structural similarity compares means m, variances s^2 and covariance c of the two images in a window
+that slides over each channel, weighted by a Gaussian of deviation 1.5 pixels and 11 pixels wide;
+with C1 = 0.01^2 and C2 = 0.03^2,
+
+    ssim(x, y) = mean over windows inside the image, and channels, of
+
+                 (2 m_x m_y + C1) (2 c + C2) / ((m_x^2 + m_y^2 + C1) (s_x^2 + s_y^2 + C2)).    (3)
+
+Source: Wang et al. 2004, IEEE TIP 13(4), "Image quality assessment", for (3) and its constants.
 """
 
 import numpy as np
+
+SSIM_WINDOW = 11  # pixels
+SSIM_DEVIATION = 1.5  # pixels
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # keep the fractions of (3) finite in flat dark regions
 
 
 def l1(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -43,6 +57,48 @@ def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):  # log10(0) = -inf is the right answer for equal images
         # 0.0 - … instead of a unary minus: two images one apart everywhere give 0.0, never -0.0.
         return 0.0 - 10.0 * np.log10(np.square(a - b).mean(axis=(1, 2, 3)))
+
+
+def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Structural similarity of each pair of images, equation (3).
+
+    Args:
+        a: float [n, H, W, C] in [0, 1], H and W at least 11.
+        b: float [n, H, W, C] in [0, 1].
+
+    Returns:
+        f64 [n] in [-1, 1]; 1 for equal images.
+
+    Raises:
+        ValueError: shapes differ, lack the four axes or are too small, or values leave [0, 1].
+    """
+    a, b = _checked("ssim", a, b)
+    if min(a.shape[1:3]) < SSIM_WINDOW:
+        raise ValueError(
+            f"ssim: images are {a.shape[1]} x {a.shape[2]} pixels, expected at least "
+            f"{SSIM_WINDOW} x {SSIM_WINDOW} for its window. Leave it out for such images."
+        )
+    rows, columns = _windows(a.shape[1]), _windows(a.shape[2])
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return np.einsum("ih,jw,nhwc->nijc", rows, columns, x, optimize=True)
+
+    mean_a, mean_b = mean(a), mean(b)
+    variances = mean(a * a) - mean_a**2 + mean(b * b) - mean_b**2
+    covariance = mean(a * b) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + SSIM_C1) / (mean_a**2 + mean_b**2 + SSIM_C1)
+    structure = (2 * covariance + SSIM_C2) / (variances + SSIM_C2)
+    return (luminance * structure).mean(axis=(1, 2, 3))
+
+
+def _windows(length: int) -> np.ndarray:
+    """Matrix [length - 10, length]: Gaussian weights of each window that fits, summing to 1."""
+    distance = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
+    weights = np.exp(-0.5 * np.square(distance / SSIM_DEVIATION))
+    matrix = np.zeros((length - SSIM_WINDOW + 1, length))
+    for row in range(len(matrix)):
+        matrix[row, row : row + SSIM_WINDOW] = weights / weights.sum()
+    return matrix
 
 
 def pool(images: np.ndarray, size: int) -> np.ndarray:

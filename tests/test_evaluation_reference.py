@@ -1,0 +1,102 @@
+"""Reference files: ADM's, pytorch-fid's, and features themselves."""
+
+import numpy as np
+import pytest
+
+from rae_dit.data.files import SourceError
+from rae_dit.evaluation import reference
+from rae_dit.evaluation.frechet import Moments
+from rae_dit.evaluation.reference import hash_of, open_reference
+from rae_dit.evaluation.tally import Tally
+
+ALL = ("fid", "sfid", "inception_score", "precision", "recall")
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    monkeypatch.setattr(reference, "WIDTH", {"mu": 4, "mu_s": 3})
+
+
+def moments(width, seed=0):
+    return Moments.of(np.random.default_rng(seed).normal(size=(20, width)))
+
+
+def statistics(suffix="", width=4):
+    found = moments(width)
+    return {f"mu{suffix}": found.mean, f"sigma{suffix}": found.covariance}
+
+
+def save(folder, **arrays):
+    np.savez(folder / "reference.npz", **arrays)
+    return folder / "reference.npz"
+
+
+IMAGES = np.zeros((5, 8, 8, 3), np.uint8)
+
+
+def test_adm_s_files_need_their_images_for_precision_and_recall_only(tmp_path):
+    path = save(tmp_path, arr_0=IMAGES, **statistics(), **statistics("_s", 3))
+    file = open_reference(path, ALL)
+    assert file.lacks(ALL).keys() == {"precision", "recall"}
+    assert file.lacks(("fid", "sfid", "inception_score")) == {}
+    assert file.shapes["arr_0"] == (5, 8, 8, 3)
+    tally = Tally()
+    tally.pool.add(np.ones((9, 4)))  # as computed from the images; the statistics go before
+    file.fill(tally)
+    np.testing.assert_array_equal(tally.pool.moments().covariance, moments(4).covariance)
+    np.testing.assert_array_equal(tally.spatial.moments().mean, moments(3).mean)
+
+
+def test_pytorch_fid_s_files_serve_fid_alone(tmp_path):
+    path = save(tmp_path, **statistics())
+    assert open_reference(path, ("fid", "inception_score")).lacks(("fid",)) == {}
+    with pytest.raises(
+        SourceError, match="expected mu_s and sigma_s or images in arr_0 for 'sfid'"
+    ):
+        open_reference(path, ("fid", "sfid"))
+    with pytest.raises(SourceError, match="expected activations or images in arr_0 for 'recall'"):
+        open_reference(path, ("recall",))
+
+
+def test_features_serve_all_that_compares_pools(tmp_path):
+    rows = np.random.default_rng(1).normal(size=(9, 4))
+    file = open_reference(save(tmp_path, activations=rows), ("fid", "precision", "recall"))
+    tally = Tally()
+    file.fill(tally)
+    np.testing.assert_array_equal(tally.features(), rows.astype(np.float32))
+    np.testing.assert_allclose(tally.pool.moments().covariance, np.cov(rows.T))
+
+
+def test_images_alone_serve_everything(tmp_path):
+    file = open_reference(save(tmp_path, arr_0=IMAGES), ALL)
+    assert file.lacks(ALL).keys() == {*ALL} - {"inception_score"}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"mu": np.zeros(5), "sigma": np.eye(5)}, r"mu \(5,\) and sigma \(5, 5\), expected \(4,\)"),
+        ({"mu": np.zeros(4), "sigma": np.eye(3)}, r"sigma \(3, 3\), expected"),
+        ({"mu_s": np.zeros(4), "sigma_s": np.eye(4)}, r"mu_s \(4,\) .* expected \(3,\)"),
+        ({"activations": np.zeros((9, 5))}, r"activations \(9, 5\), expected \[n, 4\]"),
+        ({"x": np.zeros(2)}, r"with \['x'\], expected mu and sigma or images in arr_0"),
+    ],
+)
+def test_other_features_are_refused(tmp_path, arrays, message):
+    with pytest.raises(SourceError, match=message) as caught:
+        open_reference(save(tmp_path, **arrays), ("fid",))
+    assert "\n" not in str(caught.value)
+
+
+def test_statistics_that_are_none_are_refused(tmp_path):
+    path = save(tmp_path, mu=np.zeros(4), sigma=np.full((4, 4), np.nan))
+    with pytest.raises(SourceError, match=r"reference\.npz cannot be used: .*not finite"):
+        open_reference(path, ("fid",)).fill(Tally())
+
+
+def test_a_hash_follows_the_content(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    assert hash_of(path).startswith("ba7816bf8f01cfea")
+    path.write_bytes(b"abcd")
+    assert hash_of(path).startswith("88d4266fd4e6338d")
