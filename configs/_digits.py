@@ -63,5 +63,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.sample.num_samples = 100
     config.sample.cfg_scale = 2.0
     config.sample.batch_size = 100
+    config.evaluate.judge = "digits"
+    config.evaluate.metrics = ("class_accuracy", "frechet")
     config.evaluate.num_samples = 1000
+    config.evaluate.unguided = True
+    config.evaluate.batch_size = 100
+    config.metrics.evaluate_samples = 1000
     return config

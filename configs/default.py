@@ -12,6 +12,7 @@ import ml_collections
 from ml_collections import config_dict
 
 STEPS_PER_EPOCH = 1251  # 1,281,167 ImageNet images in batches of 1024, last one dropped [R]
+STAGE1_STEPS_PER_EPOCH = 2502  # the same in batches of 512 [R]
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -78,7 +79,52 @@ def get_config() -> ml_collections.ConfigDict:
     flow.shift = config_dict.placeholder(float)  # sqrt(16 * 16 * 768 / 4096) = 6.93 [P]
     flow.shift_base = 4096  # [P]
 
+    # Stage 1 beyond L1: off. The values are the reference's, for rae_dino.py to switch on; sources
+    # are [R] configs/stage1/training/DINOv2-B_decXL.yaml where no other is named.
+    config.perceptual = perceptual = ml_collections.ConfigDict()
+    perceptual.weight = 0.0  # 1.0
+    perceptual.start = 0
+    perceptual.start_epoch = config_dict.placeholder(float)  # 0; the steps are ImageNet's
+    perceptual.vgg = ""
+    perceptual.linear = ""
+
+    config.gan = gan = ml_collections.ConfigDict()
+    gan.weight = 0.0  # 0.75
+    gan.start = 8 * STAGE1_STEPS_PER_EPOCH
+    gan.discriminator_start = 6 * STAGE1_STEPS_PER_EPOCH
+    gan.loss = "hinge"
+    gan.fakes = "clean"  # by the code: reconstructions in eval mode, without noise on tokens
+    gan.augment_probability = 1.0
+    gan.augment_translation = 0.125
+    gan.augment_colour = True
+    gan.augment_cutout = 0.0
+    gan.learning_rate = 2e-4
+    gan.warmup_steps = 1 * STAGE1_STEPS_PER_EPOCH
+    gan.decay_end_step = 10 * STAGE1_STEPS_PER_EPOCH  # [O]: ends with the run; [R] stops at 10/16
+    gan.start_epoch = config_dict.placeholder(float)  # 8; the steps above are ImageNet's
+    gan.discriminator_start_epoch = config_dict.placeholder(float)  # 6
+    gan.warmup_epochs = config_dict.placeholder(float)  # 1
+    gan.decay_end_epoch = config_dict.placeholder(float)  # 10
+    gan.final_learning_rate = 2e-5
+    gan.beta1 = 0.9
+    gan.beta2 = 0.95
+
+    config.discriminator = discriminator = ml_collections.ConfigDict()
+    discriminator.features = "dino"
+    discriminator.pretrained = ""  # [R]: discs/dino_vit_small_patch8_224.pth
+    discriminator.input_size = 224
+    discriminator.patch_size = 8
+    discriminator.hidden_size = 384
+    discriminator.depth = 12
+    discriminator.num_heads = 6
+    discriminator.mlp_ratio = 4.0
+    discriminator.image_mean = (0.485, 0.456, 0.406)
+    discriminator.image_std = (0.229, 0.224, 0.225)
+    discriminator.layers = (11, 2, 5, 8, 11)  # by the code: the last block has two heads
+    discriminator.kernel_size = 9
+
     config.optim = optim = ml_collections.ConfigDict()
+    optim.name = "adamw"
     optim.learning_rate = 2e-4  # [P], [R], as all below but where marked
     optim.warmup_steps = 40 * STEPS_PER_EPOCH
     optim.warmup_from_zero = False  # "warm-up" keeps the rate constant
@@ -86,13 +132,20 @@ def get_config() -> ml_collections.ConfigDict:
     optim.decay_end_step = 800 * STEPS_PER_EPOCH
     optim.final_learning_rate = 2e-5
     optim.max_steps = 800 * STEPS_PER_EPOCH  # [P]; [R] goes on to 1400 epochs at the final rate
+    optim.warmup_epochs = config_dict.placeholder(float)  # 40 [P]; the steps above are ImageNet's
+    optim.decay_end_epoch = config_dict.placeholder(float)  # 800 [P]
+    optim.max_epochs = config_dict.placeholder(float)  # 800 [P]
     optim.beta1 = 0.9
     optim.beta2 = 0.95
     optim.epsilon = 1e-8
+    optim.momentum = 0.9  # [O]; unused by adamw
     optim.weight_decay = 0.0
     optim.clip_norm = 1.0
     optim.max_consecutive_bad_steps = 50  # [O]
     optim.accumulate_steps = 1
+    optim.spike_factor = config_dict.placeholder(float)  # [O] 2.0 is a loss twice the usual one
+    optim.spike_window = 20  # [O] logged losses
+    optim.max_rollbacks = 3  # [O]
 
     config.ema = ema = ml_collections.ConfigDict()
     ema.decay = 0.9995  # [P], [R]
@@ -101,6 +154,7 @@ def get_config() -> ml_collections.ConfigDict:
     compute.attention = "auto"  # [O]
     compute.scan_layers = False  # [O] faster on GPU; True compiles faster on TPU
     compute.remat = "none"  # [O]
+    compute.compile_cache = "~/.cache/rae_dit/jax"  # [O]
 
     config.sharding = sharding = ml_collections.ConfigDict()
     sharding.fsdp = 1  # [O]
@@ -109,12 +163,21 @@ def get_config() -> ml_collections.ConfigDict:
     checkpoint.save_every = 10 * STEPS_PER_EPOCH  # [R]
     checkpoint.keep_last = 3  # [O]
     checkpoint.keep_every = config_dict.placeholder(int)  # [O]
+    checkpoint.best_metric = ""  # [O]
+    checkpoint.best_mode = "min"  # [O]
     checkpoint.restore_from = ""
 
     config.metrics = metrics = ml_collections.ConfigDict()
     metrics.log_every = 100  # [O]
+    metrics.telemetry = True  # [O]
     metrics.validate_every = 25_000  # [R] evaluates as often
     metrics.validate_batches = 8  # [O]
+    metrics.evaluate_every = config_dict.placeholder(int)  # [R] 25,000
+    metrics.evaluate_samples = 10_000  # [O]; [R] 50,000
+    metrics.sample_every = config_dict.placeholder(int)  # [R] 2500
+    metrics.profile_step = config_dict.placeholder(int)  # [O]
+    metrics.profile_steps = 3  # [O]
+    metrics.wandb_project = ""  # [O]
 
     config.sample = sample = ml_collections.ConfigDict()
     sample.num_samples = 16  # [O]
@@ -123,13 +186,46 @@ def get_config() -> ml_collections.ConfigDict:
     sample.grid = "official"  # [R]
     sample.rtol = 1e-3  # [R]
     sample.atol = 1e-6  # [R]
+    sample.diffusion_norm = 1.0  # [R]; its default form of w(t) is infinite at t = 1, SiT's is not
+    sample.last_step = "mean"  # [R]
+    sample.last_step_size = 0.04  # [R]
+    sample.guidance = "cfg"  # [R]; [P] reports AutoGuidance by DiT^DH-S, cfg_scale 1.42
+    sample.guide_checkpoint = ""
     sample.cfg_scale = 1.0  # unguided
     sample.cfg_interval = (0.0, 1.0)
     sample.labels = ""
+    sample.class_list = ""
+    sample.class_names = ""
+    sample.label_mode = "equal"  # [P]: 50 images of each class
     sample.batch_size = 16  # [O]
     sample.output_dir = ""
     sample.seed = 0  # [O]
 
     config.evaluate = evaluate = ml_collections.ConfigDict()
+    evaluate.judge = "inception"  # [P], [R]
+    evaluate.metrics = ("fid", "sfid", "inception_score", "precision", "recall")  # [P]
+    evaluate.inception = ""
+    evaluate.samples = ""
     evaluate.num_samples = 50_000  # [P], [R]
+    evaluate.unguided = False  # [O]
+    evaluate.reference = ""  # [P], [R]: VIRTUAL_imagenet256_labeled.npz of ADM
+    evaluate.reference_cache = ""
+    evaluate.batch_size = 256  # [O]
+
+    config.sweep = sweep = ml_collections.ConfigDict()
+    sweep.cfg_scales = (1.0, 1.25, 1.5, 2.0)  # [O]
+    sweep.num_steps = ()
+    sweep.cfg_intervals = ()
+    sweep.metric = ""
+
+    config.reconstruct = reconstruct = ml_collections.ConfigDict()
+    reconstruct.path = ""
+    reconstruct.num_images = config_dict.placeholder(int)  # [R]: all 50,000 held-out images
+
+    config.probe = probe = ml_collections.ConfigDict()
+    probe.freeze_encoder = False  # [O]
+
+    config.stats = stats = ml_collections.ConfigDict()
+    stats.output = ""
+    stats.save_every = 100  # [O]
     return config

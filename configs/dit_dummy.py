@@ -59,5 +59,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.sample.num_samples = 4
     config.sample.num_steps = 4
     config.sample.batch_size = 4
+    config.evaluate.judge = "digits"
+    config.evaluate.metrics = ("class_accuracy", "frechet")
     config.evaluate.num_samples = 8
+    config.evaluate.batch_size = 8
+    config.metrics.evaluate_samples = 8
     return config

@@ -1,0 +1,67 @@
+"""--mode=probe: trains a classifier on the encoder's tokens, then judges it on held-out images.
+
+Training is that of --mode=train, with its checkpoints and metrics: the same command continues.
+With `probe.freeze_encoder` one linear layer is trained and the encoder is none of the state.
+"""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rae_dit import build, loading, records
+from rae_dit.config import Config
+from rae_dit.config.check import refusal
+from rae_dit.files import write_json
+from rae_dit.runs import read_config
+from rae_dit.training.checkpoint import restore_state
+from rae_dit.training.loop import train
+from rae_dit.training.program import make_program
+from rae_dit.training.sharding import make_mesh
+from rae_dit.training.validation import held_out_means
+
+log = logging.getLogger(__name__)
+
+
+def probe(config: Config, workdir: Path) -> None:
+    """Writes probe.json into the workdir: accuracies over all held-out images.
+
+    Raises:
+        ConfigError: another objective, or no held-out images.
+    """
+    if config.objective != "classification":
+        expected = "'classification' for --mode=probe, as in configs/probe_dino.py"
+        raise refusal("objective", config.objective, expected)
+    source = records.held_out(config)
+    train(config, workdir)
+    # As the run wrote it: where the config has epochs, it has steps.
+    config = dataclasses.replace(config, optim=read_config(workdir).optim)
+    last_step = config.optim.max_steps
+    mesh = make_mesh(config.sharding.fsdp)
+    program = make_program(config, mesh)
+    state, _ = restore_state(workdir, program.abstract)
+    if int(state.step) < last_step:
+        log.info("stopped at step %d of %d: nothing to judge yet", int(state.step), last_step)
+        return
+    report: dict[str, Any] = {
+        "freeze_encoder": config.probe.freeze_encoder,
+        "step": last_step,
+    }
+    with jax.default_matmul_precision(build.matmul_precision(config)):
+        frozen = loading.load_frozen(config, mesh)
+        for name, params in (("parameters", state.params), ("ema", state.ema)):
+            report[name], report["images"] = held_out_means(
+                program.validate,
+                params,
+                frozen,
+                source,
+                mesh,
+                batch_size=config.data.batch_size,
+                seed=config.seed,
+                limit=None,
+            )
+    if jax.process_index() == 0:
+        write_json(workdir / "probe.json", report)
+    log.info("probe: %s", report)
