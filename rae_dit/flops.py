@@ -1,0 +1,206 @@
+"""How much arithmetic a run asks for, counted from its config.
+
+Only matrix products count, 2 m n k each, attention's two included: the *model FLOPs* of the
+literature (PaLM, arXiv 2204.02311, appendix B). Resizing, norms, activations and the optimizer
+are left out; so is whatever rematerialisation computes twice, which makes
+
+    model FLOPs utilisation (MFU) = images/s x train_step FLOPs / peak FLOP/s      (1)
+
+comparable between settings. XLA's own count cannot serve: it counts the body of a loop once.
+
+A backward pass needs two products for each one of the forward pass, so a trained network costs
+three forward passes, and a frozen one its forward pass alone.
+"""
+
+from typing import NamedTuple
+
+from rae_dit.config import Config
+from rae_dit.hardware import find_device
+from rae_dit.models.conditioning import FOURIER_FREQUENCIES
+
+
+class Matmul(NamedTuple):
+    """`times` products [rows, inner] x [inner, columns] an image.
+
+    Attributes:
+        rows: tokens, or 1 for what a whole image shares.
+        inner: the axis that is summed over.
+        columns: width of the result.
+        times: how often, for one image's forward pass.
+        weighted: True when the right side is a parameter: it is then shared by all images of a
+            batch, which makes one product of batch x rows rows.
+    """
+
+    rows: int
+    inner: int
+    columns: int
+    times: int = 1
+    weighted: bool = True
+
+    @property
+    def flops(self) -> int:
+        """Of all `times` products, for one image."""
+        return 2 * self.rows * self.inner * self.columns * self.times
+
+
+class ModelFlops(NamedTuple):
+    """FLOPs for one image.
+
+    Attributes:
+        encoder: forward pass.
+        decoder: forward pass.
+        ddt: forward pass, one evaluation of the velocity without guidance.
+        train_step: the image's share of a training step of the config's objective.
+    """
+
+    encoder: int
+    decoder: int
+    ddt: int
+    train_step: int
+
+
+class Work(NamedTuple):
+    """Products of a training step for one image: networks that are only used, and one trained."""
+
+    frozen: list[Matmul]
+    trained: list[Matmul]
+
+
+def model_flops(config: Config) -> ModelFlops:
+    """Counts the forward passes of the config's networks and a training step of its objective."""
+    work = train_work(config)
+    return ModelFlops(
+        encoder=total(encoder_matmuls(config)),
+        decoder=total(decoder_matmuls(config)),
+        ddt=total(ddt_matmuls(config)),
+        train_step=total(work.frozen) + 3 * total(work.trained),
+    )
+
+
+def peak_flops(device_kind: str, precision: str) -> float | None:
+    """The vendor's dense FLOP/s of one device, the denominator of (1).
+
+    Args:
+        device_kind: `jax.Device.device_kind`, such as "NVIDIA H200" or "TPU v5 lite".
+        precision: "bf16", "tf32" or "fp32", as in the config.
+
+    Returns:
+        FLOP/s; None for a device that is not in `hardware.DEVICES`, such as a CPU.
+    """
+    device = find_device(device_kind)
+    return None if device is None else device.flops[precision]
+
+
+def total(matmuls: list[Matmul]) -> int:
+    """FLOPs for one image."""
+    return sum(matmul.flops for matmul in matmuls)
+
+
+def train_work(config: Config) -> Work:
+    """What a training step of the config's objective multiplies, for one image.
+
+    Networks that only judge (LPIPS and the discriminator of stage 1) are left out.
+    """
+    match config.objective:
+        case "classification":
+            # The head reads the mean of an image's tokens.
+            head = Matmul(1, config.encoder.hidden_size, config.data.num_classes)
+            if config.probe.freeze_encoder:
+                return Work(encoder_matmuls(config), [head])
+            encoder = encoder_matmuls(config)
+            return (
+                Work(encoder, [head]) if config.probe.freeze_encoder else Work([], [*encoder, head])
+            )
+        case "reconstruction":
+            return Work(encoder_matmuls(config), decoder_matmuls(config))
+        case "flow_matching":
+            return Work(encoder_matmuls(config), ddt_matmuls(config))
+
+
+def encoder_matmuls(config: Config) -> list[Matmul]:
+    """The representation encoder: patches, then blocks over patches and the tokens before them."""
+    encoder = config.encoder
+    patches = (encoder.input_size // encoder.patch_size) ** 2
+    match encoder.family:
+        case "dinov2":
+            before = 1 + encoder.num_registers
+        case "siglip":
+            before = 0
+        case "mae":
+            before = 1
+    return [
+        Matmul(patches, 3 * encoder.patch_size**2, encoder.hidden_size),
+        *transformer_matmuls(
+            patches + before,
+            encoder.hidden_size,
+            int(encoder.hidden_size * encoder.mlp_ratio),
+            encoder.num_heads,
+            encoder.depth,
+        ),
+    ]
+
+
+def decoder_matmuls(config: Config) -> list[Matmul]:
+    """The pixel decoder: projection, blocks over tokens and CLS, pixels of each token."""
+    decoder = config.decoder
+    tokens = (config.encoder.input_size // config.encoder.patch_size) ** 2
+    width = decoder.hidden_size
+    return [
+        Matmul(tokens, config.encoder.hidden_size, width),
+        *transformer_matmuls(
+            tokens + 1, width, decoder.intermediate_size, decoder.num_heads, decoder.depth
+        ),
+        Matmul(tokens, width, 3 * decoder.patch_size**2),
+    ]
+
+
+def ddt_matmuls(config: Config) -> list[Matmul]:
+    """DiT^DH. One condition an image modulates the backbone, one a token the wide head."""
+    ddt = config.ddt
+    narrow, wide = ddt.hidden_size
+    tokens = (config.encoder.input_size // config.encoder.patch_size // ddt.patch_size) ** 2
+    patch_width = ddt.patch_size**2 * config.encoder.hidden_size
+    matmuls = [
+        Matmul(tokens, patch_width, narrow),
+        Matmul(tokens, patch_width, wide),
+        Matmul(1, 2 * FOURIER_FREQUENCIES, narrow),
+        Matmul(1, narrow, narrow),
+        Matmul(tokens, wide, 2 * wide),  # final modulation
+        Matmul(tokens, wide, patch_width),
+    ]
+    if narrow != wide:
+        matmuls.append(Matmul(tokens, narrow, wide))
+    conditions = (1, tokens)
+    for part, width in enumerate(ddt.hidden_size):
+        depth, hidden = ddt.depth[part], int(width * ddt.mlp_ratio)
+        matmuls += attention_matmuls(tokens, width, ddt.num_heads[part], depth)
+        if ddt.use_swiglu:
+            hidden = int(2 / 3 * hidden)
+        matmuls += [
+            Matmul(tokens, width, 2 * hidden if ddt.use_swiglu else hidden, depth),
+            Matmul(tokens, hidden, width, depth),
+            Matmul(conditions[part], width, 6 * width, depth),
+        ]
+    return matmuls
+
+
+def transformer_matmuls(
+    tokens: int, width: int, hidden: int, num_heads: int, depth: int
+) -> list[Matmul]:
+    """`depth` blocks of attention and a two-layer MLP."""
+    return [
+        *attention_matmuls(tokens, width, num_heads, depth),
+        Matmul(tokens, width, hidden, depth),
+        Matmul(tokens, hidden, width, depth),
+    ]
+
+
+def attention_matmuls(tokens: int, width: int, num_heads: int, depth: int) -> list[Matmul]:
+    """`depth` times q, k, v and output projections; logits and mixing of every head."""
+    head_width = width // num_heads
+    return [
+        Matmul(tokens, width, 3 * width, depth),
+        Matmul(tokens, width, width, depth),
+        Matmul(tokens, head_width, tokens, depth * num_heads, weighted=False),
+        Matmul(tokens, tokens, head_width, depth * num_heads, weighted=False),
+    ]

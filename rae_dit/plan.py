@@ -1,0 +1,99 @@
+r"""What a training run needs on devices that may not be here, from its compiled step.
+
+    python -m rae_dit.plan --config=configs/dit_dino.py --topology=v5e:16x16 \
+        [--config.sharding.fsdp=128 ...] [--output=plan.json] [--nolargest_batch]
+
+--topology is a TPU slice by the chips along its axes (needs libtpu: requirements-tpu.txt), "local"
+for the devices of this machine, or "cpu:8" for a CPU that poses as eight. No weights, no images and
+no memory are needed. A mistake ends the program with status 2 and one line on stderr.
+docs/planning.md explains the output.
+"""
+
+import dataclasses
+import logging
+import os
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from rae_dit.config import Config, ConfigError, from_config_dict
+from rae_dit.main import parse_config, refuse
+from rae_dit.planning.topology import EXAMPLES, find_devices, prepare
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    config: Config
+    topology: str
+    output: pathlib.Path | None
+    find_largest: bool
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Declares the flags on `values`."""
+    config_flags.DEFINE_config_file("config", help_string="Config file.", flag_values=values)
+    flags.DEFINE_string("topology", None, f"Devices: {EXAMPLES}.", flag_values=values)
+    flags.DEFINE_string("output", None, "JSON file for the plan.", flag_values=values)
+    flags.DEFINE_bool(
+        "largest_batch", True, "Compile a second batch to find it.", flag_values=values
+    )
+
+
+def read_request(argv: list[str]) -> Request:
+    """Parses the command line and readies the environment for the devices it names.
+
+    Raises:
+        SystemExit: status 2 after one line on stderr, when something is wrong.
+    """
+    try:
+        request = parse(argv, flags.FLAGS)
+        prepare(request.topology, os.environ)
+    except (ConfigError, flags.Error) as error:
+        refuse(error)
+    return request
+
+
+def parse(argv: list[str], values: flags.FlagValues) -> Request:
+    """Parses `argv` into `values`, which must have the flags of `define_flags`.
+
+    Raises:
+        ConfigError: a file, field or value that cannot be used, or no topology.
+        absl.flags.Error: an unknown flag.
+    """
+    config = from_config_dict(parse_config(argv, values))
+    if not values.topology:
+        raise ConfigError(f"--topology: missing, expected one such as {EXAMPLES}")
+    output = pathlib.Path(values.output) if values.output else None
+    return Request(config, values.topology, output, values.largest_batch)
+
+
+def main(request: Request) -> None:
+    """Plans, prints and, if asked to, writes."""
+    # After `prepare`: jax reads its environment when it is imported.
+    from rae_dit.files import write_json
+    from rae_dit.planning import planner
+    from rae_dit.planning.report import report
+
+    logging.getLogger("rae_dit").setLevel(logging.ERROR)  # no word about random weights
+    try:
+        devices = find_devices(request.topology)
+        plan = planner.make_plan(request.config, devices, find_largest=request.find_largest)
+    except ConfigError as error:
+        refuse(error)
+    sys.stdout.write(report(plan) + "\n")
+    if request.output:
+        write_json(request.output, planner.to_dict(plan) | {"topology": request.topology})
+
+
+def run() -> None:
+    """Entry point of the command line."""
+    define_flags(flags.FLAGS)
+    app.run(main, flags_parser=read_request)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,1 @@
+"""What a training step will need on given devices, read off its compiled program."""

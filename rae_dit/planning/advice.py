@@ -1,0 +1,72 @@
+"""What to change when a step does not fit, or wastes memory."""
+
+from rae_dit.config import Config
+from rae_dit.planning.memory import Memory, Replicated
+
+GIB = 2**30
+
+
+def advise(
+    config: Config,
+    memory: Memory,
+    replicated: list[Replicated],
+    *,
+    limit: int | None,
+    best_fsdp: int,
+    largest: int | None,
+    on_tpu: bool,
+    network_binds: bool,
+) -> list[str]:
+    """Settings to try, most useful first; each line starts with the flag.
+
+    Args:
+        config: what was planned.
+        memory: on one device.
+        replicated: parameters that are whole on every device though `sharding.fsdp` > 1.
+        limit: bytes of one device; None when unknown.
+        best_fsdp: the largest value that splits every width.
+        largest: batch that fits; None when unknown.
+        on_tpu: whether the devices are TPUs.
+        network_binds: whether collectives take longer than kernels.
+    """
+    advice = []
+    if replicated and config.sharding.fsdp != best_fsdp:
+        whole = sum(parameter.bytes for parameter in replicated)
+        advice.append(
+            f"--config.sharding.fsdp={best_fsdp}: {config.sharding.fsdp} does not divide every "
+            f"width, so {whole / GIB:.2f} GiB of parameters, and as much again for EMA and each "
+            "moment, lie whole on every device"
+        )
+    if on_tpu and not config.compute.scan_layers:
+        advice.append("--config.compute.scan_layers=True: compiles in a fraction of the time")
+    if network_binds and largest and largest >= 2 * config.data.batch_size:
+        advice.append(
+            f"--config.data.batch_size={2 * config.data.batch_size}: the network binds, and sends "
+            "as many bytes for more images"
+        )
+    if limit is None or memory.total <= limit:
+        return advice
+    if memory.state > limit / 4 and config.sharding.fsdp < best_fsdp and not replicated:
+        advice.append(
+            f"--config.sharding.fsdp={best_fsdp}: parameters, EMA and moments take "
+            f"{memory.state / GIB:.2f} GiB"
+        )
+    stronger = {"none": ["dots", "full"], "dots": ["full"], "full": []}[config.compute.remat]
+    advice += [
+        f"--config.compute.remat={policy}: {saved}"
+        for policy, saved in (
+            ("dots", "keeps the results of matrix products and computes the rest again"),
+            ("full", "keeps each block's input only; one more forward pass"),
+        )
+        if policy in stronger
+    ]
+    if config.compute.scan_layers and not on_tpu:
+        advice.append(
+            "--config.compute.scan_layers=False: an unrolled stack needed 45 GiB of temporaries "
+            "where a scanned one needed 76 (DiT^DH-XL, 128 images, H200)"
+        )
+    parts = 2 * config.optim.accumulate_steps
+    advice.append(f"--config.optim.accumulate_steps={parts}: the same batch in smaller parts")
+    if largest:
+        advice.append(f"--config.data.batch_size={largest}: the largest that fits as it is")
+    return advice

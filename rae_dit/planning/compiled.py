@@ -1,0 +1,103 @@
+"""The training step, compiled for a mesh of devices that need not exist; no array is made.
+
+What is compiled is what runs: the step of `training.program` with the state's own shapes and
+shardings, the frozen networks' and the batch's.
+"""
+
+import dataclasses
+import re
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from rae_dit import build, loading
+from rae_dit.config import Config
+from rae_dit.training.objective import Tree
+from rae_dit.training.program import make_program
+from rae_dit.training.sharding import batch_sharding, replicated
+from rae_dit.training.state import TrainState
+
+UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class Step(NamedTuple):
+    """A step's arguments, as shapes with shardings."""
+
+    state: TrainState
+    frozen: Tree
+    batch: Tree
+    lowered: jax.stages.Lowered
+
+
+class Compiled(NamedTuple):
+    """What the compiler says of a step.
+
+    Attributes:
+        temporary_bytes: of one device, beside the arguments: activations, gradients, copies.
+        text: the program; "" when it was refused because it does not fit.
+        seconds: the compile took.
+    """
+
+    temporary_bytes: int
+    text: str
+    seconds: float
+
+
+def without_files(config: Config) -> Config:
+    """The same with random weights everywhere, which have the sizes of those that are loaded."""
+    return dataclasses.replace(
+        config,
+        encoder=dataclasses.replace(config.encoder, pretrained="", checkpoint="", statistics=""),
+        decoder=dataclasses.replace(config.decoder, pretrained="", checkpoint=""),
+        discriminator=dataclasses.replace(config.discriminator, pretrained=""),
+        perceptual=dataclasses.replace(config.perceptual, vgg="", linear=""),
+    )
+
+
+def lower_step(config: Config, mesh: Mesh) -> Step:
+    """Traces the step of a config `without_files`."""
+    program = make_program(config, mesh)
+    everywhere = replicated(mesh)
+    frozen = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        jax.eval_shape(lambda: loading.load_frozen(config, mesh)),
+    )
+    images, side = config.data.batch_size, config.data.image_size
+    split = batch_sharding(mesh)
+    batch = {
+        "image": jax.ShapeDtypeStruct((images, side, side, 3), jnp.float32, sharding=split),
+        "label": jax.ShapeDtypeStruct((images,), jnp.int32, sharding=split),
+    }
+    with jax.default_matmul_precision(build.matmul_precision(config)):
+        lowered = program.step.lower(program.abstract, frozen, batch)
+    return Step(program.abstract, frozen, batch, lowered)
+
+
+def compile_step(step: Step) -> Compiled:
+    """Compiles; a TPU's compiler refuses what does not fit and says what it would need."""
+    started = time.perf_counter()
+    try:
+        compiled = step.lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        temporary = needed_bytes(str(error))
+        if temporary is None:
+            raise
+        return Compiled(temporary, "", time.perf_counter() - started)
+    found = compiled.memory_analysis()
+    if found is None:
+        raise NotImplementedError("The backend does not say how much memory a program needs.")
+    temporary = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return Compiled(temporary, compiled.as_text() or "", time.perf_counter() - started)
+
+
+def needed_bytes(message: str) -> int | None:
+    """Temporaries that a refused program would need; None when it was refused for other reasons."""
+    if "RESOURCE_EXHAUSTED" not in message:
+        return None
+    match = re.search(r"HLO temporaries \(([\d.]+)([KMGT])\)", message) or re.search(
+        r"Used ([\d.]+)([KMGT]) of", message
+    )
+    return int(float(match[1]) * UNITS[match[2]]) if match else None

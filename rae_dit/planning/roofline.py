@@ -1,0 +1,120 @@
+r"""How long a step takes, from its products, its memory traffic and its collectives.
+
+Three times bound a step from below if everything overlapped:
+
+    compute = sum over products of FLOPs / FLOP/s(inner)          (hardware.py, 1)       (1)
+    memory  = all bytes / bandwidth                               (planning/traffic.py)  (2)
+    network = bytes sent / network bandwidth                                             (3)
+
+The largest *binds*. But kernels of one device run one after the other: while a norm reads and
+writes its tensors, the matrix units wait. So the prediction adds what cannot overlap,
+
+    kernels = max(compute, product_bytes / bandwidth) + other_bytes / bandwidth          (4)
+    step    = max(kernels, network)                                                      (5)
+
+where product_bytes belong to kernels that multiply (loads overlap with products there) and
+other_bytes to all others; and collectives run beside kernels, as with XLA's latency-hiding
+scheduler. Bandwidths and FLOP/s are those reached in practice (hardware.py), measured on products
+and copies alone, except that of two constants of the H200 which were chosen among six pairs with
+the trace of one training step in view (hardware.py).
+
+FLOPs are those of `flops.train_work`, each trained product once forward and twice backward: for
+[m, k] x [k, n] the gradients are [m, n] x [n, k] and [k, m] x [m, n]. On top of that come the
+products that remat computes again (`hardware` FLOPs, not `model` FLOPs), and a TPU's tiles that
+are not full. Not in it: the host, launch gaps between kernels, stragglers.
+"""
+
+import math
+from typing import NamedTuple
+
+from rae_dit.config import Config
+from rae_dit.flops import Matmul, train_work
+from rae_dit.hardware import Device
+from rae_dit.planning.traffic import Traffic
+
+
+class Roofline(NamedTuple):
+    """Seconds of one step on one device, by the equations above."""
+
+    compute: float
+    memory: float
+    network: float
+    step: float
+
+    @property
+    def binds(self) -> str:
+        """Which of the three is largest."""
+        terms = {"compute": self.compute, "memory": self.memory, "network": self.network}
+        return max(terms, key=lambda name: terms[name])
+
+
+def predict(config: Config, device: Device, traffic: Traffic, num_devices: int) -> Roofline:
+    """Times of one step; every device does an equal share of the batch."""
+    bandwidth = device.bandwidth * device.bandwidth_share
+    images = config.data.batch_size / num_devices
+    compute = compute_seconds(config, device, images)
+    network = sum(traffic.collectives.values()) / (device.network * device.network_share)
+    kernels = max(compute, traffic.product_bytes / bandwidth) + traffic.other_bytes / bandwidth
+    return Roofline(
+        compute=compute,
+        memory=(traffic.product_bytes + traffic.other_bytes) / bandwidth,
+        network=network,
+        step=max(kernels, network),
+    )
+
+
+def compute_seconds(config: Config, device: Device, images: float) -> float:
+    """Equation (1) for so many images on one device."""
+    work = train_work(config)
+    part = images / config.optim.accumulate_steps  # one product's rows
+    forward = [shape for product in work.frozen for shape in batched(product, images)]
+    once = [shape for product in work.trained for shape in batched(product, part)]
+    backward = [
+        turned
+        for rows, inner, columns, times in once
+        for turned in ((rows, columns, inner, times), (inner, rows, columns, times))
+    ]
+    # cuDNN's attention takes half precision only; elsewhere XLA's keeps the logits.
+    fused = device.is_gpu and config.precision == "bf16" and config.compute.attention != "xla"
+    again = [
+        shape
+        for product in recomputed(config, work.trained, fused=fused)
+        for shape in batched(product, part)
+    ]
+    trained = sum(seconds(*shape, config.precision, device) for shape in once + backward + again)
+    frozen = sum(seconds(*shape, config.precision, device) for shape in forward)
+    return frozen + config.optim.accumulate_steps * trained
+
+
+Shape = tuple[float, float, float, float]
+
+
+def batched(product: Matmul, images: float) -> list[Shape]:
+    """Rows, inner, columns and times over a batch: parameters serve all images at once."""
+    if product.weighted:
+        return [(product.rows * images, product.inner, product.columns, product.times)]
+    return [(product.rows, product.inner, product.columns, product.times * images)]
+
+
+def recomputed(config: Config, trained: list[Matmul], *, fused: bool) -> list[Matmul]:
+    """Products that the backward pass computes again (`compute.remat`).
+
+    "dots" keeps the results of products with parameters; attention's are computed again, and
+    fused attention, which keeps no logits, computes those again in any case.
+    """
+    attention = [product for product in trained if not product.weighted]
+    logits = [product for product in attention if product.rows == product.columns]
+    match config.compute.remat:
+        case "full":
+            return trained + (logits if fused else [])
+        case "dots":
+            return attention + (logits if fused else [])
+    return logits if fused else []
+
+
+def seconds(
+    rows: float, inner: float, columns: float, times: float, precision: str, device: Device
+) -> float:
+    """Time of `times` products; inner and columns fill whole tiles."""
+    inner, columns = (math.ceil(size / device.tile) * device.tile for size in (inner, columns))
+    return 2 * rows * inner * columns * times / device.matmul_flops(inner, precision)

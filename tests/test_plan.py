@@ -1,0 +1,199 @@
+"""Whole plans: on eight CPU devices, and for TPUs where libtpu is there to compile for them."""
+
+import json
+import pathlib
+import sys
+
+import jax
+import pytest
+from absl import flags
+from small_run import small_config
+
+from configs import dit_dino
+from rae_dit import plan as command
+from rae_dit.config import ConfigError, from_config_dict
+from rae_dit.planning import memory, planner, topology
+from rae_dit.planning.planner import make_plan
+from rae_dit.planning.report import report
+
+ROOT = pathlib.Path(__file__).parent.parent
+DUMMY = f"--config={ROOT}/configs/dit_dummy.py"
+GIB = 2**30
+
+# Activations outweigh parameters, as in the real thing.
+SIZES = {
+    "data.batch_size": 64,
+    "compute.scan_layers": True,
+    "ddt.hidden_size": (64, 64),
+    "ddt.depth": (3, 1),
+    "encoder.depth": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def plans():
+    """Data parallel and fully sharded."""
+    return {
+        fsdp: make_plan(
+            small_config(**SIZES, **{"sharding.fsdp": fsdp}), jax.devices(), find_largest=False
+        )
+        for fsdp in (1, 8)
+    }
+
+
+def test_every_copy_of_the_state_is_split(plans):
+    whole, split = plans[1].memory, plans[8].memory
+    for copies in ("parameters", "ema", "optimizer"):
+        assert getattr(split, copies) < getattr(whole, copies) / 7
+    assert whole.parameters == whole.ema
+    assert whole.optimizer == pytest.approx(2 * whole.parameters, rel=1e-3)
+    assert split.frozen == whole.frozen > 0
+    assert split.batch == 8 * (8 * 8 * 3 + 1) * 4
+
+
+def test_sharded_parameters_leave_activations_alone(plans):
+    """Split kernels must not make XLA split activations along their width and copy the batch."""
+    assert plans[8].memory.temporaries < 1.1 * plans[1].memory.temporaries
+    activation = 8 * 16 * 64 * 4  # of one layer on one device
+    assert plans[8].traffic.collectives.get("all-to-all", 0) < activation
+    assert plans[8].traffic.collectives.get("collective-permute", 0) < activation
+
+
+def test_collectives_are_those_of_the_method(plans):
+    parameters = plans[1].memory.parameters
+    data_parallel, sharded = (plans[fsdp].traffic.collectives for fsdp in (1, 8))
+    assert set(data_parallel) == {"all-reduce"}  # of the gradients
+    assert data_parallel["all-reduce"] == pytest.approx(2 * parameters * 7 / 8, rel=0.05)
+    # Once forward and once backward; what XLA keeps between them is sent once.
+    assert 0.9 < sharded["all-gather"] / (parameters * 7 / 8) < 2.1
+
+
+def test_a_plan_in_words(plans):
+    text = report(plans[8])
+    assert "8 x cpu, mesh replica 1 x fsdp 8" in text
+    assert "batch 64, 8 a device" in text
+    assert "No facts about 'cpu'" in text
+    assert "all-gather, sent" in text
+    assert plans[8].fits is None
+    assert plans[8].largest_batch is None
+
+
+def test_what_is_left_whole_is_named(monkeypatch):
+    monkeypatch.setattr(memory, "MENTIONED", 0)
+    refused = planner.Compiled(temporary_bytes=3 * GIB, text="", seconds=1.0)
+    monkeypatch.setattr(planner, "compile_step", lambda step: refused)
+    monkeypatch.setattr(planner, "memory_limit", lambda device, facts: GIB)
+    config = small_config(
+        **{"sharding.fsdp": 8, "ddt.hidden_size": (12, 32), "ddt.num_heads": (3, 2)}
+    )
+    plan = make_plan(config, jax.devices(), find_largest=True)
+    largest = plan.replicated[0]
+    assert "backbone.blocks.mlp.w12.kernel" in [parameter.path for parameter in plan.replicated]
+    assert largest.bytes == max(parameter.bytes for parameter in plan.replicated)
+    assert any(line.startswith("--config.sharding.fsdp=4:") for line in plan.advice)
+    assert plan.fits is False
+    text = report(plan)
+    assert "DOES NOT FIT" in text
+    assert largest.path in text
+    assert "the compiler refused" in text
+
+
+def test_a_batch_that_cannot_be_divided_is_refused():
+    config = small_config(**{"data.batch_size": 12})
+    with pytest.raises(ConfigError, match=r"data\.batch_size: got 12.*use 8 or 16"):
+        make_plan(config, jax.devices(), find_largest=False)
+
+
+def parse(monkeypatch, *arguments):
+    argv = ["plan", *arguments]
+    monkeypatch.setattr(sys, "argv", argv)  # where ml_collections looks for overrides
+    values = flags.FlagValues()
+    command.define_flags(values)
+    return command.parse(argv, values)
+
+
+def test_command_line(monkeypatch, tmp_path, capsys, plans):
+    asked = []
+
+    def make(config, devices, *, find_largest):
+        asked.append((config, len(devices), find_largest))
+        return plans[8]
+
+    monkeypatch.setattr(planner, "make_plan", make)
+    output = tmp_path / "plan.json"
+    request = parse(
+        monkeypatch,
+        DUMMY,
+        "--topology=cpu:2",
+        f"--output={output}",
+        "--config.sharding.fsdp=2",
+        "--nolargest_batch",
+    )
+    command.main(request)
+    assert asked == [(small_config(**{"sharding.fsdp": 2}), 2, False)]
+    assert capsys.readouterr().out == report(plans[8]) + "\n"
+    found = json.loads(output.read_text())
+    assert found["topology"] == "cpu:2"
+    assert found["memory"]["total"] == sum(
+        size for name, size in found["memory"].items() if name != "total"
+    )
+    assert found["model_flops"] > 0
+    assert found["roofline"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([DUMMY], "--topology: missing"),
+        (["--topology=local"], "--config: missing"),
+        ([DUMMY, "--topology=local", "--config.sharding.fdsp=2"], "sharding.fsdp"),
+        ([DUMMY, "--topology=local", "--workdir=x"], "workdir"),
+    ],
+)
+def test_mistakes(monkeypatch, arguments, message):
+    with pytest.raises((ConfigError, flags.Error), match=message):
+        parse(monkeypatch, *arguments)
+
+
+needs_libtpu = pytest.mark.skipif(not topology.has_libtpu(), reason="needs requirements-tpu.txt")
+
+
+@pytest.fixture
+def tpu(monkeypatch):
+    for name, value in topology.LIBTPU.items():
+        monkeypatch.setenv(name, value)
+    return topology.find_devices
+
+
+@needs_libtpu
+def test_a_topology_libtpu_does_not_know(tpu):
+    with pytest.raises(ConfigError, match=r"--topology: got 'v5e:17x1'.*libtpu says"):
+        tpu("v5e:17x1")
+
+
+@needs_libtpu
+def test_a_small_plan_for_a_tpu(tpu):
+    config = small_config(**SIZES, **{"sharding.fsdp": 4, "precision": "bf16"})
+    plan = make_plan(config, tpu("v5e:2x2"), find_largest=False)
+    assert plan.fits
+    assert plan.device_kind == "TPU v5 lite"
+    assert plan.roofline.step > 0
+    assert {"all-gather"} <= set(plan.traffic.collectives)
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "fsdp", "state", "temporaries"),
+    [("v5e:16x16", 128, 0.5, 4.2), ("v5p:4x4x8", 128, 0.5, 9)],
+)
+def test_xl_fits_a_pod(tpu, name, fsdp, state, temporaries):
+    """GiB on each chip, at 4 images a v5e and 8 a v5p; bounds, not goals."""
+    values = dit_dino.get_config()
+    changes = {"precision": "bf16", "compute.scan_layers": True, "sharding.fsdp": fsdp}
+    values.update_from_flattened_dict(changes)
+    plan = make_plan(from_config_dict(values), tpu(name), find_largest=False)
+    assert plan.fits
+    assert not plan.replicated
+    assert plan.memory.state < state * GIB
+    assert plan.memory.temporaries < temporaries * GIB
