@@ -7,9 +7,10 @@ from typing import Unpack
 import jax
 from flax import nnx
 
-from rae_dit import loading
+from rae_dit import build, loading
 from rae_dit.config import Config, ConfigError
 from rae_dit.models.ddt import DDT
+from rae_dit.models.decoder import Decoder
 from rae_dit.models.rae import RAE
 from rae_dit.runs import find_run, read_config, with_compute
 from rae_dit.training.sharding import make_mesh
@@ -79,11 +80,11 @@ def load_rae(
     Args:
         source: a diffusers `AutoencoderRAE` directory or hub id, or the workdir, checkpoints or
             step of a run of ours; then nothing else is given. A reconstruction run gives its
-            decoder (EMA), a classification run its encoder, and every run the other parts and the
-            statistics that its config names, relative to the current directory.
+            decoder (EMA), a classification run its encoder if it trained that, and every run the
+            other parts and the statistics that its config names, relative to the current directory.
         encoder: a Hugging Face directory or hub id, or a name of the reference ("Dinov2withNorm").
-        decoder: an official file, a directory with one, or a hub id with a path inside; None for
-            encoding only.
+        decoder: an official file, a directory with one, a hub id with a path inside, or a
+            reconstruction run of ours (its EMA); None for encoding only.
         stats: official `stat.pt` or our `.npz`; None for raw latents.
         encoder_input_size: side in pixels of what the encoder sees. None takes the size that
             gives the decoder's number of tokens, or without a decoder that of the encoder's
@@ -108,7 +109,7 @@ def load_rae(
         return load_diffusers(find(source, DIFFUSERS_FILES), **compute)
     if encoder is None:
         raise ValueError("load_rae needs an encoder, or a whole autoencoder in its place.")
-    decoding = None if decoder is None else released.load_decoder(decoder, **compute)
+    decoding = None if decoder is None else load_decoder(decoder, **compute)
     encoding, image_mean, image_std = load_encoder(
         find_encoder(encoder),
         input_size=encoder_input_size,
@@ -128,11 +129,34 @@ def load_rae(
     )
 
 
+def load_decoder(source: str | Path, **compute: Unpack[Compute]) -> Decoder:
+    """Loads a decoder alone, as `load_rae` does with its argument `decoder`.
+
+    Raises:
+        WeightsError: if a file cannot be opened safely, or does not fit a decoder.
+        ConfigError: if the run is not of stage 1, or of another version.
+        CheckpointError: if the run has no sound checkpoint.
+    """
+    run = find_run(source)
+    if run is None:
+        return released.load_decoder(source, **compute)
+    config = with_compute(read_config(run), **compute)
+    if config.objective != "reconstruction":
+        raise ConfigError(
+            f"{run} is a run with objective {config.objective!r}; a decoder is that of a run with "
+            "'reconstruction'"
+        )
+    own = dataclasses.replace(config.decoder, pretrained="", checkpoint=str(source))
+    config = dataclasses.replace(config, decoder=own)
+    graph = nnx.graphdef(build.abstract(build.make_decoder, config))
+    return nnx.merge(graph, loading.load_decoder(config, one_device()))
+
+
 def rae_of_run(config: Config, source: Path) -> RAE:
     """The autoencoder that a run trains, or works on."""
     encoder, decoder = config.encoder, config.decoder
     match config.objective:
-        case "classification":
+        case "classification" if not config.probe.freeze_encoder:
             encoder = dataclasses.replace(encoder, pretrained="", checkpoint=str(source))
         case "reconstruction":
             decoder = dataclasses.replace(decoder, pretrained="", checkpoint=str(source))

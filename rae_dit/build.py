@@ -15,14 +15,15 @@ from flax import nnx
 from rae_dit.autoencoder.step import reconstruction
 from rae_dit.config import Config
 from rae_dit.diffusion.flow import time_shift
-from rae_dit.evaluation.probe import Classifier, classification
+from rae_dit.evaluation.probe import Classifier, classification, linear_head, probing
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoder import MAE, DINOv2, SigLIP
-from rae_dit.models.layers import Constant, Dtype
+from rae_dit.models.layers import Constant, Dtype, Linear
+from rae_dit.models.perceptual import LPIPS
 from rae_dit.models.rae import RAE
 from rae_dit.training.objective import Objective
-from rae_dit.training.optim import adamw, learning_rate
+from rae_dit.training.optim import adamw, learning_rate, sgd
 from rae_dit.training.step import flow_matching
 
 
@@ -109,6 +110,16 @@ def make_classifier(config: Config, rngs: nnx.Rngs) -> Classifier:
     return Classifier(rae, config.data.num_classes, rngs=rngs)
 
 
+def make_head(config: Config, rngs: nnx.Rngs) -> Linear:
+    """The linear layer of a probe with random weights."""
+    return linear_head(config.encoder.hidden_size, config.data.num_classes, rngs=rngs)
+
+
+def make_lpips(config: Config, rngs: nnx.Rngs) -> LPIPS:
+    """LPIPS with random weights."""
+    return LPIPS(dtype=compute_dtype(config), rngs=rngs)
+
+
 def make_ddt(config: Config, rngs: nnx.Rngs) -> DDT:
     """The DiT^DH with initial weights."""
     return DDT(
@@ -137,7 +148,8 @@ def make_trained(config: Config, rngs: nnx.Rngs) -> nnx.Module:
     """The module that the config's objective trains."""
     match config.objective:
         case "classification":
-            return make_classifier(config, rngs)
+            frozen = config.probe.freeze_encoder
+            return make_head(config, rngs) if frozen else make_classifier(config, rngs)
         case "reconstruction":
             return make_decoder(config, rngs)
         case "flow_matching":
@@ -160,13 +172,17 @@ def make_objective(config: Config, *, training: bool) -> Objective:
     """The config's objective; validation drops no labels and adds no noise to tokens."""
     trained = nnx.graphdef(abstract(make_trained, config))
     match config.objective:
+        case "classification" if config.probe.freeze_encoder:
+            return probing(rae_graph(config, decoder=False), trained)
         case "classification":
             return classification(trained)
         case "reconstruction":
             return reconstruction(
                 rae_graph(config, decoder=False),
                 rae_graph(config, decoder=True),
+                nnx.graphdef(abstract(make_lpips, config)) if config.perceptual.weight else None,
                 noise_tau=config.decoder.noise_tau if training else 0.0,
+                lpips_weight=config.perceptual.weight,
             )
         case "flow_matching":
             return flow_matching(
@@ -200,15 +216,26 @@ def make_schedule(config: Config) -> optax.Schedule:
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """Clip and AdamW; constants of the trained module never decay."""
+    """The optimizer behind a clip; constants of the trained module never decay."""
     state = nnx.state(abstract(make_trained, config))
     decays = nnx.map_state(lambda _, variable: not isinstance(variable, Constant), state)
-    return adamw(
-        make_schedule(config),
-        beta1=config.optim.beta1,
-        beta2=config.optim.beta2,
-        epsilon=config.optim.epsilon,
-        weight_decay=config.optim.weight_decay,
-        clip_norm=config.optim.clip_norm,
-        decay_mask=nnx.to_pure_dict(decays),
-    )
+    decay_mask = nnx.to_pure_dict(decays)
+    match config.optim.name:
+        case "adamw":
+            return adamw(
+                make_schedule(config),
+                beta1=config.optim.beta1,
+                beta2=config.optim.beta2,
+                epsilon=config.optim.epsilon,
+                weight_decay=config.optim.weight_decay,
+                clip_norm=config.optim.clip_norm,
+                decay_mask=decay_mask,
+            )
+        case "sgd":
+            return sgd(
+                make_schedule(config),
+                momentum=config.optim.momentum,
+                weight_decay=config.optim.weight_decay,
+                clip_norm=config.optim.clip_norm,
+                decay_mask=decay_mask,
+            )

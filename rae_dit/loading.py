@@ -25,15 +25,20 @@ from rae_dit.build import (
     make_ddt,
     make_decoder,
     make_encoder,
+    make_lpips,
     rae_graph,
 )
-from rae_dit.config import Config
+from rae_dit.build_stage1 import has_discriminator, make_dino, read_dino, read_lpips
+from rae_dit.config import Config, ConfigError
+from rae_dit.config.check import refusal
+from rae_dit.models.ddt import DDT
 from rae_dit.models.rae import latent_scale
-from rae_dit.runs import has_checkpoint
+from rae_dit.runs import find_run, has_checkpoint, read_config
 from rae_dit.training.checkpoint import restore_ema
 from rae_dit.training.objective import Tree
 from rae_dit.training.sharding import parameter_shardings, replicated
 from rae_dit.training.state import TrainState
+from rae_dit.weights import released
 from rae_dit.weights.statistics import read_statistics
 
 log = logging.getLogger(__name__)
@@ -139,18 +144,104 @@ def restore_ddt(config: Config, path: Path, mesh: Mesh) -> Model:
     return Model(nnx.graphdef(module), restore_ema(path, shapes(module, mesh)))
 
 
+def load_guide(config: Config, mesh: Mesh) -> Model:
+    """The weaker model of AutoGuidance: the EMA of a run of ours, or a file of others.
+
+    It may have any depth and widths; latents and classes are those of the config.
+
+    Raises:
+        ConfigError: it is for other latents or classes, or no stage-2 run.
+        CheckpointError: the run has no sound checkpoint, or it has no EMA.
+        WeightsError: there is no such file, or it is no DiT^DH.
+    """
+    path = config.sample.guide_checkpoint
+    run = find_run(path)
+    if run is None:
+        guide = released.load_ddt(
+            path, input_size=None, depth=None, num_heads=None, **pretrained.compute(config)
+        )
+        check_guide(config, guide)
+        return Model(nnx.graphdef(guide), placed(guide, mesh))
+    theirs = read_config(run)
+    if theirs.objective != "flow_matching":
+        expected = f"a stage-2 run; the objective of that one is {theirs.objective!r}"
+        raise refusal("sample.guide_checkpoint", path, expected)
+    ours = dataclasses.replace(theirs, precision=config.precision, compute=config.compute)
+    check_guide(config, abstract(make_ddt, ours))
+    return restore_ddt(ours, Path(path), mesh)
+
+
+def check_guide(config: Config, guide: DDT) -> None:
+    """Raises ConfigError if a guide does not go with the config's latents and classes."""
+    side = guide.grid * guide.patch_size
+    found = (side, side, guide.in_channels), guide.null_label
+    latent = (latent_grid(config), latent_grid(config), config.encoder.hidden_size)
+    if found != (latent, config.data.num_classes):
+        expected = f"a model of latents {latent} (h, w, C) and {config.data.num_classes} classes"
+        got = f"{config.sample.guide_checkpoint}, of latents {found[0]} and {found[1]} classes"
+        raise ConfigError(f"sample.guide_checkpoint: got {got}, expected {expected}")
+
+
 def start_from_pretrained(config: Config, state: TrainState, mesh: Mesh) -> TrainState:
-    """A new stage-2 run's state with `ddt.pretrained` as parameters and EMA, if it names any."""
-    if config.objective != "flow_matching" or not config.ddt.pretrained:
-        return state
-    log.info("starting from %s", config.ddt.pretrained)
-    module = pretrained.load_ddt(config)
-    # Two copies: a step donates both.
-    return dataclasses.replace(state, params=placed(module, mesh), ema=placed(module, mesh))
+    """A new run's state with weights of other runs as parameters and EMA, if the config names any.
+
+    Stage 2 starts from `ddt.pretrained`, stage 1 from `decoder.pretrained` or `.checkpoint`; the
+    optimizer, and in stage 1 the discriminator, start anew.
+    """
+    match config.objective:
+        case "flow_matching" if source := config.ddt.pretrained:
+            params = placed(pretrained.load_ddt(config), mesh)
+        case "reconstruction" if source := config.decoder.pretrained or config.decoder.checkpoint:
+            params = load_decoder(config, mesh)
+        case _:
+            return state
+    log.info("starting from %s", source)
+    # A copy, because a step donates both.
+    return dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params))
+
+
+def with_own_decoder(config: Config, workdir: Path) -> Config:
+    """The config with the decoder that a stage-1 run in `workdir` has trained.
+
+    It goes before `decoder.pretrained` and `.checkpoint`, which such a run has only started from.
+    Other runs have none of their own, and keep what the config names, if it names any.
+    """
+    named = config.decoder.pretrained or config.decoder.checkpoint
+    trained = config.objective == "reconstruction" and has_checkpoint(workdir)
+    if named and not trained:
+        return config
+    own = dataclasses.replace(config.decoder, pretrained="", checkpoint=str(workdir))
+    return dataclasses.replace(config, decoder=own)
 
 
 def load_frozen(config: Config, mesh: Mesh) -> Tree:
     """What the config's objective uses and does not train."""
-    if config.objective == "classification":
+    if config.objective == "classification" and not config.probe.freeze_encoder:
         return {}
-    return load_rae(config, mesh, decoder=False).parameters
+    rae = load_rae(config, mesh, decoder=False).parameters
+    if config.objective != "reconstruction":
+        return rae
+    frozen: Tree = {"rae": rae}
+    if config.perceptual.weight:
+        frozen["lpips"] = load_lpips(config, mesh)
+    if has_discriminator(config):
+        frozen["features"] = {"network": load_features(config, mesh, rae["encoder"])}
+    return jax.device_put(frozen, replicated(mesh))
+
+
+def load_lpips(config: Config, mesh: Mesh) -> Tree:
+    """LPIPS' parameters: from the files that `perceptual` names, or initial."""
+    if config.perceptual.vgg:
+        return placed(read_lpips(config), mesh)
+    log.warning("LPIPS: random weights; perceptual.vgg and perceptual.linear give others")
+    return initialise(make_lpips, config, mesh).parameters
+
+
+def load_features(config: Config, mesh: Mesh, encoder: Tree) -> Tree:
+    """The discriminator's feature network: the run's own encoder, DINO from a file, or initial."""
+    if config.discriminator.features == "encoder":
+        return encoder
+    if config.discriminator.pretrained:
+        return placed(read_dino(config), mesh)
+    log.warning("discriminator: features of random weights; discriminator.pretrained gives others")
+    return initialise(make_dino, config, mesh).parameters

@@ -20,11 +20,12 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
+from rae_dit.compile_cache import use_compile_cache
 from rae_dit.config import Config, ConfigError, check_devices, describe_field, from_config_dict
 from rae_dit.training.distributed import Place, find_place, initialise
 
 NO_CONFIG = "--config: missing, expected a config file such as configs/dit_digits.py"
-Mode = Literal["train", "sample", "evaluate", "reconstruct", "stats"]
+Mode = Literal["train", "sample", "evaluate", "reconstruct", "stats", "probe", "sweep"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,24 @@ def parse(argv: list[str], values: flags.FlagValues) -> Request:
       ConfigError: a path, field or value that cannot be used.
       absl.flags.Error: an unknown flag or mode.
     """
+    settings = parse_config(argv, values)
+    if not values.workdir:
+        raise ConfigError("--workdir: missing, expected the directory of the run such as runs/a")
+    place = find_place(values.coordinator_address, values.num_processes, values.process_id)
+    config = from_config_dict(settings)
+    return Request(config, pathlib.Path(values.workdir), values.mode, place)
+
+
+def parse_config(argv: list[str], values: flags.FlagValues) -> ml_collections.ConfigDict:
+    """Parses `argv` into `values`, which must have a flag --config of a config file.
+
+    Returns:
+      What the file and the changes say, not yet checked.
+
+    Raises:
+      ConfigError: a path or field that does not exist, or a value of the wrong kind.
+      absl.flags.Error: an unknown flag.
+    """
     arguments = values.read_flags_from_files(argv[1:], force_gnu=False)
     overrides = find_settings(r"config\.([^=]*)", arguments)
     # ml_collections meets a wrong file or field with exceptions of many kinds and a traceback, so
@@ -111,11 +130,7 @@ def parse(argv: list[str], values: flags.FlagValues) -> Request:
     if not isinstance(values.config, ml_collections.ConfigDict):
         kind = type(values.config).__name__
         raise ConfigError(f"--config: get_config() returned {kind}, expected a ConfigDict")
-    if not values.workdir:
-        raise ConfigError("--workdir: missing, expected the directory of the run such as runs/a")
-    place = find_place(values.coordinator_address, values.num_processes, values.process_id)
-    config = from_config_dict(values.config)
-    return Request(config, pathlib.Path(values.workdir), values.mode, place)
+    return values.config
 
 
 def find_settings(name: str, arguments: list[str]) -> list[tuple[str, str]]:
@@ -155,26 +170,27 @@ def main(request: Request) -> None:
     import jax  # late: it is slow to import, and nothing before this line needs it
 
     from rae_dit.data.bad_images import BadShareError
+    from rae_dit.data.pipeline import ChangedDataError
     from rae_dit.training.checkpoint import CheckpointError
+    from rae_dit.training.divergence import DivergedError
     from rae_dit.weights.mapping import WeightsError
 
     absl.logging.set_verbosity(absl.logging.WARNING)
-    initialise(request.place, hear_sigterm=request.mode == "train")
+    use_compile_cache(request.config.compute.compile_cache)
+    initialise(request.place, hear_sigterm=request.mode in ("train", "probe"))
     set_up_log(jax.process_index())
     try:
         act(request, num_devices=jax.device_count(), num_processes=jax.process_count())
-    except (ConfigError, CheckpointError, WeightsError, BadShareError) as error:
+    except (
+        *(ConfigError, CheckpointError, WeightsError),
+        *(BadShareError, ChangedDataError, DivergedError),
+    ) as error:
         refuse(error)
 
 
 def act(request: Request, *, num_devices: int, num_processes: int) -> None:
     """Checks that the devices can share the work, and does what the mode says."""
     config, workdir = request.config, request.workdir
-    if request.mode != "train" and num_processes > 1:
-        raise ConfigError(
-            f"--mode={request.mode}: got {num_processes} processes, expected 1; run it "
-            "on one host, only --mode=train works on several"
-        )
     check_devices(config, num_devices=num_devices, num_processes=num_processes)
     match request.mode:
         case "train":
@@ -193,10 +209,18 @@ def act(request: Request, *, num_devices: int, num_processes: int) -> None:
             from rae_dit.acts.reconstruct import reconstruct
 
             reconstruct(config, workdir)
+        case "sweep":
+            from rae_dit.acts.sweep import sweep
+
+            sweep(config, workdir)
         case "stats":
             from rae_dit.acts.stats import stats
 
             stats(config, workdir)
+        case "probe":
+            from rae_dit.acts.probe import probe
+
+            probe(config, workdir)
 
 
 def set_up_log(process_index: int) -> None:

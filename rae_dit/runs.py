@@ -27,6 +27,12 @@ def has_checkpoint(workdir: Path) -> bool:
     return any((workdir / "checkpoints").glob("[0-9]*"))
 
 
+def newest_step(workdir: Path) -> int | None:
+    """The newest step that a run has saved; None for none."""
+    names = (path.name for path in (workdir / "checkpoints").glob("[0-9]*"))
+    return max((int(name) for name in names if name.isdigit()), default=None)
+
+
 def read_config(workdir: Path) -> Config:
     """The config of a run, as its config.json has it.
 
@@ -59,5 +65,5 @@ def with_compute(
         raise ConfigError(f"dtype: got {jnp.dtype(dtype)}, expected float32 or bfloat16")
     values = dataclasses.asdict(config)
     values["precision"] = precisions[jnp.dtype(dtype)]
-    values["compute"] = {"attention": attention, "scan_layers": scan_layers, "remat": remat}
+    values["compute"] |= {"attention": attention, "scan_layers": scan_layers, "remat": remat}
     return from_config_dict(ml_collections.ConfigDict(values))

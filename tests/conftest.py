@@ -1,7 +1,11 @@
 """Eight CPU devices, checked shapes and a compile cache; set before anything imports jax."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Programs here are small: compiling them takes longer than running them.
@@ -13,7 +17,8 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parent.parent / ".p
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
-from jaxtyping import install_import_hook  # after the variables above
+import jax  # after the variables above
+from jaxtyping import install_import_hook
 
 # Dtypes and shapes in the annotations of these rooms hold at every call that a test makes.
 install_import_hook(
@@ -23,7 +28,10 @@ install_import_hook(
         "rae_dit.models.attention",
         "rae_dit.models.conditioning",
         "rae_dit.models.ddt",
+        "rae_dit.models.discriminator",
+        "rae_dit.models.features",
         "rae_dit.models.layers",
+        "rae_dit.models.perceptual",
         "rae_dit.models.rae",
         "rae_dit.models.stack",
         "rae_dit.models.transformer",
@@ -33,3 +41,19 @@ install_import_hook(
     ],
     "beartype.beartype",
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs() -> Iterator[None]:
+    """Compiled programs of one file are of no use to the next, and hold gigabytes together."""
+    yield
+    jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _restore_log() -> Iterator[None]:
+    """The command line sends messages to the stderr of its test, which is closed after it."""
+    log = logging.getLogger("rae_dit")
+    before = log.handlers, log.propagate, log.level
+    yield
+    log.handlers, log.propagate, log.level = before

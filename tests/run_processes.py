@@ -32,7 +32,12 @@ def config_of(changes: dict[str, object]) -> Config:
 
 
 def start(
-    workdir: Path, changes: dict[str, object], *, devices: int, place: tuple[str, int, int] | None
+    workdir: Path,
+    changes: dict[str, object],
+    *,
+    devices: int,
+    place: tuple[str, int, int] | None,
+    mode: str = "train",
 ) -> subprocess.Popen:
     """Starts one process of a run; its output goes to WORKDIR/../WORKDIR-ID.log.
 
@@ -41,6 +46,7 @@ def start(
         changes: dotted fields that differ from SETTINGS.
         devices: of this process.
         place: coordinator, number of processes, and which this is: through launch/gpu_hosts.sh.
+        mode: what to do.
     """
     beside = workdir.parent
     # A tensorflow that cannot be imported saves seconds; the run says so and does without.
@@ -61,17 +67,23 @@ def start(
         environment |= {name: str(value) for name, value in zip(names, place, strict=True)}
         command = ["bash", str(ROOT / "launch" / "gpu_hosts.sh")]
     command += [f"--config={ROOT / 'configs' / 'dit_dummy.py'}", f"--workdir={workdir}"]
+    command += [f"--mode={mode}"]
     command += [f"--config.{name}={value}" for name, value in (SETTINGS | changes).items()]
     with log_of(workdir, 0 if place is None else place[2]).open("a") as log:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
 
 
-def start_pair(workdir: Path, changes: dict[str, object]) -> list[subprocess.Popen]:
+def start_pair(
+    workdir: Path, changes: dict[str, object], *, mode: str = "train"
+) -> list[subprocess.Popen]:
     """Starts a run of two processes with two devices each."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         coordinator = f"localhost:{probe.getsockname()[1]}"
-    return [start(workdir, changes, devices=2, place=(coordinator, 2, i)) for i in (0, 1)]
+    places = [(coordinator, 2, i) for i in (0, 1)]
+    return [start(workdir, changes, devices=2, place=place, mode=mode) for place in places]
 
 
 def log_of(workdir: Path, process: int) -> Path:

@@ -30,13 +30,15 @@ def test_the_objective_traces_at_true_size(name: str) -> None:
     config = config_of(name)
     params = parameters(build.abstract(build.make_trained, config))
     frozen = {}
-    if config.objective != "classification":
+    if config.objective != "classification" or config.probe.freeze_encoder:
 
         def make_rae(config: Config, rngs: nnx.Rngs) -> nnx.Module:
             statistics = bool(config.encoder.statistics)
             return build.make_rae(config, rngs, decoder=False, statistics=statistics)
 
         frozen = parameters(build.abstract(make_rae, config))
+    if config.objective == "reconstruction":
+        frozen = {"rae": frozen, "lpips": parameters(build.abstract(build.make_lpips, config))}
     size, side = 2, config.data.image_size
     batch = {
         "image": jax.ShapeDtypeStruct((size, side, side, 3), jnp.float32),

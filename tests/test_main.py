@@ -1,5 +1,6 @@
 """Command line: overrides arrive, mistakes end with one line and status 2 before jax is there."""
 
+import importlib
 import pathlib
 import subprocess
 import sys
@@ -100,7 +101,7 @@ def test_whole_number_for_a_float(parse: Parse) -> None:
         (["--config.sample.cfg_interval=1"], "sample.cfg_interval: got (1,),", "in [0, 1]"),
         (["--config.sample.cfg_interval=(0,a)"], "sample.cfg_interval: got ", "in [0, 1]"),
         (["--config.ddt.depth=(1,1.5)"], "ddt.depth[1]: got 1.5,", "an int >= 1"),
-        (["--config.optim=3"], "optim: got '3',", "accumulate_steps"),
+        (["--config.optim=3"], "optim: got '3',", "max_rollbacks"),
         (["optim.max_steps=3"], "unexpected argument 'optim.max_steps=3';", "field=value"),
     ],
 )
@@ -175,13 +176,17 @@ def test_help_imports_nothing_heavy() -> None:
         ("evaluate", "rae_dit.acts.evaluate", "evaluate"),
         ("reconstruct", "rae_dit.acts.reconstruct", "reconstruct"),
         ("stats", "rae_dit.acts.stats", "stats"),
+        ("probe", "rae_dit.acts.probe", "probe"),
+        ("sweep", "rae_dit.acts.sweep", "sweep"),
     ],
 )
 def test_main_calls_one_act(
     parse: Parse, monkeypatch: pytest.MonkeyPatch, mode: str, module: str, act: str
 ) -> None:
     calls: list[tuple[object, ...]] = []
-    for name in ("training.loop", "acts.sample", "acts.evaluate", "acts.reconstruct", "acts.stats"):
+    names = ("sample", "evaluate", "reconstruct", "stats", "probe", "sweep")
+    acts = [f"acts.{name}" for name in names]
+    for name in ("training.loop", *acts):
         monkeypatch.setitem(sys.modules, f"rae_dit.{name}", types.ModuleType(name))
     monkeypatch.setattr(
         sys.modules[module], act, lambda *arguments: calls.append(arguments), raising=False
@@ -203,3 +208,32 @@ def test_devices_that_do_not_fit(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("rae_dit: sharding.fsdp: got 1000, expected a divisor of")
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("rae_dit.training.divergence", "DivergedError"),
+        ("rae_dit.data.pipeline", "ChangedDataError"),
+        ("rae_dit.data.bad_images", "BadShareError"),
+        ("rae_dit.training.checkpoint", "CheckpointError"),
+    ],
+)
+def test_a_run_that_cannot_go_on_says_why_in_one_line(
+    parse: Parse,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: str,
+    name: str,
+) -> None:
+    error = getattr(importlib.import_module(module), name)
+
+    def end(request: command.Request, **devices: int) -> None:
+        raise error("the reason")
+
+    monkeypatch.setattr(command, "initialise", lambda place, hear_sigterm: None)
+    monkeypatch.setattr(command, "act", end)
+    with pytest.raises(SystemExit) as caught:
+        command.main(parse(DUMMY, WORKDIR))
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "rae_dit: the reason\n"

@@ -9,7 +9,7 @@ from absl import flags
 from flax import nnx
 from golden_files import GOLDEN
 
-from rae_dit.config import ConfigError
+from rae_dit.config import ConfigError, describe_field
 from rae_dit.main import define_flags, parse
 from rae_dit.models.ddt import DDT
 from rae_dit.weights.official import export_ddt
@@ -36,6 +36,28 @@ def parsed(monkeypatch):
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split()[0])
 def test_command_is_accepted(command, parsed):
     assert parsed(command).workdir.parts[0] == "runs"
+
+
+FIELDS = sorted(set(re.findall(r"--config\.([a-z_]+\.[a-z_]+)=", README)))
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_field_exists(path):
+    if path != "optim.learning_rat":  # the mistake that it shows
+        describe_field(path, "")
+
+
+def test_the_table_for_users_of_the_seed_names_what_its_guide_names():
+    table = README.split("| there | here |")[-1].split("## ")[0]
+    there = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    for name in (
+        *("encoder_checkpoint_path", "data_dir", "batch_size", "learning_rate", "num_workers"),
+        *("image_size", "precision", "accumulate_grad_batches", "devices", "num_nodes", "fsdp"),
+        *('ckpt_path="last"', "ckpt_path=PATH", "use_hf_dataset=false", "ema_decay", "max_steps"),
+        *("Dinov2withNorm", "SigLIPwithNorm", "MAEwithNorm", "warmup_steps", "max_epochs"),
+        *("cfg_scale", "class_list", "labels", "num_samples", "num_steps", "output_dir"),
+    ):
+        assert any(name in cell for cell in there), name
 
 
 def test_there_are_commands():

@@ -1,8 +1,8 @@
 """The configuration of a run: `from_config_dict` is the only door to a `Config`.
 
 A config file (configs/*.py) gives an `ml_collections.ConfigDict` of plain values. Here it becomes
-frozen dataclasses whose fields are explained in `models.py`, `training.py` and `acts.py`. Every
-mistake is a `ConfigError` of one line. No jax here: it is reported before any device is touched.
+frozen dataclasses whose fields are explained in the files beside this one. Every mistake is a
+`ConfigError` of one line. No jax here: it is reported before any device is touched.
 """
 
 import dataclasses
@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 import ml_collections
 
-from rae_dit.config.acts import EvaluateConfig, SampleConfig
+from rae_dit.config.acts import ProbeConfig, SampleConfig, StatsConfig, SweepConfig
 from rae_dit.config.check import ConfigError, Seed, convert, declared_type, describe, refusal
+from rae_dit.config.evaluation import EvaluateConfig, ReconstructConfig
 from rae_dit.config.models import DDTConfig, DecoderConfig, EncoderConfig, FlowConfig
 from rae_dit.config.rules import check_split, parse_labels
+from rae_dit.config.stage1 import DiscriminatorConfig, GanConfig, PerceptualConfig
 from rae_dit.config.training import (
     CheckpointConfig,
     ComputeConfig,
@@ -34,6 +36,8 @@ __all__ = [
     "to_dict",
 ]
 
+LPIPS_MINIMUM = 16  # pixels
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -47,6 +51,9 @@ class Config:
     decoder: DecoderConfig
     ddt: DDTConfig
     flow: FlowConfig
+    perceptual: PerceptualConfig
+    gan: GanConfig
+    discriminator: DiscriminatorConfig
     optim: OptimConfig
     ema: EmaConfig
     compute: ComputeConfig
@@ -55,6 +62,10 @@ class Config:
     metrics: MetricsConfig
     sample: SampleConfig
     evaluate: EvaluateConfig
+    sweep: SweepConfig
+    reconstruct: ReconstructConfig
+    probe: ProbeConfig
+    stats: StatsConfig
 
     def __post_init__(self) -> None:
         """Checks what two sections must agree on."""
@@ -62,6 +73,12 @@ class Config:
             expected = f"a multiple of optim.accumulate_steps = {self.optim.accumulate_steps}"
             raise refusal("data.batch_size", self.data.batch_size, expected)
         parse_labels(self.sample.labels, self.data.num_classes)
+        if self.metrics.evaluate_every is not None and self.objective != "flow_matching":
+            expected = f"None because objective {self.objective!r} makes no images"
+            raise refusal("metrics.evaluate_every", self.metrics.evaluate_every, expected)
+        if self.metrics.sample_every is not None and self.objective == "classification":
+            expected = "None because objective 'classification' makes no images"
+            raise refusal("metrics.sample_every", self.metrics.sample_every, expected)
         grid = self.encoder.input_size // self.encoder.patch_size
         cells = f"{grid} latent cells per side (encoder.input_size / encoder.patch_size)"
         if grid % self.ddt.patch_size:
@@ -72,6 +89,11 @@ class Config:
         if made != self.data.image_size:
             expected = f"{made} = decoder.patch_size {self.decoder.patch_size} x {cells}"
             raise refusal("data.image_size", self.data.image_size, expected)
+        if self.perceptual.weight and self.data.image_size < LPIPS_MINIMUM:
+            expected = f"0 for images below {LPIPS_MINIMUM} pixels, which LPIPS cannot halve"
+            raise refusal("perceptual.weight", self.perceptual.weight, expected)
+        if self.discriminator.features == "encoder":
+            self.discriminator.check_layers(self.encoder.depth)
 
 
 def from_config_dict(values: ml_collections.ConfigDict) -> Config:

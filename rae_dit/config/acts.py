@@ -6,38 +6,88 @@ checks what fields of one section must agree on.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
-from rae_dit.config.check import Count, NonNegative, Positive, Probability, Seed, refusal
+from rae_dit.config.check import (
+    Count,
+    NonNegative,
+    Positive,
+    Probability,
+    Range,
+    Seed,
+    refusal,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
-    """Mode 'sample'; 'evaluate' uses the same sampler."""
+    """Mode 'sample'; 'evaluate' and 'sweep' use the same sampler."""
 
     num_samples: Count  # images
-    num_steps: Count  # of the time grid: points ('official') or updates ('full')
-    method: Literal["euler", "heun", "dopri5"]  # 'dopri5' chooses its own steps
-    grid: Literal["official", "full"]  # N points and N-1 updates, or N updates down to t = 0
+    num_steps: Count  # of the time grid: points ('official', 'sde') or updates ('full')
+    method: Literal["euler", "heun", "dopri5", "sde"]  # 'dopri5' chooses its own steps
+    grid: Literal["official", "full"]  # N points and N-1 updates, or N down to t = 0; not of 'sde'
     rtol: Positive  # tolerated error of 'dopri5' relative to the latents
     atol: Positive  # tolerated error besides
-    cfg_scale: NonNegative  # 1 = unguided
+    diffusion_norm: NonNegative  # noise of 'sde': w(t) = diffusion_norm * t; 0 = none
+    last_step: Literal["mean", "euler", "none"]  # how 'sde' gets from last_step_size to t = 0
+    last_step_size: Annotated[float, Range(0, 1, low_allowed=False, high_allowed=False)]  # a time
+    guidance: Literal["cfg", "autoguidance"]  # by the model without label, or by a weaker model
+    guide_checkpoint: str  # of 'autoguidance': a stage-2 run of ours or a file of others; '' = none
+    cfg_scale: NonNegative  # of either guidance; 1 = unguided
     cfg_interval: tuple[Probability, Probability]  # guided while low <= t <= high
-    labels: str  # '' = all classes in turn, or for example '0,1,2' or '0-9'
-    batch_size: Count  # images at once, over all devices
+    labels: str  # '' = all classes, or for example '0,1,2' or '0-9'
+    class_list: str  # file of class names to sample, one a line, in place of `labels`; '' = none
+    class_names: str  # file of all classes' names, one a line from 0 on; '' = the data source's
+    label_mode: Literal["equal", "random"]  # chosen classes in turn, or drawn for each image
+    batch_size: Count  # images at once, over all devices; filled up to a multiple of their number
     output_dir: str  # '' = workdir/samples
-    seed: Seed  # of the initial noise
+    seed: Seed  # of the initial noise, of random labels, and of the noise of 'sde'
 
     def __post_init__(self) -> None:
-        """Checks time grid and guidance interval."""
+        """Checks time grid, guidance and choice of classes."""
+        if self.method == "sde" and self.num_steps < 2:
+            raise refusal("sample.num_steps", self.num_steps, ">= 2 points for method 'sde'")
         if self.grid == "official" and self.num_steps < 2:
             raise refusal("sample.num_steps", self.num_steps, ">= 2 points for grid 'official'")
+        if self.guidance == "autoguidance" and not self.guide_checkpoint:
+            expected = "a workdir, checkpoint or file of the weaker model of 'autoguidance'"
+            raise refusal("sample.guide_checkpoint", self.guide_checkpoint, expected)
+        if self.guidance == "cfg" and self.guide_checkpoint:
+            expected = "'' because sample.guidance is 'cfg'; set that to 'autoguidance'"
+            raise refusal("sample.guide_checkpoint", self.guide_checkpoint, expected)
+        if self.class_list and self.labels:
+            expected = f"'' because sample.labels is {self.labels!r}; give one of the two"
+            raise refusal("sample.class_list", self.class_list, expected)
         if self.cfg_interval[0] > self.cfg_interval[1]:
             raise refusal("sample.cfg_interval", self.cfg_interval, "(low, high), low <= high")
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluateConfig:
-    """Mode 'evaluate'."""
+class SweepConfig:
+    """Mode 'sweep': every combination is sampled and judged; () = the value of `sample`."""
 
-    num_samples: Count  # images, unguided and again with sample.cfg_scale if that is not 1
+    cfg_scales: tuple[NonNegative, ...]
+    num_steps: tuple[Count, ...]
+    cfg_intervals: tuple[tuple[Probability, Probability], ...]
+    metric: str  # one of evaluate.metrics: drawn, and named at its best; '' = the first
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeConfig:
+    """Objective 'classification', mode 'probe': labels read off the mean of an image's tokens."""
+
+    freeze_encoder: bool  # True: one linear layer is trained, a probe; False: the encoder with it
+
+
+@dataclasses.dataclass(frozen=True)
+class StatsConfig:
+    """Mode 'stats'."""
+
+    output: str  # file to write, .npz (with provenance) or .pt (official); '' = a .npz in workdir
+    save_every: Count  # batches between saves of what a killed job goes on from
+
+    def __post_init__(self) -> None:
+        """Checks that the form of the file is one of the two."""
+        if self.output and not self.output.endswith((".npz", ".pt")):
+            raise refusal("stats.output", self.output, "'' or a file name in .npz or .pt")

@@ -196,5 +196,9 @@ def _refuse_unknown(section: Any, parent: str, name: str, path: str, value: obje
     ]
     rest = path.removeprefix(join(parent, name))
     nearest = [f"{match}{rest}" for match in near] or elsewhere
-    hint = f"did you mean {nearest[0]}?" if nearest else f"the fields are {', '.join(fields)}"
+    hint = (
+        f"did you mean {' or '.join(nearest)}?"
+        if nearest
+        else f"the fields are {', '.join(fields)}"
+    )
     raise ConfigError(f"{path}: got {show(value)}, but there is no such field; {hint}")

@@ -46,6 +46,8 @@ class EncoderConfig:
 class DecoderConfig:
     """The ViT that turns latents into pixels."""
 
+    # Both: what images are decoded with, and what a new run with objective 'reconstruction' starts
+    # from
     pretrained: str  # hub id, directory or .pt file; '' = random weights, or those of `checkpoint`
     checkpoint: str  # workdir of a run of ours with objective 'reconstruction'; '' = none
     patch_size: Count  # pixels per latent cell and side

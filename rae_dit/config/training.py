@@ -6,9 +6,18 @@ checks what fields of one section must agree on.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
-from rae_dit.config.check import Count, Decay, Natural, NonNegative, Positive, Probability, refusal
+from rae_dit.config.check import (
+    Count,
+    Decay,
+    Natural,
+    NonNegative,
+    Positive,
+    Probability,
+    Range,
+    refusal,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +28,9 @@ class DataConfig:
     source: Literal["digits", "synthetic", "folder", "huggingface", "tfds", "tar"]
     path: str  # training images; a directory or a pattern; '' for sources that read no files
     validation_path: str  # held-out images, like `path`; '' = none, and no validation
-    crop: Literal["adm_center", "random"]  # training crop; validation takes the centre
+    # Training crop: the centre; a random place of the image at 1.5 times the size (stage 1); or a
+    # random part of 8 to 100 % of it, scaled (probes). Validation takes the centre
+    crop: Literal["adm_center", "random", "random_resized"]
     max_bad_share: Probability  # of damaged images; more of them stop the run
     image_size: Count  # pixels, side of a training image = side of its reconstruction
     num_classes: Count
@@ -45,8 +56,9 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """AdamW and its learning rate; lengths in optimiser steps."""
+    """The optimiser and its learning rate; lengths in optimiser steps, or in epochs where given."""
 
+    name: Literal["adamw", "sgd"]
     learning_rate: Positive
     warmup_steps: Natural
     warmup_from_zero: bool  # True: rises from 0; False: learning_rate during warmup_steps
@@ -54,17 +66,28 @@ class OptimConfig:
     decay_end_step: Natural  # unused by 'constant'
     final_learning_rate: NonNegative  # from decay_end_step on; unused by 'constant'
     max_steps: Count
-    beta1: Decay
+    # The same three lengths in passes over the training images, of len(images) // data.batch_size
+    # steps each; rounded to steps. Where one is given it wins, and config.json says its steps.
+    warmup_epochs: NonNegative | None
+    decay_end_epoch: NonNegative | None
+    max_epochs: Positive | None
+    beta1: Decay  # of 'adamw', with the two below
     beta2: Decay
     epsilon: Positive
-    weight_decay: NonNegative
-    clip_norm: Positive  # global norm of the gradient
+    momentum: Decay  # of 'sgd'
+    weight_decay: NonNegative  # decoupled for 'adamw', an L2 penalty for 'sgd'
+    clip_norm: Positive | None  # global norm of the gradient; None = not clipped
     max_consecutive_bad_steps: Count  # loss or gradient not finite; looked at when logging
     accumulate_steps: Count  # parts a batch is cut into, computed one after the other
+    # Goes back to the newest sound checkpoint, past the data since, when a logged loss is more than
+    # so many times the median of the last `spike_window` logged ones; None = never looks.
+    spike_factor: Annotated[float, Range(low=1, low_allowed=False)] | None
+    spike_window: Count  # logged losses, of which there are one every metrics.log_every steps
+    max_rollbacks: Natural  # of a run; the next spike ends it
 
     def __post_init__(self) -> None:
         """Checks that the learning rate has room to fall."""
-        if self.decay == "constant":
+        if self.decay == "constant" or self.in_epochs:
             return
         if self.decay_end_step <= self.warmup_steps:
             expected = f"more than optim.warmup_steps = {self.warmup_steps}"
@@ -72,6 +95,30 @@ class OptimConfig:
         if self.final_learning_rate > self.learning_rate:
             expected = f"at most optim.learning_rate = {self.learning_rate}"
             raise refusal("optim.final_learning_rate", self.final_learning_rate, expected)
+
+    @property
+    def in_epochs(self) -> bool:
+        """Whether a length is still in epochs; `in_steps` ends that."""
+        return {self.warmup_epochs, self.decay_end_epoch, self.max_epochs} != {None}
+
+    def in_steps(self, steps_per_epoch: int) -> "OptimConfig":
+        """The same with every length in steps.
+
+        Raises:
+            ConfigError: the lengths do not fit each other, or training would have no step.
+        """
+        if not self.in_epochs:
+            return self
+        pairs = {"warmup_steps": "warmup_epochs", "decay_end_step": "decay_end_epoch"}
+        pairs |= {"max_steps": "max_epochs"}
+        changes: dict[str, int | None] = {}
+        for steps, epochs in pairs.items():
+            if (length := getattr(self, epochs)) is not None:
+                changes |= {steps: round(length * steps_per_epoch), epochs: None}
+        if changes.get("max_steps") == 0:
+            expected = f"at least one step; an epoch has {steps_per_epoch}"
+            raise refusal("optim.max_epochs", self.max_epochs, expected)
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +135,9 @@ class ComputeConfig:
     attention: Literal["auto", "xla", "cudnn"]
     scan_layers: bool  # True: a stack compiles as one block in a loop
     remat: Literal["none", "dots", "full"]  # what the backward pass computes again
+    # Directory of compiled programs, which later runs load instead; '' = none. The environment
+    # variable JAX_COMPILATION_CACHE_DIR comes first.
+    compile_cache: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +154,10 @@ class CheckpointConfig:
     save_every: Count  # steps
     keep_last: Count  # checkpoints
     keep_every: Count | None  # multiples of so many steps are never deleted; None = no such steps
+    # A metric such as 'val_ema/loss': a step at which it is the best so far is saved and stays
+    # until a better one; '' = none
+    best_metric: str
+    best_mode: Literal["min", "max"]  # which values are better
     restore_from: str  # workdir or .../checkpoints/STEP; '' = latest of the own workdir
 
     def __post_init__(self) -> None:
@@ -118,5 +172,14 @@ class MetricsConfig:
     """When numbers are written."""
 
     log_every: Count  # steps
+    telemetry: bool  # logs attention logits and residual streams of each DiT^DH block, too
     validate_every: Count  # steps
     validate_batches: Count  # of data.batch_size images; fewer where the data end
+    evaluate_every: Count | None  # steps between evaluations of the EMA's samples; None = never
+    evaluate_samples: Count  # images each of them generates
+    # Steps between pictures of the EMA in pictures/step_N.png: the first sample.batch_size samples
+    # of mode 'sample', or reconstructions of held-out images; None = no pictures
+    sample_every: Count | None
+    profile_step: Count | None  # first step of a jax.profiler trace in profile/; None = no trace
+    profile_steps: Count  # length of the trace
+    wandb_project: str  # of Weights & Biases, which must be installed; '' = none

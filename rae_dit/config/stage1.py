@@ -1,0 +1,142 @@
+"""Fields of stage 1 that go beyond the L1 loss: LPIPS, and a discriminator.
+
+One frozen dataclass per room: meaning, unit and range of each field. No defaults: they live in
+configs/. Ranges ride on the types and are enforced on the way in (`check.py`); `__post_init__`
+checks what fields of one section must agree on. Used by objective 'reconstruction' alone.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+from rae_dit.config.check import Count, Decay, Natural, NonNegative, Positive, Probability, refusal
+from rae_dit.config.rules import check_heads
+
+# Fields in steps -> the same in epochs.
+PERCEPTUAL_LENGTHS = {"start": "start_epoch"}
+GAN_LENGTHS = {
+    "start": "start_epoch",
+    "discriminator_start": "discriminator_start_epoch",
+    "warmup_steps": "warmup_epochs",
+    "decay_end_step": "decay_end_epoch",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PerceptualConfig:
+    """LPIPS as a term of the decoder's loss."""
+
+    weight: NonNegative  # factor of the distance; 0 = none
+    start: Natural  # first step that has the term
+    start_epoch: NonNegative | None  # the same in epochs, see OptimConfig; wins where given
+    vgg: str  # torchvision's vgg16, .pth or .safetensors; '' = random weights
+    linear: str  # vgg.pth of LPIPS 0.1; '' = equal weights
+
+    def __post_init__(self) -> None:
+        """Checks that LPIPS is whole, or random on purpose."""
+        if bool(self.vgg) != bool(self.linear):
+            expected = "both perceptual.vgg and perceptual.linear, or '' for both (random weights)"
+            missing = "linear" if self.vgg else "vgg"
+            raise refusal(f"perceptual.{missing}", "", expected)
+
+    def in_steps(self, steps_per_epoch: int) -> "PerceptualConfig":
+        """The same with its start in steps."""
+        return dataclasses.replace(self, **steps_of(self, PERCEPTUAL_LENGTHS, steps_per_epoch))
+
+
+@dataclasses.dataclass(frozen=True)
+class GanConfig:
+    """The discriminator's training; what is not said here is as in `optim`."""
+
+    weight: NonNegative  # of the decoder's adversarial term, times the adaptive weight; 0 = none
+    start: Natural  # first step at which the decoder has the term
+    discriminator_start: Natural  # first step at which the discriminator is trained
+    loss: Literal["hinge", "vanilla"]
+    fakes: Literal["clean", "noisy"]  # tokens whose reconstructions the discriminator is shown
+    augment_probability: Probability  # of each operation of DiffAug, for each image
+    augment_translation: Probability  # largest shift / side
+    augment_colour: bool
+    augment_cutout: Probability  # side of the blank / side
+    learning_rate: Positive
+    warmup_steps: Natural  # of this and the two below: the discriminator's own updates
+    decay_end_step: Natural
+    # The four lengths in epochs, see OptimConfig; each wins where it is given.
+    start_epoch: NonNegative | None
+    discriminator_start_epoch: NonNegative | None
+    warmup_epochs: NonNegative | None
+    decay_end_epoch: NonNegative | None
+    final_learning_rate: NonNegative
+    beta1: Decay
+    beta2: Decay
+
+    def __post_init__(self) -> None:
+        """Checks that a judge has learned before it is asked, and room for the rate to fall."""
+        if any(getattr(self, epochs) is not None for epochs in GAN_LENGTHS.values()):
+            return  # checked once all are in steps
+        if self.start < self.discriminator_start:
+            expected = f"at least gan.discriminator_start = {self.discriminator_start}"
+            raise refusal("gan.start", self.start, expected)
+        if self.decay_end_step <= self.warmup_steps:
+            expected = f"more than gan.warmup_steps = {self.warmup_steps}"
+            raise refusal("gan.decay_end_step", self.decay_end_step, expected)
+        if self.final_learning_rate > self.learning_rate:
+            expected = f"at most gan.learning_rate = {self.learning_rate}"
+            raise refusal("gan.final_learning_rate", self.final_learning_rate, expected)
+
+    def in_steps(self, steps_per_epoch: int) -> "GanConfig":
+        """The same with every length in steps.
+
+        Raises:
+          ConfigError: the lengths do not fit each other.
+        """
+        return dataclasses.replace(self, **steps_of(self, GAN_LENGTHS, steps_per_epoch))
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscriminatorConfig:
+    """The networks of the discriminator: frozen features and trained heads."""
+
+    features: Literal["dino", "encoder"]  # a ViT of the sizes below, or the run's frozen encoder
+    pretrained: str  # DINO's .pth; '' = random weights; unused by 'encoder'
+    input_size: Count  # pixels, side of the image as it sees it; this and below for 'dino' only
+    patch_size: Count  # pixels
+    hidden_size: Count
+    depth: Count  # blocks
+    num_heads: Count
+    mlp_ratio: Positive  # hidden width of the MLP / hidden_size
+    image_mean: tuple[Probability, Probability, Probability]  # of its images in [0, 1], per channel
+    image_std: tuple[Positive, Positive, Positive]
+    layers: tuple[Natural, ...]  # blocks, from 0, that a head each reads; of either feature network
+    kernel_size: Count  # tokens that the heads' middle convolution spans; odd
+
+    def __post_init__(self) -> None:
+        """Checks sizes, and that there is a block for every head."""
+        check_heads("discriminator", self.hidden_size, self.num_heads, rope=False)
+        if self.input_size % self.patch_size:
+            expected = f"a multiple of discriminator.patch_size = {self.patch_size}"
+            raise refusal("discriminator.input_size", self.input_size, expected)
+        if self.kernel_size % 2 == 0:
+            raise refusal("discriminator.kernel_size", self.kernel_size, "an odd number")
+        if self.pretrained and self.features == "encoder":
+            expected = "'' because discriminator.features is 'encoder'"
+            raise refusal("discriminator.pretrained", self.pretrained, expected)
+        if self.features == "dino":
+            self.check_layers(self.depth)
+
+    def check_layers(self, depth: int) -> None:
+        """Checks `layers` against the depth of the feature network.
+
+        Raises:
+          ConfigError: no layers, or one that the network does not have.
+        """
+        if not self.layers or max(self.layers) >= depth:
+            expected = f"one block or more in 0 ... {depth - 1} for each head"
+            raise refusal("discriminator.layers", self.layers, expected)
+
+
+def steps_of(section: object, lengths: dict[str, str], steps_per_epoch: int) -> dict[str, Any]:
+    """The changes that turn a section's lengths in epochs into steps."""
+    changes: dict[str, Any] = {}
+    for steps, epochs in lengths.items():
+        if (length := getattr(section, epochs)) is not None:
+            changes |= {steps: round(length * steps_per_epoch), epochs: None}
+    return changes
