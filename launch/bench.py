@@ -27,6 +27,7 @@ from rae_dit import build, loading
 from rae_dit.acts.codec import decode, encode
 from rae_dit.config import Config, from_config_dict
 from rae_dit.flops import model_flops
+from rae_dit.planning.compiled import without_files
 from rae_dit.sampling import noise_of, sample_latents
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import batch_sharding, make_mesh, place_batch
@@ -51,16 +52,6 @@ def main(_: list[str]) -> None:
         for part in PARTS.value:
             for line in MEASUREMENTS[part](config, mesh):
                 print(json.dumps({"part": part} | line | facts(config)), flush=True)
-
-
-def without_files(config: Config) -> Config:
-    """The same shapes with random weights."""
-    return dataclasses.replace(
-        config,
-        encoder=dataclasses.replace(config.encoder, pretrained="", checkpoint="", statistics=""),
-        decoder=dataclasses.replace(config.decoder, pretrained="", checkpoint=""),
-        ddt=dataclasses.replace(config.ddt, pretrained=""),
-    )
 
 
 def facts(config: Config) -> dict[str, Any]:

@@ -18,10 +18,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import app
-from bench import CONFIG, facts, median_seconds, random_images, without_files
+from bench import CONFIG, facts, median_seconds, random_images
 
 from rae_dit import build, loading
 from rae_dit.config import Config, from_config_dict
+from rae_dit.planning.compiled import without_files
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh, place_batch
 

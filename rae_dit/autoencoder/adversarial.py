@@ -22,7 +22,7 @@ from rae_dit.autoencoder.sides import (
 )
 from rae_dit.training.objective import Objective, Tree
 from rae_dit.training.state import DiscriminatorState, TrainState
-from rae_dit.training.step import choose, mean_over_parts
+from rae_dit.training.step import advance, mean_over_parts
 
 NO_JUDGEMENT = (
     *("discriminator_loss", "logits_real", "logits_fake"),
@@ -100,18 +100,7 @@ def stage1_step(
         metrics |= judgement
         finite.append(optax.tree.norm(discriminator.params))
     good = jnp.isfinite(jnp.stack([*metrics.values(), *finite])).all()
-    new_state = TrainState(
-        step=state.step + 1,
-        params=choose(good, params, state.params),
-        ema=choose(good, ema, state.ema),
-        opt_state=choose(good, opt_state, state.opt_state),
-        key=state.key,
-        bad_steps=state.bad_steps + ~good,
-        last_good_step=jnp.where(good, state.step + 1, state.last_good_step),
-        discriminator=choose(good, discriminator, state.discriminator),
+    new_state, counts = advance(
+        state, good, params=params, ema=ema, opt_state=opt_state, discriminator=discriminator
     )
-    metrics |= {
-        "skipped": 1 - good.astype(jnp.float32),
-        "bad_steps": new_state.bad_steps.astype(jnp.float32),
-    }
-    return new_state, metrics
+    return new_state, metrics | counts

@@ -1,7 +1,7 @@
 """One training step, the same for every act; and stage 2's objective, flow matching."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +97,24 @@ def train_step(
     # The norms, too, of what the optimizer makes of a finite gradient: one NaN would stay for ever.
     norms = jnp.stack([gradient_norm, optax.tree.norm(updates)])
     good = jnp.isfinite(loss) & jnp.isfinite(norms).all()
+    new_state, counts = advance(state, good, params=params, ema=ema, opt_state=opt_state)
+    return new_state, metrics | counts | {"loss": loss, "gradient_norm": gradient_norm}
+
+
+def advance(
+    state: TrainState,
+    good: Bool[Array, ""],
+    *,
+    params: Tree,
+    ema: Tree,
+    opt_state: Any,
+    discriminator: Any = None,
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """The state one step on: with what was learned if the step was good, else as it was.
+
+    Returns:
+        The next state, and "skipped" (0 or 1) and "bad_steps" (skipped so far in the run).
+    """
     new_state = TrainState(
         step=state.step + 1,
         params=choose(good, params, state.params),
@@ -105,10 +123,9 @@ def train_step(
         key=state.key,
         bad_steps=state.bad_steps + ~good,
         last_good_step=jnp.where(good, state.step + 1, state.last_good_step),
+        discriminator=choose(good, discriminator, state.discriminator),
     )
-    return new_state, metrics | {
-        "loss": loss,
-        "gradient_norm": gradient_norm,
+    return new_state, {
         "skipped": 1 - good.astype(jnp.float32),
         "bad_steps": new_state.bad_steps.astype(jnp.float32),
     }
