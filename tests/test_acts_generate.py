@@ -15,6 +15,7 @@ import rae_dit
 from rae_dit import loading
 from rae_dit.acts import generate as acts
 from rae_dit.config import ConfigError
+from rae_dit.data.transforms import to_uint8
 from rae_dit.diffusion import guidance, sampler
 from rae_dit.models.ddt import DDT
 from rae_dit.sampling import keys_of, noise_of, step_noise
@@ -69,7 +70,7 @@ def test_neither_batch_size_nor_devices_change_an_image(method, batch, devices):
     expected = images({"sample.method": method})
     found = images({"sample.method": method, "sample.batch_size": batch}, devices=devices)
     assert difference(expected, found) < CLOSE
-    bytes_differ = np.abs(acts.to_uint8(expected).astype(int) - acts.to_uint8(found))
+    bytes_differ = np.abs(to_uint8(expected).astype(int) - to_uint8(found))
     assert bytes_differ.max() <= 1
     assert np.mean(bytes_differ > 0) < 1e-3
 

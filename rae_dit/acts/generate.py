@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key
 from tqdm import tqdm
 
 from rae_dit import build, loading
@@ -208,11 +208,6 @@ def start_of(
 def whole(size: int, mesh: Mesh) -> int:
     """A batch size, filled up to a multiple of the devices."""
     return -(-size // mesh.size) * mesh.size
-
-
-def to_uint8(images: Float[np.ndarray, "B H W 3"]) -> UInt8[np.ndarray, "B H W 3"]:
-    """[0, 1] -> 0..255, truncated as the reference's tools do (not rounded)."""
-    return (np.clip(images, 0, 1) * 255).astype(np.uint8)
 
 
 def cycle(labels: Sequence[int], count: int) -> list[int]:

@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from rae_dit import build
 from rae_dit.acts.gallery import GRID, NPZ, Gallery, Writers
-from rae_dit.acts.generate import Generator, generate_shares, load_generator, to_uint8
+from rae_dit.acts.generate import Generator, generate_shares, load_generator
 from rae_dit.acts.labels import chosen_classes, display_names, image_labels
 from rae_dit.acts.npz import write_npz
 from rae_dit.acts.together import agreed, on_first_process
 from rae_dit.config import Config
+from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation.pictures import sample_grid
 from rae_dit.runs import newest_step
 from rae_dit.training import integrity
@@ -69,7 +70,7 @@ def summarise(gallery: Gallery, names: list[str]) -> None:
     numbers = [number for row in shown.values() for number in row[:GRID_COLUMNS]]
     sample_grid(
         gallery.directory / GRID,
-        np.stack([gallery.read(number) for number in numbers]).astype(np.float32) / 255,
+        to_float(np.stack([gallery.read(number) for number in numbers])),
         np.asarray([gallery.labels[number] for number in numbers]),
         names,
         columns=GRID_COLUMNS,

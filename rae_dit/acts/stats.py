@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from rae_dit import build, loading, records
 from rae_dit.acts import codec
+from rae_dit.acts.together import on_first_process
 from rae_dit.autoencoder.partial import read_partial, write_partial
 from rae_dit.autoencoder.statistics import (
     LIMIT,
@@ -36,7 +37,6 @@ from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
 from rae_dit.loading import Model
 from rae_dit.training.integrity import checksums, json_checksum, named_leaves
-from rae_dit.training.restore import told_by_all
 from rae_dit.training.sharding import make_mesh, place_batch, replicated
 from rae_dit.weights.statistics import write_statistics
 
@@ -169,16 +169,15 @@ def resume(
     Raises:
         ConfigError: on every process, if the file is damaged or of other settings.
     """
-    totals, done, problem = nothing(shape), 0, ""
-    if jax.process_index() == 0 and partial.exists():
-        try:
+    totals, done = nothing(shape), 0
+
+    def read() -> None:
+        nonlocal totals, done
+        if partial.exists():
             totals, done = read_partial(partial, provenance)
             log.info("continuing after %d images, from %s", done, partial)
-        except ConfigError as error:
-            problem = str(error)
-    problem = told_by_all(problem)
-    if problem:
-        raise ConfigError(problem)
+
+    on_first_process(read)
     if jax.process_count() > 1:
         # As 32-bit halves: outside of `enable_x64` 64 bits would be cut without a word.
         halves = jax.tree.map(lambda leaf: np.atleast_1d(leaf).view(np.int32), (totals, done))

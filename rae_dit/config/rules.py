@@ -84,6 +84,39 @@ def parse_labels(labels: str, num_classes: int) -> tuple[int, ...]:
     return tuple(found)
 
 
+def check_decay(
+    section: str,
+    *,
+    learning_rate: float,
+    final_learning_rate: float,
+    warmup_steps: int,
+    decay_end_step: int,
+) -> None:
+    """Checks that a learning rate has room to fall.
+
+    Args:
+      section: name of the section, for the message.
+      learning_rate: where the decay begins.
+      final_learning_rate: where it ends.
+      warmup_steps: its first step.
+      decay_end_step: its last one.
+
+    Raises:
+      ConfigError: the decay ends before it begins, or above the rate it begins at.
+    """
+    if decay_end_step <= warmup_steps:
+        expected = f"more than {section}.warmup_steps = {warmup_steps}"
+        raise refusal(f"{section}.decay_end_step", decay_end_step, expected)
+    if final_learning_rate > learning_rate:
+        expected = f"at most {section}.learning_rate = {learning_rate}"
+        raise refusal(f"{section}.final_learning_rate", final_learning_rate, expected)
+
+
+def in_steps(steps: int, epochs: float | None, steps_per_epoch: int) -> int:
+    """A length that a config gives in steps, and in epochs too where these are to win."""
+    return steps if epochs is None else round(epochs * steps_per_epoch)
+
+
 def check_split(
     *, batch_size: int, accumulate_steps: int, fsdp: int, num_devices: int, num_processes: int
 ) -> None:

@@ -6,19 +6,10 @@ checks what fields of one section must agree on. Used by objective 'reconstructi
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 from rae_dit.config.check import Count, Decay, Natural, NonNegative, Positive, Probability, refusal
-from rae_dit.config.rules import check_heads
-
-# Fields in steps -> the same in epochs.
-PERCEPTUAL_LENGTHS = {"start": "start_epoch"}
-GAN_LENGTHS = {
-    "start": "start_epoch",
-    "discriminator_start": "discriminator_start_epoch",
-    "warmup_steps": "warmup_epochs",
-    "decay_end_step": "decay_end_epoch",
-}
+from rae_dit.config.rules import check_decay, check_heads, in_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +31,8 @@ class PerceptualConfig:
 
     def in_steps(self, steps_per_epoch: int) -> "PerceptualConfig":
         """The same with its start in steps."""
-        return dataclasses.replace(self, **steps_of(self, PERCEPTUAL_LENGTHS, steps_per_epoch))
+        start = in_steps(self.start, self.start_epoch, steps_per_epoch)
+        return dataclasses.replace(self, start=start, start_epoch=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,17 +62,20 @@ class GanConfig:
 
     def __post_init__(self) -> None:
         """Checks that a judge has learned before it is asked, and room for the rate to fall."""
-        if any(getattr(self, epochs) is not None for epochs in GAN_LENGTHS.values()):
+        epochs = {self.start_epoch, self.discriminator_start_epoch}
+        epochs |= {self.warmup_epochs, self.decay_end_epoch}
+        if epochs != {None}:
             return  # checked once all are in steps
         if self.start < self.discriminator_start:
             expected = f"at least gan.discriminator_start = {self.discriminator_start}"
             raise refusal("gan.start", self.start, expected)
-        if self.decay_end_step <= self.warmup_steps:
-            expected = f"more than gan.warmup_steps = {self.warmup_steps}"
-            raise refusal("gan.decay_end_step", self.decay_end_step, expected)
-        if self.final_learning_rate > self.learning_rate:
-            expected = f"at most gan.learning_rate = {self.learning_rate}"
-            raise refusal("gan.final_learning_rate", self.final_learning_rate, expected)
+        check_decay(
+            "gan",
+            learning_rate=self.learning_rate,
+            final_learning_rate=self.final_learning_rate,
+            warmup_steps=self.warmup_steps,
+            decay_end_step=self.decay_end_step,
+        )
 
     def in_steps(self, steps_per_epoch: int) -> "GanConfig":
         """The same with every length in steps.
@@ -88,7 +83,21 @@ class GanConfig:
         Raises:
           ConfigError: the lengths do not fit each other.
         """
-        return dataclasses.replace(self, **steps_of(self, GAN_LENGTHS, steps_per_epoch))
+
+        def steps(length: int, epochs: float | None) -> int:
+            return in_steps(length, epochs, steps_per_epoch)
+
+        return dataclasses.replace(
+            self,
+            start=steps(self.start, self.start_epoch),
+            discriminator_start=steps(self.discriminator_start, self.discriminator_start_epoch),
+            warmup_steps=steps(self.warmup_steps, self.warmup_epochs),
+            decay_end_step=steps(self.decay_end_step, self.decay_end_epoch),
+            start_epoch=None,
+            discriminator_start_epoch=None,
+            warmup_epochs=None,
+            decay_end_epoch=None,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,12 +140,3 @@ class DiscriminatorConfig:
         if not self.layers or max(self.layers) >= depth:
             expected = f"one block or more in 0 ... {depth - 1} for each head"
             raise refusal("discriminator.layers", self.layers, expected)
-
-
-def steps_of(section: object, lengths: dict[str, str], steps_per_epoch: int) -> dict[str, Any]:
-    """The changes that turn a section's lengths in epochs into steps."""
-    changes: dict[str, Any] = {}
-    for steps, epochs in lengths.items():
-        if (length := getattr(section, epochs)) is not None:
-            changes |= {steps: round(length * steps_per_epoch), epochs: None}
-    return changes

@@ -18,6 +18,7 @@ from rae_dit.config.check import (
     Range,
     refusal,
 )
+from rae_dit.config.rules import check_decay, in_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,12 +90,13 @@ class OptimConfig:
         """Checks that the learning rate has room to fall."""
         if self.decay == "constant" or self.in_epochs:
             return
-        if self.decay_end_step <= self.warmup_steps:
-            expected = f"more than optim.warmup_steps = {self.warmup_steps}"
-            raise refusal("optim.decay_end_step", self.decay_end_step, expected)
-        if self.final_learning_rate > self.learning_rate:
-            expected = f"at most optim.learning_rate = {self.learning_rate}"
-            raise refusal("optim.final_learning_rate", self.final_learning_rate, expected)
+        check_decay(
+            "optim",
+            learning_rate=self.learning_rate,
+            final_learning_rate=self.final_learning_rate,
+            warmup_steps=self.warmup_steps,
+            decay_end_step=self.decay_end_step,
+        )
 
     @property
     def in_epochs(self) -> bool:
@@ -109,16 +111,23 @@ class OptimConfig:
         """
         if not self.in_epochs:
             return self
-        pairs = {"warmup_steps": "warmup_epochs", "decay_end_step": "decay_end_epoch"}
-        pairs |= {"max_steps": "max_epochs"}
-        changes: dict[str, int | None] = {}
-        for steps, epochs in pairs.items():
-            if (length := getattr(self, epochs)) is not None:
-                changes |= {steps: round(length * steps_per_epoch), epochs: None}
-        if changes.get("max_steps") == 0:
+
+        def steps(length: int, epochs: float | None) -> int:
+            return in_steps(length, epochs, steps_per_epoch)
+
+        max_steps = steps(self.max_steps, self.max_epochs)
+        if max_steps == 0:
             expected = f"at least one step; an epoch has {steps_per_epoch}"
             raise refusal("optim.max_epochs", self.max_epochs, expected)
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+        return dataclasses.replace(
+            self,
+            warmup_steps=steps(self.warmup_steps, self.warmup_epochs),
+            decay_end_step=steps(self.decay_end_step, self.decay_end_epoch),
+            max_steps=max_steps,
+            warmup_epochs=None,
+            decay_end_epoch=None,
+            max_epochs=None,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

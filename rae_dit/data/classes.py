@@ -64,7 +64,7 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     try:
         lines = Path(path).read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise SourceError(f"got {str(path)!r} ({reason}), expected {expected}") from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:

@@ -138,8 +138,7 @@ def to_arrays(tally: Tally) -> dict[str, np.ndarray]:
     """A tally as arrays: for a file, or for another process. Float64 stays float64."""
     counts = [tally.keep, tally.count, tally.right, tally.read]
     arrays = {"counts": np.array(counts, np.int64)}
-    for name in ("pool", "spatial"):
-        stream: MomentStream = getattr(tally, name)
+    for name, stream in (("pool", tally.pool), ("spatial", tally.spatial)):
         stream.flush()
         if stream.merged is not None:
             arrays[f"{name}_mean"] = stream.merged.mean
@@ -160,12 +159,12 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> Tally:
     """The inverse of `to_arrays`."""
     keep, count, right, read = arrays["counts"].tolist()
     tally = Tally(keep, count, right, read)
-    for name in ("pool", "spatial"):
+    for name, stream in (("pool", tally.pool), ("spatial", tally.spatial)):
         if f"{name}_mean" in arrays:
             mean, covariance, count = (
                 arrays[f"{name}_{part}"] for part in ("mean", "covariance", "count")
             )
-            getattr(tally, name).take(Moments(mean, covariance, int(count)))
+            stream.take(Moments(mean, covariance, int(count)))
     if "rows" in arrays:
         tally.rows = [arrays["rows"]]
     if "split" in arrays:
@@ -193,9 +192,9 @@ def metric_values(
         pair = precision_recall(_given(reference).features(), generated.features())
         found = dict(zip(("precision", "recall"), pair, strict=True))
     single: dict[str, Callable[[], float]] = {
-        "fid": lambda: _distance("pool", generated, reference),
-        "frechet": lambda: _distance("pool", generated, reference),
-        "sfid": lambda: _distance("spatial", generated, reference),
+        "fid": lambda: _distance(generated.pool, _given(reference).pool),
+        "frechet": lambda: _distance(generated.pool, _given(reference).pool),
+        "sfid": lambda: _distance(generated.spatial, _given(reference).spatial),
         "inception_score": generated.score.score,
         "class_accuracy": lambda: generated.right / generated.read,
     }
@@ -208,7 +207,5 @@ def _given(reference: Tally | None) -> Tally:
     return reference
 
 
-def _distance(name: str, generated: Tally, reference: Tally | None) -> float:
-    ours: MomentStream = getattr(generated, name)
-    theirs: MomentStream = getattr(_given(reference), name)
+def _distance(ours: MomentStream, theirs: MomentStream) -> float:
     return frechet_distance(theirs.moments(), ours.moments())

@@ -10,6 +10,7 @@ from rae_dit.acts import codec
 from rae_dit.acts.generate import generate
 from rae_dit.acts.labels import display_names, image_labels
 from rae_dit.data.sources import Source
+from rae_dit.data.transforms import to_float
 from rae_dit.evaluation.pictures import reconstruction_grid, sample_grid
 from rae_dit.training.run import Run, ema_generator
 from rae_dit.training.sharding import replicated
@@ -56,7 +57,7 @@ def draw_samples(run: Run, state: TrainState, path: Path) -> None:
 def draw_reconstructions(run: Run, validation: Source, state: TrainState, path: Path) -> None:
     """Writes held-out images, their reconstructions and the differences."""
     count = min(COLUMNS, len(validation))
-    images = np.stack([validation[i]["image"] for i in range(count)]).astype(np.float32) / 255
+    images = to_float(np.stack([validation[i]["image"] for i in range(count)]))
     everywhere = replicated(run.mesh)  # a few images: every device makes them all
     made = codec.reconstruct(
         build.rae_graph(run.config, decoder=True),
