@@ -79,7 +79,7 @@ def projected(images):
 
 def test_digits_score_is_that_of_all_images_at_once(generator, tmp_path):
     config = small_config(**{"evaluate.num_samples": 11, "evaluate.batch_size": 3})
-    values = score(generator, config, tmp_path)
+    values = score(generator, judging.make_judge(config), config, tmp_path)
     images, source = images_of(generator, config), judging.records.open_source(config, "train")
     real = np.stack([source[i]["image"] for i in range(len(source))]) / np.float32(255)
     labels = np.array([source[i]["label"] for i in range(len(source))])
@@ -105,7 +105,7 @@ def test_inception_score_and_distances_against_a_reference_of_statistics(
     statistics |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
     np.savez(tmp_path / "reference.npz", arr_0=real, **statistics)
     config = small_config(**inception, **{"evaluate.reference": str(tmp_path / "reference.npz")})
-    values = score(generator, config, tmp_path)
+    values = score(generator, judging.make_judge(config), config, tmp_path)
     generated = projected(to_uint8(images_of(generator, config)) / np.float32(255))
     assert tuple(values) == config.evaluate.metrics
     fid = frechet_distance(pool, Moments.of(generated.pool))
@@ -119,13 +119,13 @@ def test_inception_score_and_distances_against_a_reference_of_statistics(
 
 def test_a_reference_from_the_source_is_computed_once(generator, inception, tmp_path, monkeypatch):
     config = small_config(**inception)
-    first = score(generator, config, tmp_path)
+    first = score(generator, judging.make_judge(config), config, tmp_path)
     (kept,) = (tmp_path / "references").iterdir()
     monkeypatch.setattr(judging, "source_batches", None)
-    assert score(generator, config, tmp_path) == first
+    assert score(generator, judging.make_judge(config), config, tmp_path) == first
     (tmp_path / "weights.pth").write_bytes(b"others")  # another judge: another reference
     with pytest.raises(TypeError):
-        score(generator, config, tmp_path)
+        score(generator, judging.make_judge(config), config, tmp_path)
     assert list((tmp_path / "references").iterdir()) == [kept]
 
 

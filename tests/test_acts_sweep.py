@@ -8,6 +8,7 @@ from sampling_run import sampling_config
 from rae_dit.acts import sweep as acts
 from rae_dit.acts.evaluate import score
 from rae_dit.acts.generate import load_generator
+from rae_dit.acts.judging import make_judge
 from rae_dit.config import ConfigError
 from rae_dit.evaluation import sweep_table
 from rae_dit.evaluation.sweep_table import Cell
@@ -51,7 +52,7 @@ def test_each_value_is_what_an_evaluation_gives(swept, tmp_path):
     cells = json.loads((swept / "sweep.json").read_text())["cells"]
     assert len(cells) == 3
     for cell in acts.plan(config_of())[-1:]:
-        expected = score(load_generator(cell, tmp_path), cell, tmp_path)
+        expected = score(load_generator(cell, tmp_path), make_judge(cell), cell, tmp_path)
         assert cells[acts.key_of(cell)] == pytest.approx(expected, rel=1e-4)
     values = [cell["frechet"] for cell in cells.values()]
     assert len(set(values)) == 3
@@ -66,7 +67,7 @@ def test_a_sweep_goes_on_where_it_was_and_may_grow(swept, tmp_path, monkeypatch)
     report = json.loads((swept / "sweep.json").read_text())
     asked = []
 
-    def scored(generator, config, workdir):
+    def scored(generator, judge, config, workdir):
         asked.append(acts.key_of(config))
         if len(asked) == 2:
             raise KeyboardInterrupt

@@ -65,20 +65,19 @@ def evaluate(config: Config, workdir: Path) -> None:
     log.info("evaluation: %s", report)
 
 
-def score(generator: Generator, config: Config, workdir: Path) -> dict[str, float]:
+def score(generator: Generator, judge: Judge, config: Config, workdir: Path) -> dict[str, float]:
     """Metric -> value of `evaluate.num_samples` images with `sample.cfg_scale`, on every process.
 
     Args:
         generator: the models.
+        judge: `judging.make_judge` of this config; loaded once for many scores.
         config: `evaluate.*` and `sample.*` say how.
         workdir: where computed references are kept, unless `evaluate.reference_cache` says.
 
     Raises:
         ConfigError: a file that the config names is missing or cannot be used.
-        WeightsError: the Inception's weights are not the 2015 Inception's.
     """
     judging.check(config)
-    judge = judging.make_judge(config)
     reference = judging.make_reference(config, workdir, judge)
     with jax.default_matmul_precision(build.matmul_precision(config)):
         batches = generated(generator, config, config.sample.cfg_scale)

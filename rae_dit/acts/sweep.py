@@ -43,7 +43,7 @@ def sweep(config: Config, workdir: Path) -> None:
     path, settings = workdir / "sweep.json", sweep_settings(config, workdir)
     on_first_process(lambda: check(path, settings))
     with jax.default_matmul_precision(build.matmul_precision(config)):
-        generator = load_generator(config, workdir)
+        generator, judge = load_generator(config, workdir), judging.make_judge(config)
         settings |= weights_of(generator)
         on_first_process(lambda: check(path, settings))
         found = read_cells(path)
@@ -51,7 +51,7 @@ def sweep(config: Config, workdir: Path) -> None:
         left = [cell for i, cell in enumerate(planned) if i not in known]
         started = time.monotonic()
         for done, cell in enumerate(left, start=1):
-            found[key_of(cell)] = metrics = score(generator, cell, workdir)
+            found[key_of(cell)] = metrics = score(generator, judge, cell, workdir)
             if jax.process_index() == 0:
                 write_json(path, {"settings": settings, "cells": found})
             eta = (time.monotonic() - started) / done * (len(left) - done)

@@ -45,6 +45,7 @@ def validate(run: Run, state: TrainState) -> dict[str, float]:
 
 def evaluate(run: Run, state: TrainState, workdir: Path) -> dict[str, float]:
     """What --mode=evaluate would say of the EMA: "eval/fid" and the like."""
+    assert run.judge is not None  # `open_run` has seen to it
     config = during_training(run.config)
-    values = score(ema_generator(run, state), config, workdir)
+    values = score(ema_generator(run, state), run.judge, config, workdir)
     return {f"eval/{name}": value for name, value in values.items()}

@@ -14,6 +14,7 @@ from rae_dit.config import Config, ConfigError
 from rae_dit.data import pipeline
 from rae_dit.data.batches import Batches
 from rae_dit.data.sources import Source
+from rae_dit.evaluation.judges import Judge
 from rae_dit.flops import model_flops, peak_flops
 from rae_dit.training.history import History
 from rae_dit.training.objective import Tree
@@ -34,6 +35,7 @@ class Run(NamedTuple):
         frozen: networks that are used and not trained.
         decoder: parameters of the frozen decoder where a stage-2 run makes images, else {}.
         guide: the weaker model of AutoGuidance where it makes images with one, else None.
+        judge: of these images, where the run is evaluated; else None.
     """
 
     config: Config
@@ -44,6 +46,7 @@ class Run(NamedTuple):
     frozen: Tree
     decoder: Tree
     guide: loading.Model | None
+    judge: Judge | None
 
 
 def open_run(config: Config, mesh: Mesh) -> Run:
@@ -62,8 +65,9 @@ def open_run(config: Config, mesh: Mesh) -> Run:
         gan=config.gan.in_steps(steps_per_epoch),
     )
     check_held_out(config, validation)
+    judge = None
     if config.metrics.evaluate_every is not None:
-        judging.make_judge(judging.check(judging.during_training(config)))
+        judge = judging.make_judge(judging.check(judging.during_training(config)))
     makes_images = config.objective == "flow_matching" and not (
         config.metrics.sample_every is None and config.metrics.evaluate_every is None
     )
@@ -79,6 +83,7 @@ def open_run(config: Config, mesh: Mesh) -> Run:
         if makes_images
         else {},
         guide=loading.load_guide(config, mesh) if guided else None,
+        judge=judge,
     )
 
 
