@@ -18,8 +18,8 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
+from rae_dit.command_line import parse_config, refuse
 from rae_dit.config import Config, ConfigError, from_config_dict
-from rae_dit.main import parse_config, refuse
 from rae_dit.planning.topology import EXAMPLES, find_devices, prepare
 
 

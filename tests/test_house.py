@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent / "rae_dit"
 FLOORS = [
     ("config", 0),
     ("files", 0),
+    ("command_line", 1),
     ("hardware", 0),
     ("closing", 0),
     ("models.layers", 1),
@@ -27,6 +28,7 @@ FLOORS = [
     ("training.state", 3),
     ("training.objective", 3),
     ("training.distributed", 3),
+    ("training.agreement", 3),
     ("training.step", 4),
     ("training.integrity", 4),
     ("training.restore", 4),

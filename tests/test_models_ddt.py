@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from rae_dit.models.ddt import DDT, DDTBlock
+from rae_dit.models.ddt import DDT
+from rae_dit.models.ddt_block import DDTBlock
 from rae_dit.training.optim import parameter_count
 
 MANIFESTS = json.loads((Path(__file__).parent / "golden" / "manifests.json").read_text())

@@ -7,7 +7,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from rae_dit.config import ConfigError
-from rae_dit.training.restore import told_by_all
+from rae_dit.training.agreement import told_by_all
 
 
 def on_first_process(work: Callable[[], None]) -> None:

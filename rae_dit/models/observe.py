@@ -22,7 +22,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from rae_dit.models.conditioning import modulate
-from rae_dit.models.ddt import DDT, DDTBlock
+from rae_dit.models.ddt import DDT
+from rae_dit.models.ddt_block import DDTBlock
 from rae_dit.models.stack import Stack, split_batch
 
 

@@ -12,20 +12,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 
 from rae_dit.training import integrity
+from rae_dit.training.agreement import told_by_all
 from rae_dit.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
 Read = TypeVar("Read")
-
-_MESSAGE_BYTES = 512  # what processes tell each other about a failure is cut to this
 
 
 class CheckpointError(RuntimeError):
@@ -185,18 +182,6 @@ def _together(directory: epath.Path, what: str, read: Callable[[], Read]) -> Rea
 def _damage(directory: epath.Path, what: str, problem: str) -> str:
     others = sorted(set(_steps(directory.parent)) - {int(directory.name)})
     return f"{directory} is damaged ({what}: {problem}); other steps there: {others}"
-
-
-def told_by_all(problem: str) -> str:
-    """Returns the first process's non-empty text on every process; a barrier. One: as it is."""
-    if jax.process_count() == 1:
-        return problem
-    line = np.zeros(_MESSAGE_BYTES, np.uint8)
-    text = problem.encode()[:_MESSAGE_BYTES]
-    line[: len(text)] = np.frombuffer(text, np.uint8)
-    lines = np.asarray(multihost_utils.process_allgather(line))
-    texts = [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in lines]
-    return next((text for text in texts if text), "")
 
 
 def short(error: Exception) -> str:

@@ -1,0 +1,95 @@
+"""What the commands of this project share: --config with its changes, and how a mistake ends.
+
+ml_collections and absl meet a wrong file or field in many ways; here each becomes one line.
+"""
+
+import difflib
+import pathlib
+import re
+import sys
+from typing import NoReturn
+
+import ml_collections
+from absl import flags
+
+from rae_dit.config import ConfigError, describe_field
+
+NO_CONFIG = "--config: missing, expected a config file such as configs/dit_digits.py"
+
+
+def parse_config(argv: list[str], values: flags.FlagValues) -> ml_collections.ConfigDict:
+    """Parses `argv` into `values`, which must have a flag --config of a config file.
+
+    Returns:
+      What the file and the changes say, not yet checked.
+
+    Raises:
+      ConfigError: a path or field that does not exist, or a value of the wrong kind.
+      absl.flags.Error: an unknown flag.
+    """
+    arguments = values.read_flags_from_files(argv[1:], force_gnu=False)
+    overrides = find_settings(r"config\.([^=]*)", arguments)
+    # ml_collections meets a wrong file or field with exceptions of many kinds and a traceback, so
+    # both are looked at before it is asked.
+    files = [value for _, value in find_settings("(config)", arguments)]
+    if overrides and not files:
+        raise ConfigError(NO_CONFIG)
+    for file in files:
+        check_config_file(file)
+    expected = {path: describe_field(path, value) for path, value in overrides}
+    try:
+        extra = values(argv)[1:]
+    except flags.IllegalFlagValueError as error:
+        for path, value in overrides:
+            if str(error).startswith(f"flag --config.{path}={value}:"):
+                allowed = expected[path].removesuffix(" or None")  # only a file can say None
+                raise ConfigError(f"{path}: got {value!r}, expected {allowed}") from error
+        raise
+    if extra:
+        raise ConfigError(
+            f"unexpected argument {extra[0]!r}; write changes as --config.field=value"
+        )
+    if not files:
+        raise ConfigError(NO_CONFIG)
+    if not isinstance(values.config, ml_collections.ConfigDict):
+        kind = type(values.config).__name__
+        raise ConfigError(f"--config: get_config() returned {kind}, expected a ConfigDict")
+    return values.config
+
+
+def find_settings(name: str, arguments: list[str]) -> list[tuple[str, str]]:
+    """Finds --name=value and --name value among the arguments.
+
+    Args:
+      name: regular expression with one group.
+      arguments: command line without the program's name.
+
+    Returns:
+      Pairs of what the group matched and the text of the value, in order.
+    """
+    found = []
+    for here, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        match = re.fullmatch(rf"--?(?:no)?{name}(=.*)?", here, re.DOTALL)
+        if match:
+            found.append((match[1], following if match[2] is None else match[2][1:]))
+    return found
+
+
+def check_config_file(file: str) -> None:
+    """Checks that the file given as --config exists.
+
+    Raises:
+      ConfigError: it does not; names the nearest file of the same directory.
+    """
+    path = pathlib.Path(file)
+    if not path.is_file():
+        beside = [str(other) for other in path.parent.glob("[!_]*.py")]
+        near = difflib.get_close_matches(str(path), beside, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"--config: got {file!r}, expected a config file{hint}")
+
+
+def refuse(error: Exception) -> NoReturn:
+    """Ends the program with status 2 and the error's message on stderr."""
+    print(f"rae_dit: {error}", file=sys.stderr)
+    sys.exit(2)
