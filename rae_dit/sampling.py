@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Float, Int, Key
 
+from rae_dit import compiler
 from rae_dit.diffusion import adaptive, guidance, sampler, stochastic
 from rae_dit.diffusion.flow import time_shift
 from rae_dit.models.ddt import DDT
@@ -101,8 +102,7 @@ def sample_latents(
     )
 
 
-@functools.partial(
-    jax.jit,
+@compiler.jit(
     static_argnames=(
         *("is_guided", "graph", "guide_graph", "times", "method"),
         *("cfg_interval", "tolerances", "diffusion_norm", "last_step"),
@@ -131,10 +131,10 @@ def run_sampler(
     Parameters and the guidance scale are arguments, what shapes the program is static: a sweep over
     scales compiles once.
     """
-    ddt = nnx.merge(graph, parameters)
+    ddt = merge_for_loop(graph, parameters)
     guided = None
     if guide_graph is not None:
-        guide = nnx.merge(guide_graph, guide_parameters)
+        guide = merge_for_loop(guide_graph, guide_parameters)
         guided = guidance.autoguidance(ddt, guide, labels, scale=cfg_scale)
     elif is_guided:
         guided = guidance.classifier_free(ddt, labels, null_label=ddt.null_label, scale=cfg_scale)
@@ -171,6 +171,14 @@ def run_sampler(
     return sampler.integrate(
         update, noise, times, plain=plain, guided=guided, interval=cfg_interval
     )
+
+
+def merge_for_loop(graph: nnx.GraphDef, parameters: nnx.State) -> DDT:
+    """The model, with what every evaluation would cast anew already cast."""
+    ddt = nnx.merge(graph, parameters)
+    ddt.backbone.cast_matrices()
+    ddt.head.cast_matrices()
+    return ddt
 
 
 def check_inputs(ddt: DDT, noise: Array, labels: Array) -> None:

@@ -46,6 +46,7 @@ FLOORS = [
     ("training.measure", 6),
     ("training.pictures", 6),
     ("compile_cache", 0),
+    ("compiler", 0),
     ("training.validation", 4),
     ("training.program", 6),
     ("training.loop", 6),

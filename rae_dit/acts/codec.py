@@ -1,14 +1,14 @@
 """The frozen autoencoder at work, compiled: parameters are arguments, the structure is static."""
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from rae_dit import compiler
 from rae_dit.training.objective import Tree
 
 
-@jax.jit(static_argnums=0)
+@compiler.jit(static_argnums=0)
 def encode(
     graph: nnx.GraphDef, parameters: Tree | nnx.State, image: Float[Array, "B H W 3"]
 ) -> Float[Array, "B h w D"]:
@@ -16,7 +16,7 @@ def encode(
     return nnx.merge(graph, parameters).encode(image)
 
 
-@jax.jit(static_argnums=0)
+@compiler.jit(static_argnums=0)
 def decode(
     graph: nnx.GraphDef, parameters: Tree | nnx.State, latents: Float[Array, "B h w D"]
 ) -> Float[Array, "B H W 3"]:
@@ -24,7 +24,7 @@ def decode(
     return jnp.clip(nnx.merge(graph, parameters).decode(latents), 0, 1)
 
 
-@jax.jit(static_argnums=0)
+@compiler.jit(static_argnums=0)
 def reconstruct(
     graph: nnx.GraphDef, parameters: Tree | nnx.State, image: Float[Array, "B H W 3"]
 ) -> Float[Array, "B H W 3"]:

@@ -67,6 +67,15 @@ class Stack(nnx.Module):
             x = run_block(x, parameters)
         return x
 
+    def cast_matrices(self) -> None:
+        """Casts the blocks' matrices to the compute dtype, once for all later calls.
+
+        For a model that is merged inside a program and asked many times in a loop there: XLA leaves
+        such casts in the loop's body, where they cost 2 to 4 % of an evaluation in bfloat16.
+        """
+        graphdef, stacked = nnx.split(self.blocks)
+        self.blocks = nnx.merge(graphdef, nnx.map_state(self.cast_matrix, stacked))
+
     def cast_matrix(self, _: tuple, variable: nnx.Variable) -> nnx.Variable:
         """A kernel in the dtype that its product casts it to anyway; other variables as they are.
 

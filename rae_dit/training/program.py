@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, use_abstract_mesh
 
-from rae_dit import build, build_stage1
+from rae_dit import build, build_stage1, compiler
 from rae_dit.autoencoder.sides import create_discriminator
 from rae_dit.config import Config
 from rae_dit.training.objective import Tree
@@ -18,11 +18,6 @@ from rae_dit.training.sharding import parameter_shardings, replicated
 from rae_dit.training.state import TrainState
 from rae_dit.training.step import validation_sums
 from rae_dit.training.telemetry import flow_telemetry
-
-COMPILER_OPTIONS: dict[str, dict[str, bool | int | str]] = {
-    "gpu": {"xla_gpu_enable_triton_gemm": False},  # 9 % faster, docs/performance.md
-}
-"""What XLA is asked for in a training step, by platform."""
 
 
 class Program(NamedTuple):
@@ -95,7 +90,7 @@ def make_program(config: Config, mesh: Mesh) -> Program:
             over(mesh, step),
             donate_argnums=0,
             out_shardings=(shardings, replicated(mesh)),
-            compiler_options=COMPILER_OPTIONS.get(mesh.devices.flat[0].platform),
+            compiler_options=compiler.OPTIONS.get(mesh.devices.flat[0].platform),
         ),
         validate=jax.jit(over(mesh, validate), out_shardings=replicated(mesh)),
         telemetry=(

@@ -1,0 +1,41 @@
+"""What XLA is asked for, by platform: one place for every program whose speed matters."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+OPTIONS: dict[str, dict[str, bool | int | str]] = {
+    "gpu": {"xla_gpu_enable_triton_gemm": False},  # 9 % faster, docs/performance.md
+}
+
+
+def jit(
+    **jit_arguments: Any,
+) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """A decorator: `jax.jit` with the options of the platform that JAX turns out to use.
+
+    The platform is asked for at the first call: asking while modules are imported would start JAX
+    before `jax.distributed` and the command line have had their say.
+
+    Args:
+        **jit_arguments: those of `jax.jit`.
+    """
+
+    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        @functools.cache
+        def compiled() -> Callable[Arguments, Result]:
+            options = OPTIONS.get(jax.default_backend())
+            return jax.jit(function, compiler_options=options, **jit_arguments)
+
+        @functools.wraps(function)
+        def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            return compiled()(*args, **kwargs)
+
+        return call
+
+    return decorate
