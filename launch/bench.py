@@ -9,11 +9,13 @@ bfloat16 matrices is timed in the same run as the ceiling that the figures stand
 """
 
 import dataclasses
+import functools
 import json
-import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +25,9 @@ from absl import app, flags
 from flax import nnx
 from ml_collections import config_flags
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from launch import timing
 from rae_dit import build, loading
 from rae_dit.acts.codec import decode, encode
 from rae_dit.config import Config, from_config_dict
@@ -84,32 +89,15 @@ def peak_bytes() -> int:
 
 
 def median_seconds(call: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds of the first call, with its compilation, and of one call in the median window."""
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    first = time.perf_counter() - start
-    windows = []
-    for _ in range(WINDOWS.value):
-        start = time.perf_counter()
-        for _ in range(REPEATS.value):
-            result = call()
-        jax.block_until_ready(result)
-        windows.append((time.perf_counter() - start) / REPEATS.value)
-    return first, statistics.median(windows)
+    """Seconds of the first call and of one in the median window, as the flags say."""
+    return timing.median_seconds(
+        call, jax.block_until_ready, windows=WINDOWS.value, repeats=REPEATS.value
+    )
 
 
 def rates(seconds: tuple[float, float], images: int, flops_per_image: float) -> dict[str, float]:
     """The figures of a part that handles `images` images a call."""
-    first, median = seconds
-    return {
-        "batch": images,
-        "ms": round(1e3 * median, 2),
-        "images_per_second": round(images / median, 2),
-        "tflops_per_device": round(
-            images * flops_per_image / median / jax.device_count() / 1e12, 1
-        ),
-        "first_call_seconds": round(first, 1),
-    }
+    return timing.rates(seconds, images, flops_per_image / 1e12, jax.device_count())
 
 
 def measure_ceiling(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
@@ -168,26 +156,30 @@ def measure_decode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str
 
 
 def measure_sample(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
-    """Noise to latents without guidance and with CFG, `sample.num_steps` points."""
+    """Noise to latents, and on to images, without guidance and with CFG."""
     ddt = nnx.merge(*loading.initialise(build.make_ddt, config, mesh))
+    rae = loading.load_rae(config, mesh, decoder=True)
     noise = jax.device_put(random_latents(config), batch_sharding(mesh))
     labels = jax.device_put(np.arange(len(noise), dtype=np.int32) % config.data.num_classes)
     updates = config.sample.num_steps - (config.sample.grid == "official")
     for cfg_scale in (1.0, 1.5):
         evaluations = updates * (1 if cfg_scale == 1.0 else 2)
-        seconds = median_seconds(
-            lambda scale=cfg_scale: sample_latents(
-                ddt,
-                noise,
-                labels,
-                steps=config.sample.num_steps,
-                shift=build.latent_shift(config),
-                cfg_scale=scale,
-                grid=config.sample.grid,
-            )
+        sample = functools.partial(
+            sample_latents,
+            ddt,
+            noise,
+            labels,
+            steps=config.sample.num_steps,
+            shift=build.latent_shift(config),
+            cfg_scale=cfg_scale,
+            grid=config.sample.grid,
         )
-        line = rates(seconds, len(noise), evaluations * model_flops(config).ddt)
-        yield {"cfg_scale": cfg_scale} | line
+        flops = evaluations * model_flops(config).ddt
+        line = rates(median_seconds(sample), len(noise), flops)
+        yield {"cfg_scale": cfg_scale, "decoded": False} | line
+        seconds = median_seconds(lambda sample=sample: decode(*rae, sample()))
+        line = rates(seconds, len(noise), flops + model_flops(config).decoder)
+        yield {"cfg_scale": cfg_scale, "decoded": True} | line
 
 
 MEASUREMENTS = {
