@@ -141,7 +141,7 @@ class EmaConfig:
 class ComputeConfig:
     """Speed against memory; results agree up to rounding."""
 
-    attention: Literal["auto", "xla", "cudnn"]
+    attention: Literal["auto", "xla", "cudnn", "splash"]  # cudnn: GPU; splash: TPU; auto chooses
     scan_layers: bool  # True: a stack compiles as one block in a loop
     remat: Literal["none", "dots", "full"]  # what the backward pass computes again
     # Directory of compiled programs, which later runs load instead; '' = none. The environment

@@ -12,6 +12,9 @@ from rae_dit.models.layers import Dtype, LayerNorm, Linear, RMSNorm
 
 Rotation = tuple[Float[Array, "N Dh"], Float[Array, "N Dh"]]
 
+HALF = (jnp.bfloat16, jnp.float16)
+SPLASH_TOKENS = 512
+
 
 class SelfAttention(nnx.Module):
     """softmax(q k^T / sqrt(Dh)) v over all tokens, then a projection.
@@ -24,7 +27,7 @@ class SelfAttention(nnx.Module):
         num_heads: number of heads H; the head width is Dh = D / H.
         qk_norm: None, "rms" or "layer": normalises each head's q and k before the rotation.
             Not compatible with the released weights.
-        implementation: "auto", "xla" or "cudnn" (see `dot_product_attention`).
+        implementation: "auto", "xla", "cudnn" or "splash" (see `dot_product_attention`).
         dtype: compute dtype.
         rngs: where initial values come from.
     """
@@ -92,18 +95,62 @@ def dot_product_attention(
 ) -> Float[Array, "B N H Dh"]:
     """Attention without mask, logits and softmax in float32.
 
-    `implementation` "auto" takes cuDNN's fused kernel on GPU for half precision (it accepts
-    nothing else) and XLA's everywhere else; "xla" and "cudnn" insist.
+    `implementation` "xla", "cudnn" (GPU, half precision) and "splash" (TPU) insist; "auto" is what
+    `choose_attention` says.
     """
     if implementation == "auto":
-        half = q.dtype in (jnp.bfloat16, jnp.float16)
-        implementation = "cudnn" if half and jax.default_backend() == "gpu" else "xla"
+        implementation = choose_attention(
+            *devices_in_force(), half=q.dtype in HALF, batch=q.shape[0], tokens=q.shape[1]
+        )
     match implementation:
         case "cudnn" if q.shape[1] % 2:
             return odd_length_attention(q, k, v, implementation="cudnn")
         case "xla" | "cudnn":
             return jax.nn.dot_product_attention(q, k, v, implementation=implementation)
-    raise ValueError(f"attention is {implementation!r}; expected 'auto', 'xla' or 'cudnn'.")
+        case "splash":
+            from rae_dit.kernels.splash import splash_attention  # late: half a second, TPU only
+
+            return splash_attention(q, k, v)
+    raise ValueError(
+        f"attention is {implementation!r}; expected 'auto', 'xla', 'cudnn' or 'splash'."
+    )
+
+
+def choose_attention(
+    platform: str, devices: int | None, *, half: bool, batch: int, tokens: int
+) -> Literal["xla", "cudnn", "splash"]:
+    """What "auto" means: the fused kernel of the platform where it can be used and pays.
+
+    cuDNN's takes half precision only. Splash attention is for TPU, half precision too (XLA's
+    follows the precision asked of matrix products, the kernel does not), and from 512 tokens on:
+    below, the logits that it avoids are small beside what a block keeps anyway. No compiler splits
+    the kernel over devices, so the batch must divide among those of the mesh in force.
+
+    Args:
+        platform: "gpu", "tpu" or another.
+        devices: that the batch is split over; None where that is not known.
+        half: whether the compute dtype is bfloat16 or float16.
+        batch: examples.
+        tokens: of one example.
+    """
+    if platform == "gpu" and half:
+        return "cudnn"
+    split = devices is not None and batch % devices == 0
+    if platform == "tpu" and half and tokens >= SPLASH_TOKENS and split:
+        return "splash"
+    return "xla"
+
+
+def devices_in_force() -> tuple[str, int | None]:
+    """Platform and number of the devices that are traced for; None where a number is not known.
+
+    They are the mesh's, which may not be this machine's (planning/). Without a mesh they are those
+    that JAX uses, and how a batch is split over several is not known.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.abstract_device is None:
+        return jax.default_backend(), 1 if jax.device_count() == 1 else None
+    return mesh.abstract_device.platform, mesh.size
 
 
 def odd_length_attention(

@@ -22,7 +22,7 @@ from rae_dit.training.pictures import draw
 from rae_dit.training.profile import Profile
 from rae_dit.training.progress import Progress
 from rae_dit.training.restart import restore_or_create, roll_back
-from rae_dit.training.run import Run, open_run, peak_images, position, train_stream
+from rae_dit.training.run import Run, describe, open_run, peak_images, position, train_stream
 from rae_dit.training.sharding import make_mesh, place_batch
 from rae_dit.training.state import TrainState
 from rae_dit.training.weights_and_biases import WeightsAndBiases, check_installed
@@ -54,6 +54,7 @@ def train(config: Config, workdir: Path) -> None:
         ) as checkpoints,
     ):
         run = open_run(config, make_mesh(config.sharding.fsdp))
+        log.info(describe(run))
         state, history = restore_or_create(run, checkpoints)
         values, project = to_dict(run.config), config.metrics.wandb_project
         others = [WeightsAndBiases(project, workdir, values)] if project and is_main else []

@@ -16,6 +16,7 @@ from rae_dit.data.batches import Batches
 from rae_dit.data.sources import Source
 from rae_dit.evaluation.judges import Judge
 from rae_dit.flops import model_flops, peak_flops
+from rae_dit.models.attention import choose_attention
 from rae_dit.training.history import History
 from rae_dit.training.objective import Tree
 from rae_dit.training.program import Program, make_program
@@ -100,6 +101,28 @@ def check_held_out(config: Config, validation: Source | None) -> None:
         raise ConfigError(f"{wanted} metrics.sample_every = {config.metrics.sample_every}")
     if config.checkpoint.best_metric.startswith(("val/", "val_ema/")):
         raise ConfigError(f"{wanted} checkpoint.best_metric = {config.checkpoint.best_metric!r}")
+
+
+def describe(run: Run) -> str:
+    """What a run is computed with, for its log; what "auto" came to, where a DiT^DH is trained."""
+    config, mesh = run.config, run.mesh
+    attention: str = config.compute.attention
+    if attention == "auto" and config.objective == "flow_matching":
+        tokens = (build.latent_grid(config) // config.ddt.patch_size) ** 2
+        attention = choose_attention(
+            mesh.devices.flat[0].platform,
+            mesh.size,
+            half=config.precision == "bf16",
+            batch=config.data.batch_size // config.optim.accumulate_steps,
+            tokens=tokens,
+        )
+        attention += f" over {tokens} tokens"
+    return (
+        f"{mesh.size} x {mesh.devices.flat[0].device_kind}, fsdp {config.sharding.fsdp}, "
+        f"{config.precision}, attention {attention}, "
+        f"layers {'scanned' if config.compute.scan_layers else 'unrolled'}, "
+        f"remat {config.compute.remat}"
+    )
 
 
 def position(run: Run, step: int) -> dict[str, int | str]:

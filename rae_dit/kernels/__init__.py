@@ -1,0 +1,1 @@
+"""Kernels of the hot path that XLA does not bring; each computes what a plain form also does."""
