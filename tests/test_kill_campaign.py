@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from training_states import biggest_file, flip_byte
 
-from launch.kill_campaign import KEEP_LAST, ROOT
+from launch.kill_lane import KEEP_LAST, ROOT
 from launch.killed_run import Judge, committed
 
 
