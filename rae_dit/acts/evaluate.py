@@ -15,10 +15,10 @@ import numpy as np
 
 from rae_dit import __version__, build, records
 from rae_dit.acts import judging
-from rae_dit.acts.gathering import gathered
 from rae_dit.acts.generate import Generator, generate, generate_shares, load_generator
 from rae_dit.acts.judging import Batch
 from rae_dit.acts.labels import image_labels
+from rae_dit.acts.together import gathered
 from rae_dit.config import Config
 from rae_dit.evaluation.judges import Judge
 from rae_dit.evaluation.pictures import sample_grid

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rae_dit import records
-from rae_dit.acts.gathering import gathered, merged, packed, unpacked
+from rae_dit.acts.together import gathered, merged, packed, unpacked
 from rae_dit.config import Config, ConfigError
 from rae_dit.data.files import SourceError
 from rae_dit.data.pipeline import ordered_batches

@@ -20,7 +20,7 @@ from PIL import Image
 
 from rae_dit import __version__, build, loading, records
 from rae_dit.acts import codec, judging
-from rae_dit.acts.gathering import gathered, merged
+from rae_dit.acts.together import gathered, merged
 from rae_dit.config import Config, ConfigError
 from rae_dit.data.files import Images
 from rae_dit.data.pictures import open_pictures

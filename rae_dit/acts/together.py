@@ -1,5 +1,9 @@
-"""What one process does for all of them, where they share a directory."""
+"""What several processes tell each other, and what one of them does for all.
 
+Tallies travel as bytes: float64 would not survive a device.
+"""
+
+import io
 from collections.abc import Callable
 
 import jax
@@ -7,6 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from rae_dit.config import ConfigError
+from rae_dit.evaluation.tally import Tally, from_arrays, to_arrays
 from rae_dit.training.agreement import told_by_all
 
 
@@ -30,3 +35,37 @@ def agreed(numbers: set[int], count: int) -> set[int]:
     """
     flags = np.isin(np.arange(count), sorted(numbers))
     return set(np.flatnonzero(multihost_utils.broadcast_one_to_all(flags)).tolist())
+
+
+def gathered(content: bytes) -> list[bytes]:
+    """The bytes of every process, on every process."""
+    if jax.process_count() == 1:
+        return [content]
+    lengths = np.asarray(multihost_utils.process_allgather(np.int32(len(content))))
+    padded = np.zeros(max(int(lengths.max()), 1), np.uint8)
+    padded[: len(content)] = np.frombuffer(content, np.uint8)
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
+
+
+def merged(tally: Tally) -> Tally:
+    """The tally of all processes' images, on every process."""
+    if jax.process_count() == 1:
+        return tally
+    whole = Tally(tally.keep)
+    for part in gathered(packed(tally)):
+        whole.merge(unpacked(part))
+    return whole
+
+
+def packed(tally: Tally) -> bytes:
+    """A tally as the bytes of an .npz."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **to_arrays(tally))  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def unpacked(content: bytes) -> Tally:
+    """The inverse of `packed`."""
+    with np.load(io.BytesIO(content)) as arrays:
+        return from_arrays(arrays)
