@@ -26,10 +26,10 @@ CLOSE = 1e-5  # of [0, 1]; programs for other batches and devices round otherwis
 
 
 @functools.cache
-def generator_on(devices, *, guided=False):
+def generator_on(devices, *, guided=False, fsdp=1):
     """The models on the first devices."""
     config = sampling_config(**(GUIDED if guided else {}))
-    mesh = make_mesh(1, jax.devices()[:devices])
+    mesh = make_mesh(fsdp, jax.devices()[:devices])
     return acts.Generator(
         nnx.merge(*loading.load_ddt(config, Path("nowhere"), mesh)),
         nnx.merge(*loading.load_rae(config, mesh, decoder=True)),
@@ -73,6 +73,30 @@ def test_neither_batch_size_nor_devices_change_an_image(method, batch, devices):
     bytes_differ = np.abs(to_uint8(expected).astype(int) - to_uint8(found))
     assert bytes_differ.max() <= 1
     assert np.mean(bytes_differ > 0) < 1e-3
+
+
+def test_parameters_split_over_devices_make_the_same_images(eights):
+    generator = generator_on(8, fsdp=4)
+    kernel = generator.ddt.backbone.blocks.attention.qkv.kernel[...]
+    assert kernel.sharding.shard_shape(kernel.shape)[1] == kernel.shape[1] // 4
+    made = acts.generate(generator, sampling_config(), LABELS, cfg_scale=2.0)
+    assert difference(np.concatenate(list(made)), eights) < CLOSE
+
+
+def test_the_sampler_is_traced_with_the_mesh_in_force(monkeypatch):
+    """So that blocks split the batch, whatever their parameters are split along."""
+    seen = []
+
+    def sample_latents(ddt, noise, labels, **settings):
+        seen.append(jax.sharding.get_abstract_mesh())
+        return noise
+
+    monkeypatch.setattr(acts, "sample_latents", sample_latents)
+    generator = generator_on(8, fsdp=4)
+    labels = np.zeros(8, np.int32)
+    acts.make_latents(generator, sampling_config(), labels, cfg_scale=1.0, first=0)
+    assert seen == [generator.mesh.abstract_mesh]
+    assert jax.sharding.get_abstract_mesh().empty
 
 
 def test_later_images_are_the_same_when_made_alone(eights):

@@ -24,7 +24,7 @@ from rae_dit.config import Config
 from rae_dit.models.ddt import DDT
 from rae_dit.models.rae import RAE
 from rae_dit.sampling import keys_of, noise_of, sample_latents
-from rae_dit.training.sharding import batch_sharding, make_mesh
+from rae_dit.training.sharding import batch_sharding, in_force, make_mesh
 
 STEP_NOISE = 2**32 - 1  # folded into the seed's key; no image has this number
 
@@ -169,24 +169,25 @@ def make_latents(
         shape=generator.rae.latent_shape,
         sharding=batch_sharding(generator.mesh),
     )
-    return sample_latents(
-        generator.ddt,
-        noise,
-        on_devices,
-        steps=settings.num_steps,
-        method=settings.method,
-        shift=build.latent_shift(config),
-        cfg_scale=cfg_scale,
-        cfg_interval=settings.cfg_interval,
-        guide=generator.guide,
-        grid=settings.grid,
-        rtol=settings.rtol,
-        atol=settings.atol,
-        keys=keys,
-        diffusion_norm=settings.diffusion_norm,
-        last_step=settings.last_step,
-        last_step_size=settings.last_step_size,
-    )
+    with in_force(generator.mesh):
+        return sample_latents(
+            generator.ddt,
+            noise,
+            on_devices,
+            steps=settings.num_steps,
+            method=settings.method,
+            shift=build.latent_shift(config),
+            cfg_scale=cfg_scale,
+            cfg_interval=settings.cfg_interval,
+            guide=generator.guide,
+            grid=settings.grid,
+            rtol=settings.rtol,
+            atol=settings.atol,
+            keys=keys,
+            diffusion_norm=settings.diffusion_norm,
+            last_step=settings.last_step,
+            last_step_size=settings.last_step_size,
+        )
 
 
 @functools.partial(jax.jit, static_argnames=("seed", "shape", "sharding"))

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh, use_abstract_mesh
+from jax.sharding import Mesh
 
 from rae_dit import build, build_stage1, compiler
 from rae_dit.autoencoder.sides import create_discriminator
 from rae_dit.config import Config
 from rae_dit.training.objective import Tree
-from rae_dit.training.sharding import parameter_shardings, replicated
+from rae_dit.training.sharding import in_force, parameter_shardings, replicated
 from rae_dit.training.state import TrainState
 from rae_dit.training.step import validation_sums
 from rae_dit.training.telemetry import flow_telemetry
@@ -105,7 +105,7 @@ def over(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def traced(*arguments: Any) -> Any:
-        with use_abstract_mesh(mesh.abstract_mesh):
+        with in_force(mesh):
             return function(*arguments)
 
     return traced

@@ -6,11 +6,13 @@ sharded, and anything between is the hybrid (HSDP). The same program runs in all
 inserts the collectives.
 """
 
+from contextlib import AbstractContextManager
+
 import jax
 import numpy as np
 from flax import nnx
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, use_abstract_mesh
 from jax.sharding import PartitionSpec as P
 
 RULES: dict[str, str | None] = {
@@ -52,6 +54,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The leading axis split over all devices."""
     return NamedSharding(mesh, P(("replica", "fsdp")))
+
+
+def in_force(mesh: Mesh) -> AbstractContextManager[object]:
+    """A `with` block in which what is traced knows the mesh.
+
+    Models then split activations along the batch (models/stack.py). Without it, parameters that are
+    split along their width make XLA split activations likewise, the whole batch on every device.
+    """
+    return use_abstract_mesh(mesh.abstract_mesh)
 
 
 def parameter_shardings(model: nnx.Module, mesh: Mesh) -> dict:
