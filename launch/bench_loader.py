@@ -5,8 +5,9 @@ r"""Images per second of the loader, beside a torch DataLoader with PIL that doe
 Both read the same JPEG files of 500 x 375 pixels from a folder, cut out ADM's centre crop of 256
 pixels and yield shuffled batches of float32 in [0, 1]; their pixels are compared first. Each
 measurement runs in a process of its own on as many cores as it has workers (0 workers: one core),
-so that images/s/core compares alike with alike; the loaders take turns. Ours runs with PIL, and
-once more with simplejpeg where that is installed; torch is optional, too.
+so that images/s/core compares alike with alike; the loaders take turns. Beside it stands the CPU
+time of an image, all processes together, which means something on a machine that others use, too.
+Ours runs with PIL, and once more with simplejpeg where that is installed; torch is optional, too.
 """
 
 import argparse
@@ -28,12 +29,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from launch.plain_images import CLASSES, PlainFolder, write_jpegs
+from launch.plain_images import CLASSES, PlainFolder, cpu_seconds, write_jpegs
 from rae_dit.data import open_images, train_batches
 from rae_dit.data.jpeg import proven_decoder
 from rae_dit.data.transforms import to_float
 from rae_dit.files import write_json
 
+# Each picture has so many names, because grain's shuffle searches 65536 / records places for each
+# record: with the 512 of the default it would take longer than all else but pixels.
+NAMES = 32
 PIL, SIMPLEJPEG, TORCH = "ours, PIL", "ours, simplejpeg", "torch, PIL"
 
 
@@ -93,8 +97,11 @@ class Setting(NamedTuple):
     seconds: float
 
 
-def rate(setting: Setting) -> float:
-    """Images per second once the first batches are through; runs in a process of its own."""
+def rate(setting: Setting) -> tuple[float, float]:
+    """Images per second once the first batches are through, and CPU milliseconds per image.
+
+    Runs in a process of its own.
+    """
     os.sched_setaffinity(0, setting.cores)
     if setting.name == PIL:
         hide_simplejpeg(setting.folder.parent)
@@ -102,12 +109,12 @@ def rate(setting: Setting) -> float:
     batches = make(setting.folder, setting.size, setting.batch_size, setting.workers)
     for _ in range(2 * max(1, setting.workers)):
         next(batches)
-    images, begun = 0, time.perf_counter()
+    images, begun, used = 0, time.perf_counter(), cpu_seconds()
     while time.perf_counter() - begun < setting.seconds:
         images += next(batches)
-    elapsed = time.perf_counter() - begun
+    elapsed, used = time.perf_counter() - begun, cpu_seconds() - used
     batches.close()
-    return images / elapsed
+    return images / elapsed, 1000 * used / images
 
 
 def hide_simplejpeg(work: Path) -> None:
@@ -120,18 +127,19 @@ def hide_simplejpeg(work: Path) -> None:
     sys.path.insert(0, str(work / "hidden"))
 
 
-def check_pixels(folder: Path, size: int) -> int:
-    """Compares every image of both, and gives their number.
+def check_pixels(folder: Path, size: int, names: int = 1) -> int:
+    """Compares every picture of both, and gives their number.
 
     Raises:
         AssertionError: they differ.
     """
     mine, plain = ours(folder, size), PlainFolder(folder, size)
-    for index in range(len(plain)):
+    assert len(mine) == len(plain)
+    for index in range(0, len(plain), names):
         record, (image, label) = mine[index], plain[index]
         np.testing.assert_array_equal(to_float(record["image"]), image)
         assert record["label"] == label
-    return len(plain)
+    return len(plain) // names
 
 
 def measure(
@@ -154,8 +162,9 @@ def measure(
         repeats: measurements of which the median is taken.
 
     Returns:
-        For JSON: where and with what, and for each number of workers the medians of
-        images/s/core of each loader, and of ours divided by torch's where torch is installed.
+        For JSON: where and with what, and for each number of workers the medians of each
+        loader's images/s/core and CPU ms/image, and of ours over torch's, images and CPU time,
+        where torch is installed.
     """
     names = [PIL]
     names += [SIMPLEJPEG] if proven_decoder() else []
@@ -165,26 +174,21 @@ def measure(
     rows = []
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / "images"
-        write_jpegs(folder, files)
-        compared = check_pixels(folder, size)
+        write_jpegs(folder, files, NAMES)
+        compared = check_pixels(folder, size, NAMES)
         for count in workers:
             mine = cores[: max(1, count)]
-            found: dict[str, list[float]] = {name: [] for name in names}
+            found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
             for _ in range(repeats):
                 for name in names:
                     setting = Setting(name, count, mine, folder, size, batch_size, seconds)
                     with ProcessPoolExecutor(1, spawn) as pool:
-                        found[name].append(pool.submit(rate, setting).result() / len(mine))
-            row: dict[str, float] = {"workers": count, "cores": len(mine)}
-            row |= {name: round(statistics.median(values), 1) for name, values in found.items()}
-            if TORCH in found:
-                for name in names[:-1]:
-                    pairs = zip(found[name], found[TORCH], strict=True)
-                    row[f"{name} / {TORCH}"] = round(statistics.median(a / b for a, b in pairs), 3)
-            rows.append(row)
+                        found[name].append(pool.submit(rate, setting).result())
+            rows.append({"workers": count, "cores": len(mine)} | medians(found, len(mine)))
     return {
-        "unit": "images/s/core",
+        "unit": "images/s/core, CPU ms/image",
         "identical_pixels": compared,
+        "names_each": NAMES,
         "image_size": size,
         "batch_size": batch_size,
         "seconds": seconds,
@@ -193,6 +197,21 @@ def measure(
         "cores": len(cores),
         "rows": rows,
     }
+
+
+def medians(found: dict[str, list[tuple[float, float]]], cores: int) -> dict[str, float]:
+    """Of images/s/core, of CPU ms/image, and of both of ours over torch's in the same turn."""
+    row = {}
+    for name, values in found.items():
+        row[name] = round(statistics.median(rate for rate, _ in values) / cores, 1)
+        row[f"{name}, ms"] = round(statistics.median(cpu for _, cpu in values), 2)
+    for name in [name for name in found if name != TORCH and TORCH in found]:
+        pairs = list(zip(found[name], found[TORCH], strict=True))
+        row[f"{name} / {TORCH}"] = round(statistics.median(a / b for (a, _), (b, _) in pairs), 3)
+        row[f"{name} / {TORCH}, ms"] = round(
+            statistics.median(a / b for (_, a), (_, b) in pairs), 3
+        )
+    return row
 
 
 def table(report: dict[str, Any]) -> str:

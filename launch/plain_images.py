@@ -1,6 +1,8 @@
-"""What bench_loader.py measures with: JPEG files, and how one reads them without this project."""
+"""What bench_loader.py measures with: JPEG files, how else one reads them, and CPU time."""
 
 import io
+import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +28,16 @@ def picture(number: int) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def write_jpegs(folder: Path, count: int) -> None:
-    """Writes FOLDER/CLASS/NUMBER.jpg."""
+def write_jpegs(folder: Path, count: int, names: int = 1) -> None:
+    """Writes FOLDER/CLASS/NUMBER_NAME.jpg: so many pictures, each under so many names."""
     for number in range(count):
-        path = folder / f"class_{number % CLASSES}" / f"{number:05d}.jpg"
+        path = folder / f"class_{number % CLASSES}" / f"{number:05d}_00.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         picture(number).save(buffer, "JPEG", quality=QUALITY)
         path.write_bytes(buffer.getvalue())
+        for name in range(1, names):
+            path.with_name(f"{number:05d}_{name:02d}.jpg").hardlink_to(path)
 
 
 def plain_crop(image: Image.Image, size: int) -> np.ndarray:
@@ -64,3 +68,12 @@ class PlainFolder:
         with path.open("rb") as file:
             image = Image.open(file).convert("RGB")
         return to_float(plain_crop(image, self.size)), int(path.parent.name[-1])
+
+
+def cpu_seconds() -> float:
+    """What this process and its workers have used so far."""
+    ticks = 0
+    for number in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")

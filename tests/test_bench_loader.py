@@ -1,6 +1,8 @@
 """The comparison of loaders compares alike with alike."""
 
 import json
+import multiprocessing
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 
 from launch.bench_loader import PIL, TORCH, check_pixels, measure, table
-from launch.plain_images import HEIGHT, WIDTH, PlainFolder, write_jpegs
+from launch.plain_images import HEIGHT, WIDTH, PlainFolder, cpu_seconds, write_jpegs
 
 
 def test_pixels_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,6 +26,31 @@ def test_pixels_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(PlainFolder, "__getitem__", one_off)
     with pytest.raises(AssertionError):
         check_pixels(tmp_path, 256)
+
+
+def test_every_picture_is_compared_once(tmp_path: Path) -> None:
+    write_jpegs(tmp_path, 5, 3)
+    assert len(PlainFolder(tmp_path, 256)) == 15
+    assert check_pixels(tmp_path, 256, 3) == 5
+    assert len({path.stat().st_ino for path in tmp_path.rglob("*.jpg")}) == 5
+
+
+def burn(seconds: float) -> None:
+    while time.process_time() < seconds:
+        pass
+    time.sleep(60)
+
+
+def test_cpu_time_is_that_of_workers_too() -> None:
+    worker = multiprocessing.get_context("spawn").Process(target=burn, args=(6,), daemon=True)
+    before = cpu_seconds()
+    worker.start()
+    deadline = time.monotonic() + 100
+    while cpu_seconds() - before < 5 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert 5 <= cpu_seconds() - before < 10
+    worker.kill()
+    worker.join()
 
 
 def test_the_pictures_are_like_photographs(tmp_path: Path) -> None:
@@ -42,6 +69,7 @@ def test_a_measurement_without_workers() -> None:
     (row,) = report["rows"]
     assert (row["workers"], row["cores"], report["identical_pixels"]) == (0, 1, 8)
     assert row[PIL] > 0
+    assert 0.1 < row[f"{PIL}, ms"] < 1000
     assert row[f"{PIL} / {TORCH}"] == pytest.approx(row[PIL] / row[TORCH], rel=0.01)
     assert table(report).count("\n") == 2
     json.dumps(report)

@@ -1,16 +1,13 @@
-"""Laws of decoding and of the two crops."""
-
-import io
+"""Laws of the crops."""
 
 import numpy as np
 import pytest
-from image_files import encoded
 from PIL import Image
 
 from rae_dit.data.images import (
-    BadImageError,
+    _rows_of,
+    _window,
     adm_centre_crop,
-    decode,
     random_crop,
     random_resized_crop,
 )
@@ -19,15 +16,6 @@ from rae_dit.data.images import (
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
-
-
-def saved(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-# ---- crops ----
 
 
 def box(x: float) -> float:
@@ -131,6 +119,21 @@ def test_random_crop_cuts_from_one_and_a_half_times_the_size(shape, scaled):
     np.testing.assert_array_equal(crop, whole[top : top + 16, left : left + 16])
 
 
+def test_crops_that_leave_out_rows_equal_whole_resizes_to_the_bit():
+    rng, left_out = np.random.default_rng(0), 0
+    for _ in range(300):
+        image, size = picture(*rng.integers(1, 120, 2)), int(rng.integers(1, 50))
+        width, height = map(int, rng.integers(size, 4 * size + 1, 2))
+        left, top = int(rng.integers(width - size + 1)), int(rng.integers(height - size + 1))
+        whole = image.resize((width, image.height), Image.Resampling.BICUBIC)
+        whole = np.asarray(whole.resize((width, height), Image.Resampling.BICUBIC))
+        found = _window(image, width, height, left, top, size)
+        np.testing.assert_array_equal(found, whole[top : top + size, left : left + size])
+        first, last = _rows_of(image.height, height, top, size)
+        left_out += last - first <= 0.9 * image.height
+    assert left_out > 100
+
+
 def test_random_crop_reaches_every_place_equally():
     image, rng = picture(24, 26), np.random.default_rng(0)  # 9 x 11 places
     whole = np.asarray(image)
@@ -174,63 +177,3 @@ def test_random_resized_crop_of_a_strip_is_its_middle():
         expected = image.crop(middle).resize((16, 16), Image.Resampling.BICUBIC)
         found = random_resized_crop(image, 16, np.random.default_rng(0)).astype(int)
         assert np.abs(found - np.asarray(expected)).max() <= 1  # one pass after the other rounds
-
-
-# ---- decoding ----
-
-
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "JPEG"])
-def test_decode_reads_every_kind(kind):
-    exact = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}
-    options = exact | {"PNG": {}, "BMP": {}}
-    image = Image.fromarray(np.full((12, 20, 3), (200, 100, 50), np.uint8))
-    image.paste((10, 20, 250), (0, 0, 8, 8))
-    found = decode(saved(image, kind, **options[kind]))
-    assert found.mode == "RGB"
-    assert found.size == (20, 12)
-    np.testing.assert_allclose(np.asarray(found, int), np.asarray(image), atol=4)
-    assert kind == "JPEG" or np.array_equal(found, image)
-
-
-@pytest.mark.parametrize(
-    ("mode", "kind"),
-    [("L", "JPEG"), ("L", "PNG"), ("CMYK", "JPEG"), ("P", "PNG"), ("RGBA", "PNG"), ("LA", "PNG"),
-     ("1", "PNG"), ("RGBA", "WEBP")],
-)  # fmt: skip
-def test_decode_makes_rgb_of_everything(mode, kind):
-    image = Image.new("RGB", (16, 16), (255, 255, 255))
-    image.paste((0, 0, 0), (0, 0, 8, 16))
-    options = {"lossless": True} if kind == "WEBP" else {}
-    found = decode(saved(image.convert(mode), kind, **options))
-    assert found.mode == "RGB"
-    np.testing.assert_allclose(np.asarray(found, int), np.asarray(image), atol=3)
-
-
-def test_decode_drops_alpha():
-    image = Image.new("RGBA", (4, 4), (200, 100, 50, 0))
-    assert decode(saved(image, "PNG")).getpixel((0, 0)) == (200, 100, 50)
-
-
-def test_decode_leaves_the_orientation_to_the_reference():
-    exif = Image.Exif()
-    exif[0x0112] = 6  # "turn by 90 degrees"
-    assert decode(saved(picture(20, 10), "JPEG", exif=exif)).size == (20, 10)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
-@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.95])
-def test_decode_refuses_what_is_cut_off(kind, share):
-    whole = encoded(0, kind)
-    decode(whole)
-    with pytest.raises(BadImageError) as caught:
-        decode(whole[: int(len(whole) * share)])
-    assert str(caught.value)
-    assert "BytesIO" not in str(caught.value)
-
-
-def test_decode_refuses_what_is_no_picture():
-    with pytest.raises(BadImageError, match=r"^cannot identify image file$"):
-        decode(b"<html>404 not found</html>")
-    decode(saved(picture(400, 4), "PNG"))
-    with pytest.raises(BadImageError, match="401 x 4 pixels is no picture"):
-        decode(saved(picture(401, 4), "PNG"))

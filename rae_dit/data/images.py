@@ -5,6 +5,7 @@ same JPEG library; a faster one may take its place as long as they do (jpeg.py).
 """
 
 import io
+import math
 import struct
 import zlib
 
@@ -35,6 +36,8 @@ _ROOM = 1.5
 _LEAST_AREA = 0.08
 _RATIO = 4 / 3
 _TRIES = 10
+# Above this share of rows, leaving out the others costs more than it saves.
+_WORTH_CUTTING = 0.9
 
 
 class BadImageError(ValueError):
@@ -65,7 +68,7 @@ def decode(content: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content)) as file:
             is_plain = file.format == "JPEG" and file.mode in ("RGB", "L")
-            image = (decode_as_pil(content) if is_plain else None) or file.convert("RGB")
+            image = (decode_as_pil(content) if is_plain else None) or _as_rgb(file)
     except _DAMAGE as error:
         # PIL names the buffer by its address, which no one can use.
         reason = str(error).split(" <_io.BytesIO")[0] or type(error).__name__
@@ -73,6 +76,14 @@ def decode(content: bytes) -> Image.Image:
     if max(image.size) > _LONGEST * min(image.size):
         raise BadImageError(f"{image.width} x {image.height} pixels is no picture")
     return image
+
+
+def _as_rgb(file: Image.Image) -> Image.Image:
+    """`file.convert("RGB")`, less the copy that it makes of what is RGB already."""
+    if file.mode != "RGB":
+        return file.convert("RGB")
+    file.load()  # what is damaged is found here, while the file is open
+    return file
 
 
 def adm_centre_crop(image: Image.Image, size: int) -> np.ndarray:
@@ -169,14 +180,31 @@ def _largest(image: Image.Image, ratio: float) -> tuple[int, int]:
 def _window(
     image: Image.Image, width: int, height: int, left: int, top: int, size: int
 ) -> np.ndarray:
-    """Cut a square out of the image scaled bicubically to width x height; no more is computed.
+    """Cut a square out of the image scaled bicubically to width x height; little more is computed.
 
-    Columns that are cut off before the rows are resampled do not touch those that stay.
+    Columns that are cut off before the rows are resampled do not touch those that stay, nor do rows
+    of the image that none of the square is made of.
     """
-    columns = image.resize((width, image.height), Image.Resampling.BICUBIC)
-    columns = columns.crop((left, 0, left + size, image.height))
+    first, last = _rows_of(image.height, height, top, size)
+    if last - first > _WORTH_CUTTING * image.height:
+        columns = image.resize((width, image.height), Image.Resampling.BICUBIC)
+        columns = columns.crop((left, 0, left + size, image.height))
+    else:
+        part = image.crop((0, first, image.width, last))
+        part = part.resize((width, last - first), Image.Resampling.BICUBIC)
+        # Black where nothing is needed: with another height, PIL would round its weights otherwise.
+        columns = Image.new("RGB", (size, image.height))
+        columns.paste(part.crop((left, 0, left + size, last - first)), (0, first))
     rows = columns.resize((size, height), Image.Resampling.BICUBIC)
-    return np.asarray(rows.crop((0, top, size, top + size)))
+    return np.asarray(rows)[top : top + size]
+
+
+def _rows_of(rows: int, scaled: int, top: int, size: int) -> tuple[int, int]:
+    """First row, and the one behind the last, that a window in `rows` scaled to `scaled` needs."""
+    scale = rows / scaled
+    reach = 2 * max(scale, 1.0)  # of the bicubic kernel
+    first, last = math.floor(top * scale - reach), math.ceil((top + size) * scale + reach) + 1
+    return max(first, 0), min(last, rows)
 
 
 def _resize(image: Image.Image, width: int, height: int, resample: Image.Resampling) -> Image.Image:

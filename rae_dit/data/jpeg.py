@@ -29,9 +29,13 @@ def decode_as_pil(content: bytes) -> Image.Image | None:
     if decode is None:
         return None
     try:
-        return Image.fromarray(decode(content))
+        pixels = decode(content)
+        # Not `fromarray`, which blackens the image before it fills it.
+        image = Image.new("RGB", (pixels.shape[1], pixels.shape[0]), None)
+        image.frombytes(pixels)
     except (ValueError, RuntimeError, MemoryError):
         return None
+    return image
 
 
 @functools.cache

@@ -29,10 +29,8 @@ def to_float(image: np.ndarray) -> np.ndarray:
             f"to_float got an image of dtype {image.dtype}. Expected uint8 with values 0..255. "
             "Convert the image to uint8 where it is read."
         )
-    scaled = image.astype(np.float32)
-    # A division, not a product with 1/255: it keeps 255 -> 1.0 exact. In place: batches are large.
-    scaled /= np.float32(255)
-    return scaled
+    # Not a product with 1/255: 255 -> 1.0 would not be exact. In one pass: batches are large.
+    return np.divide(image, np.float32(255), dtype=np.float32)
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
