@@ -105,12 +105,10 @@ def train_work(config: Config) -> Work:
         case "classification":
             # The head reads the mean of an image's tokens.
             head = Matmul(1, config.encoder.hidden_size, config.data.num_classes)
-            if config.probe.freeze_encoder:
-                return Work(encoder_matmuls(config), [head])
             encoder = encoder_matmuls(config)
-            return (
-                Work(encoder, [head]) if config.probe.freeze_encoder else Work([], [*encoder, head])
-            )
+            if config.probe.freeze_encoder:
+                return Work(frozen=encoder, trained=[head])
+            return Work(frozen=[], trained=[*encoder, head])
         case "reconstruction":
             return Work(encoder_matmuls(config), decoder_matmuls(config))
         case "flow_matching":

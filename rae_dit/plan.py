@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from rae_dit.command_line import parse_config, refuse
 from rae_dit.config import Config, ConfigError, from_config_dict
-from rae_dit.planning.topology import EXAMPLES, find_devices, prepare
+from rae_dit.planning.topology import EXAMPLES, prepare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +79,11 @@ def main(request: Request) -> None:
     from rae_dit.planning.report import report
 
     logging.getLogger("rae_dit").setLevel(logging.ERROR)  # no word about random weights
+    logging.getLogger("rae_dit.planning").setLevel(logging.INFO)  # but about compiles
     try:
-        devices = find_devices(request.topology)
-        plan = planner.make_plan(request.config, devices, find_largest=request.find_largest)
+        plan = planner.make_plan(
+            request.config, request.topology, find_largest=request.find_largest
+        )
     except ConfigError as error:
         refuse(error)
     sys.stdout.write(report(plan) + "\n")

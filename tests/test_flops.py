@@ -14,8 +14,7 @@ from configs import default, dit_dino, dit_dino_512, dit_mae, dit_siglip2, rae_d
 from rae_dit import build, flops
 from rae_dit.config import from_config_dict
 from rae_dit.models import layers
-from rae_dit.planning.compiled import lower_step
-from rae_dit.training.program import make_program
+from rae_dit.planning.compiled import abstract_step
 from rae_dit.training.sharding import make_mesh
 
 BATCH = 2
@@ -123,9 +122,8 @@ def test_a_step_of_every_objective(objective):
         objective=objective,
     )
     mesh = make_mesh(1, jax.devices()[:1])
-    program = make_program(config, mesh)
-    step = lower_step(config, mesh)
-    traced = jax.make_jaxpr(program.step)(step.state, step.frozen, step.batch).jaxpr
+    step = abstract_step(config, mesh)
+    traced = jax.make_jaxpr(step.function)(step.state, step.frozen, step.batch).jaxpr
     found = dot_flops(traced) / config.data.batch_size
     count = flops.model_flops(config).train_step
     assert 0.95 * count < found < count

@@ -1,5 +1,9 @@
 """What a plan reads and computes, piece by piece: program text, traffic, memory, time, advice."""
 
+import multiprocessing
+import threading
+
+import jax
 import pytest
 from jax.sharding import AbstractMesh
 from small_run import small_config
@@ -9,9 +13,9 @@ from rae_dit import build, flops
 from rae_dit.config import ConfigError, from_config_dict
 from rae_dit.hardware import DEVICES, find_device
 from rae_dit.loading import shapes
-from rae_dit.planning import hlo, roofline, topology
+from rae_dit.planning import absent, hlo, roofline, topology
 from rae_dit.planning.advice import advise
-from rae_dit.planning.compiled import needed_bytes
+from rae_dit.planning.compiled import Compiled, needed_bytes
 from rae_dit.planning.largest import Point, largest_batch, second_batch
 from rae_dit.planning.memory import Memory, Replicated, best_fsdp, local_bytes, split_widths
 from rae_dit.planning.traffic import Traffic, count_traffic, group_size, sent_bytes
@@ -104,6 +108,28 @@ def test_bytes_of_a_program_by_hand():
         "all-gather": 5 * (2 * layer) * 1 // 2,
         "all-reduce": 2 * layer * 3 // 4,
     }
+
+
+def test_slices_have_one_name_in_both_texts():
+    """As `as_text()` writes them and as the compiler's files do."""
+    body = """%part (s0: f32[4,8]) -> f32[1,8] {
+  %s0 = f32[4,8]{1,0} parameter(0)
+  ROOT %s1 = f32[1,8]{1,0:S(1)} slice(%s0), slice={[0:1], [0:8]}
+}
+
+%body (state"""
+    short = """  %begun = ((f32[4,8]), f32[1,8]{1,0:S(1)}, s32[]) slice-start(%done)
+  %ended = f32[1,8]{1,0:S(1)} slice-done(%begun)
+"""
+    long = short.replace("slice-start(%done)", "async-start(%done), calls=%part")
+    long = long.replace("slice-done", "async-done")
+    texts = [
+        PROGRAM.replace("%body (state", body, 1).replace("  ROOT %small", added + "  ROOT %small")
+        for added in ("", short, long)
+    ]
+    none, as_text, in_files = (count_traffic(hlo.parse(text), num_devices=8) for text in texts)
+    assert as_text == in_files
+    assert in_files.other_bytes == none.other_bytes + 8 * 4
 
 
 def with_collective(program, fusion):
@@ -288,6 +314,49 @@ def test_what_a_refused_program_needs(message, expected):
     assert needed_bytes(message) == expected
 
 
+BUFFERS = """BufferAssignment:
+allocation 0: size 512, thread-local:
+ value: <2 reduce_sum.2 @0> (size=512,offset=0): f32[]{:T(128)}
+allocation 1: size 4096, parameter 184, shape |f32[1024]| at ShapeIndex {}:
+allocation 2: size 8192, parameter 10, shape |f32[2048]| at ShapeIndex {}, maybe-live-out:
+allocation 3: size 100, constant:
+allocation 4: size 20, output shape is |(f32[5])|, maybe-live-out:
+allocation 5: size 3000, preallocated-temp:
+ value: <7 fusion.1 @0> (size=3000,offset=0): f32[750]{0}
+allocation 6: size 117440512, color 1, preallocated-temp:
+"""
+
+
+def test_bytes_of_buffers_by_hand():
+    assert absent.temporary_bytes(BUFFERS) == 100 + 20 + 3000
+
+
+@pytest.fixture
+def pipe():
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    yield receiver, sender
+    receiver.close()
+    sender.close()
+
+
+def test_a_compile_is_left_when_its_files_are_complete(tmp_path, pipe):
+    (tmp_path / "module_0003.jit_step.after_optimizations.txt").write_text(PROGRAM)
+    (tmp_path / "m.after_optimizations-buffer-assignment.txt").write_text(BUFFERS)
+    (tmp_path / "m.after_optimizations_after_buffer_assignment.txt").write_text(PROGRAM)
+    assert absent.await_program(tmp_path, pipe[0]) == Compiled(3120, PROGRAM, 0.0)
+
+
+def test_a_compile_that_writes_no_files_is_waited_for(tmp_path, pipe):
+    (tmp_path / "m.after_optimizations-buffer-assignment.txt").write_text(BUFFERS)
+    late = threading.Timer(2 * absent.PATIENCE, pipe[1].send, [Compiled(7, "", 1.0)])
+    late.start()
+    assert absent.await_program(tmp_path, pipe[0]) == Compiled(7, "", 1.0)
+    late.join()
+    pipe[1].close()
+    with pytest.raises(RuntimeError, match="in a child process"):
+        absent.await_program(tmp_path, pipe[0])
+
+
 @pytest.mark.parametrize("name", ["local", "cpu:8", "v5e:16x16", "v5p:4x4x8", "tpu7x:2x2x1"])
 def test_known_topologies(name):
     environment = {"XLA_FLAGS": "--a"}
@@ -296,6 +365,7 @@ def test_known_topologies(name):
     assert ("device_count=8" in environment["XLA_FLAGS"]) == (name == "cpu:8")
     assert environment["XLA_FLAGS"].startswith("--a")
     assert (environment.get("JAX_PLATFORMS") == "cpu") == (name != "local")
+    assert topology.is_absent(name) == (name[0] in "vt")
 
 
 @pytest.mark.parametrize("name", ["v5e", "h100:8", "v5e:16", "cpu:0", "cpu", "v5e:4x4x4x4", "x"])
@@ -327,6 +397,7 @@ def advice_for(
     *,
     on_tpu=False,
     network_binds=False,
+    gathers_reduced=False,
     largest=64,
     limit=16 * GIB,
     **changes,
@@ -340,6 +411,7 @@ def advice_for(
         largest=largest,
         on_tpu=on_tpu,
         network_binds=network_binds,
+        gathers_reduced=gathers_reduced,
     )
     return [line.split(":")[0].removeprefix("--config.") for line in lines]
 
@@ -364,9 +436,30 @@ def test_no_advice_when_it_fits():
     assert advice_for(fits, on_tpu=True) == ["compute.scan_layers=True"]
     assert advice_for(fits, network_binds=True) == ["data.batch_size=16"]
     assert advice_for(fits, network_binds=True, largest=15) == []
+    assert advice_for(fits, gathers_reduced=True, **{"sharding.fsdp": 8}) == ["sharding.fsdp=4"]
     whole = [Replicated("w", (1152, 6144), GIB)]
     assert advice_for(fits, whole, **{"sharding.fsdp": 2}) == ["sharding.fsdp=8"]
     assert advice_for(fits, whole, **{"sharding.fsdp": 8}) == []
+
+
+# Axes that are split, and how much of each parameter lies on one of 2 x 128 devices.
+SHARDINGS = {
+    "backbone.blocks.attention.qkv.kernel": ((None, "fsdp", None), (28, 9, 3456)),
+    "backbone.blocks.attention.proj.kernel": ((None, None, "fsdp"), (28, 1152, 9)),
+    "backbone.blocks.mlp.w12.kernel": ((None, "fsdp", None), (28, 9, 6144)),
+    "head.blocks.mlp.w3.kernel": ((None, None, "fsdp"), (2, 5461, 16)),
+    "backbone.blocks.norm1.weight": ((), (28, 1152)),
+    "label_table": ((None, "fsdp"), (1001, 9)),
+}
+
+
+def test_golden_shardings_of_xl():
+    mesh = AbstractMesh((2, 128), ("replica", "fsdp"))
+    leaves = jax.tree.leaves_with_path(shapes(build.abstract(build.make_ddt, xl()), mesh))
+    found = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    for path, (axes, local) in SHARDINGS.items():
+        leaf = found[path]
+        assert (tuple(leaf.sharding.spec), leaf.sharding.shard_shape(leaf.shape)) == (axes, local)
 
 
 def state_gib(replica, fsdp):

@@ -16,6 +16,7 @@ def advise(
     largest: int | None,
     on_tpu: bool,
     network_binds: bool,
+    gathers_reduced: bool,
 ) -> list[str]:
     """Settings to try, most useful first; each line starts with the flag.
 
@@ -28,6 +29,7 @@ def advise(
         largest: batch that fits; None when unknown.
         on_tpu: whether the devices are TPUs.
         network_binds: whether collectives take longer than kernels.
+        gathers_reduced: whether parameters are split, and gathered by all-reduces alone.
     """
     advice = []
     if replicated and config.sharding.fsdp != best_fsdp:
@@ -36,6 +38,12 @@ def advise(
             f"--config.sharding.fsdp={best_fsdp}: {config.sharding.fsdp} does not divide every "
             f"width, so {whole / GIB:.2f} GiB of parameters, and as much again for EMA and each "
             "moment, lie whole on every device"
+        )
+    if gathers_reduced and config.sharding.fsdp > 2:
+        advice.append(
+            f"--config.sharding.fsdp={config.sharding.fsdp // 2}: here the compiler gathers "
+            "parameters with all-reduces, which send twice as much; it may not where several "
+            "copies of the model share the mesh"
         )
     if on_tpu and not config.compute.scan_layers:
         advice.append("--config.compute.scan_layers=True: compiles in a fraction of the time")

@@ -24,12 +24,13 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 class Step(NamedTuple):
-    """A step's arguments, as shapes with shardings."""
+    """A step that was not traced yet, and its arguments as shapes with shardings."""
 
+    function: jax.stages.Wrapped
     state: TrainState
     frozen: Tree
     batch: Tree
-    lowered: jax.stages.Lowered
+    matmul_precision: str
 
 
 class Compiled(NamedTuple):
@@ -38,7 +39,7 @@ class Compiled(NamedTuple):
     Attributes:
         temporary_bytes: of one device, beside the arguments: activations, gradients, copies.
         text: the program; "" when it was refused because it does not fit.
-        seconds: the compile took.
+        seconds: trace and compile took.
     """
 
     temporary_bytes: int
@@ -57,8 +58,8 @@ def without_files(config: Config) -> Config:
     )
 
 
-def lower_step(config: Config, mesh: Mesh) -> Step:
-    """Traces the step of a config `without_files`."""
+def abstract_step(config: Config, mesh: Mesh) -> Step:
+    """The step of a config `without_files`."""
     program = make_program(config, mesh)
     everywhere = replicated(mesh)
     frozen = jax.tree.map(
@@ -71,16 +72,24 @@ def lower_step(config: Config, mesh: Mesh) -> Step:
         "image": jax.ShapeDtypeStruct((images, side, side, 3), jnp.float32, sharding=split),
         "label": jax.ShapeDtypeStruct((images,), jnp.int32, sharding=split),
     }
-    with jax.default_matmul_precision(build.matmul_precision(config)):
-        lowered = program.step.lower(program.abstract, frozen, batch)
-    return Step(program.abstract, frozen, batch, lowered)
+    return Step(program.step, program.abstract, frozen, batch, build.matmul_precision(config))
 
 
-def compile_step(step: Step) -> Compiled:
-    """Compiles; a TPU's compiler refuses what does not fit and says what it would need."""
+def compile_step(step: Step, options: dict[str, str | bool] | None = None) -> Compiled:
+    """Traces and compiles.
+
+    A compiler that knows how much memory there is refuses what does not fit and says what it would
+    need.
+
+    Args:
+        step: what to compile.
+        options: for the compiler, beside the step's own.
+    """
     started = time.perf_counter()
     try:
-        compiled = step.lowered.compile()
+        with jax.default_matmul_precision(step.matmul_precision):
+            lowered = step.function.lower(step.state, step.frozen, step.batch)
+        compiled = lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         temporary = needed_bytes(str(error))
         if temporary is None:

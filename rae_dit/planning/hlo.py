@@ -76,7 +76,31 @@ def parse(text: str) -> Program:
             current.append(parse_instruction(line))
     if not entry:
         raise ValueError("Expected the text of a compiled XLA module; found no ENTRY in it.")
-    return Program(computations, entry)
+    return Program(name_slices(computations), entry)
+
+
+def name_slices(computations: dict[str, list[Instruction]]) -> dict[str, list[Instruction]]:
+    """Asynchronous slices as `as_text()` has them: `slice-start`, `slice-done`.
+
+    What XLA writes to files while it compiles has `async-start(...), calls=%computation` instead,
+    whose computation holds the slice, and `async-done` of it.
+    """
+    started: dict[str, str] = {}
+
+    def name(line: Instruction) -> Instruction:
+        if line.opcode == "async-start":
+            roots = [inner for callee in line.called("calls") for inner in computations[callee]]
+            kind = next((inner.opcode for inner in roots if inner.is_root), "")
+        elif line.opcode in ("async-update", "async-done"):
+            kind = started.get(line.operands[0], "")
+        else:
+            return line
+        if kind not in ("slice", "dynamic-slice"):
+            return line
+        started[line.name] = kind
+        return line._replace(opcode=line.opcode.replace("async", kind))
+
+    return {key: [name(line) for line in lines] for key, lines in computations.items()}
 
 
 def parse_instruction(line: str) -> Instruction:

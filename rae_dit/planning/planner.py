@@ -11,8 +11,9 @@ from rae_dit.config import Config, check_devices
 from rae_dit.flops import model_flops, peak_flops
 from rae_dit.hardware import Device, find_device
 from rae_dit.planning import hlo
+from rae_dit.planning.absent import compile_absent
 from rae_dit.planning.advice import advise
-from rae_dit.planning.compiled import Compiled, compile_step, lower_step, without_files
+from rae_dit.planning.compiled import Compiled, Step, abstract_step, compile_step, without_files
 from rae_dit.planning.largest import Point, largest_batch, second_batch
 from rae_dit.planning.memory import (
     Memory,
@@ -23,6 +24,7 @@ from rae_dit.planning.memory import (
     split_widths,
 )
 from rae_dit.planning.roofline import Roofline, predict
+from rae_dit.planning.topology import find_devices, is_absent
 from rae_dit.planning.traffic import Traffic, count_traffic
 from rae_dit.training.sharding import make_mesh
 
@@ -70,32 +72,33 @@ class Plan:
     compile_seconds: float
 
 
-def make_plan(config: Config, devices: list[jax.Device], *, find_largest: bool) -> Plan:
-    """Compiles the config's training step for the devices and reads the program.
+def make_plan(config: Config, topology: str, *, find_largest: bool) -> Plan:
+    """Compiles the config's training step for the devices of a topology and reads the program.
 
     Args:
         config: its weights are not loaded; random ones have the same sizes.
-        devices: all of one kind; they need not exist (`topology.find_devices`).
+        topology: a name for which `topology.prepare` has readied the environment.
         find_largest: compiles a second batch, to say how large it may be.
 
     Raises:
-        ConfigError: batch or parameters cannot be divided among the devices.
+        ConfigError: there are no such devices, or batch or parameters cannot be divided among them.
     """
     config = without_files(config)
+    devices = find_devices(topology)
     check_devices(config, num_devices=len(devices), num_processes=1)
     mesh = make_mesh(config.sharding.fsdp, devices)
     kind = devices[0].device_kind
     facts = find_device(kind)
 
-    step = lower_step(config, mesh)
-    compiled = compile_step(step)
+    step = abstract_step(config, mesh)
+    compiled = compile_aloud(config, step, topology)
     memory = count_memory(step, compiled.temporary_bytes)
     limit = memory_limit(devices[0], facts)
     fits = None if limit is None else bool(compiled.text) and memory.total <= limit
 
     largest = None
     if find_largest and limit is not None:
-        largest = search_largest(config, mesh, memory, limit)
+        largest = search_largest(config, mesh, topology, memory, limit)
     replicated = replicated_parameters(step, mesh)
     widths = split_widths(build.abstract(build.make_trained, config))
     traffic = read_traffic(compiled, len(devices))
@@ -126,6 +129,11 @@ def make_plan(config: Config, devices: list[jax.Device], *, find_largest: bool) 
             largest=largest,
             on_tpu=devices[0].platform == "tpu",
             network_binds=roofline is not None and roofline.binds == "network",
+            gathers_reduced=(
+                config.sharding.fsdp > 1
+                and traffic is not None
+                and "all-gather" not in traffic.collectives
+            ),
         ),
         compile_seconds=compiled.seconds,
     )
@@ -140,15 +148,26 @@ def memory_limit(device: jax.Device, facts: Device | None) -> int | None:
     return reported or (facts.memory if facts else None)
 
 
-def search_largest(config: Config, mesh: jax.sharding.Mesh, memory: Memory, limit: int) -> int:
+def compile_aloud(config: Config, step: Step, topology: str) -> Compiled:
+    """Compiles a config's step, and says so before and after: it may take minutes."""
+    log.info("compiling a step of %d images for %s ...", config.data.batch_size, topology)
+    absent = is_absent(topology)
+    compiled = compile_absent(config, topology) if absent else compile_step(step)
+    log.info("... took %.0f s", compiled.seconds)
+    return compiled
+
+
+def search_largest(
+    config: Config, mesh: jax.sharding.Mesh, topology: str, memory: Memory, limit: int
+) -> int:
     """`largest.largest_batch`, with a second batch compiled."""
     unit = len(mesh.devices.flat) * config.optim.accumulate_steps
     batch_size = second_batch(config.data.batch_size, unit)
     other = dataclasses.replace(
         config, data=dataclasses.replace(config.data, batch_size=batch_size)
     )
-    step = lower_step(other, mesh)
-    second = count_memory(step, compile_step(step).temporary_bytes)
+    step = abstract_step(other, mesh)
+    second = count_memory(step, compile_aloud(other, step, topology).temporary_bytes)
     return largest_batch(
         Point(config.data.batch_size, memory.batch + memory.temporaries),
         Point(batch_size, second.batch + second.temporaries),

@@ -30,7 +30,7 @@ def prepare(topology: str, environment: MutableMapping[str, str]) -> None:
     cpu = CPU.fullmatch(topology)
     if topology == "local":
         return
-    if not cpu and not TPU.fullmatch(topology):
+    if not cpu and not is_absent(topology):
         raise ConfigError(f"--topology: got {topology!r}, expected one such as {EXAMPLES}")
     environment["JAX_PLATFORMS"] = "cpu"
     if cpu:
@@ -38,6 +38,11 @@ def prepare(topology: str, environment: MutableMapping[str, str]) -> None:
         environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flag}".strip()
         return
     environment.update(LIBTPU)
+
+
+def is_absent(topology: str) -> bool:
+    """Whether its devices can be compiled for and not run on: a TPU's, by name."""
+    return bool(TPU.fullmatch(topology))
 
 
 def find_devices(topology: str) -> list:
@@ -54,7 +59,7 @@ def find_devices(topology: str) -> list:
     import jax
     from jax.experimental import topologies
 
-    if not TPU.fullmatch(topology):
+    if not is_absent(topology):
         devices = jax.devices()
         cpu = CPU.fullmatch(topology)
         return devices[: int(cpu[1])] if cpu else devices
