@@ -22,7 +22,7 @@ from rae_dit.autoencoder.sides import (
 )
 from rae_dit.training.objective import Objective, Tree
 from rae_dit.training.state import DiscriminatorState, TrainState
-from rae_dit.training.step import advance, mean_over_parts
+from rae_dit.training.step import advance, mean_over_parts, shared_factors
 
 NO_JUDGEMENT = (
     *("discriminator_loss", "logits_real", "logits_fake"),
@@ -80,7 +80,7 @@ def stage1_step(
     params = optax.apply_updates(state.params, updates)
     ema = optax.incremental_update(params, state.ema, 1 - ema_decay)
     metrics["gradient_norm"] = optax.tree.norm(gradient)
-    finite = [optax.tree.norm(updates)]
+    finite = [shared_factors(updates)]
 
     discriminator = state.discriminator
     if adversary is not None and discriminator is not None:

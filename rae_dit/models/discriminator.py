@@ -65,13 +65,22 @@ class SpectralConv(nnx.Module):
         kernel = self.kernel[...]
         u, v = self.u[...], self.v[...]
         kernel = kernel / jnp.einsum("kio,o,ki->", kernel, u, v, precision=EXACT)
-        # A product, since XLA on CPUs is 20 times slower at convolutions inside `lax.cond`.
-        size, _, outputs = kernel.shape
-        margin, count = size // 2, x.shape[1]
-        x = jnp.pad(x.astype(self.dtype), ((0, 0), (margin, margin), (0, 0)), mode="wrap")
-        spanned = jnp.concatenate([x[:, first : first + count] for first in range(size)], axis=-1)
-        y = spanned @ kernel.astype(self.dtype).reshape(-1, outputs)
+        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype))
         return y + self.bias[...].astype(y.dtype)
+
+
+@jax.checkpoint
+def convolve(x: Float[Array, "B N C"], kernel: Float[Array, "K C E"]) -> Float[Array, "B N E"]:
+    """A circular convolution along tokens as one product over K neighbours; K is odd.
+
+    A product, since XLA on CPUs is 20 times slower at convolutions inside `lax.cond`. Neighbours are
+    laid side by side once more for the backward pass: kept, they would be K times the input.
+    """
+    size, _, outputs = kernel.shape
+    margin, count = size // 2, x.shape[1]
+    x = jnp.pad(x, ((0, 0), (margin, margin), (0, 0)), mode="wrap")
+    spanned = jnp.concatenate([x[:, first : first + count] for first in range(size)], axis=-1)
+    return spanned @ kernel.reshape(-1, outputs)
 
 
 class LocalNorm(nnx.Module):
