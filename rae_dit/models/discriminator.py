@@ -73,8 +73,8 @@ class SpectralConv(nnx.Module):
 def convolve(x: Float[Array, "B N C"], kernel: Float[Array, "K C E"]) -> Float[Array, "B N E"]:
     """A circular convolution along tokens as one product over K neighbours; K is odd.
 
-    A product, since XLA on CPUs is 20 times slower at convolutions inside `lax.cond`. Neighbours are
-    laid side by side once more for the backward pass: kept, they would be K times the input.
+    A product, since XLA on CPUs is 20 times slower at convolutions inside `lax.cond`. Neighbours
+    are laid side by side once more for the backward pass: kept, they would be K times the input.
     """
     size, _, outputs = kernel.shape
     margin, count = size // 2, x.shape[1]
