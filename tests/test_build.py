@@ -1,5 +1,6 @@
 """Every config at its true size, in shapes alone: no memory, no compile, no files."""
 
+import dataclasses
 import importlib
 import json
 import pathlib
@@ -12,6 +13,7 @@ from golden_files import GOLDEN
 
 from rae_dit import build
 from rae_dit.config import Config, from_config_dict
+from rae_dit.models.layers import RMSNorm, SwiGLU
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
@@ -65,6 +67,20 @@ def test_sizes_have_the_released_number_of_parameters(name: str, size: str) -> N
     assert sum(leaf.size for leaf in leaves) == released
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_every_switch_of_the_ddt_reaches_it(wanted: bool) -> None:
+    switches = ("use_rope", "use_pos_embed", "use_qknorm", "use_rmsnorm", "use_swiglu")
+    config = config_of("dit_dummy")
+    changed = dataclasses.replace(config.ddt, **dict.fromkeys(switches, wanted))
+    ddt = build.abstract(build.make_ddt, dataclasses.replace(config, ddt=changed))
+    block = ddt.backbone.blocks
+    assert ddt.use_rope == wanted
+    assert (ddt.position is not None) == wanted
+    assert (block.attention.q_norm is not None) == wanted
+    assert isinstance(block.norm1, RMSNorm) == wanted
+    assert isinstance(block.mlp, SwiGLU) == wanted
+
+
 @pytest.mark.parametrize(
     ("name", "shift", "grid"),
     [("dit_dino", 6.9282, 16), ("dit_dino_512", 13.8564, 32), ("dit_mae", 6.9282, 16)],
@@ -77,16 +93,29 @@ def test_the_shift_follows_from_the_latent_s_size(name: str, shift: float, grid:
 
 
 @pytest.mark.parametrize(
-    ("name", "position_grid", "mean"),
-    [("dit_dino", 37, 0.485), ("dit_dino_512", 37, 0.485), ("dit_siglip2", 16, 0.5)],
+    ("changes", "shift"), [({"shift": 2.5}, 2.5), ({"shift_base": 256}, 27.7128)]
+)
+def test_what_is_said_of_the_shift_goes_first(changes: dict[str, float], shift: float) -> None:
+    config = config_of("dit_dino")
+    config = dataclasses.replace(config, flow=dataclasses.replace(config.flow, **changes))
+    assert build.latent_shift(config) == pytest.approx(shift, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "position_grid", "mean", "std"),
+    [
+        ("dit_dino", 37, 0.485, 0.229),
+        ("dit_dino_512", 37, 0.485, 0.229),
+        ("dit_siglip2", 16, 0.5, 0.5),
+    ],
 )
 def test_the_encoder_has_its_own_positions_and_image_constants(
-    name: str, position_grid: int, mean: float
+    name: str, position_grid: int, mean: float, std: float
 ) -> None:
     def make(config: Config, rngs: nnx.Rngs) -> nnx.Module:
         return build.make_rae(config, rngs, decoder=True, statistics=False)
 
     rae = build.abstract(make, config_of(name))
     assert rae.encoder.position_grid == position_grid
-    assert rae.image_mean[0] == mean
+    assert (rae.image_mean[0], rae.image_std[0]) == (mean, std)
     assert rae.decoder.grid * rae.decoder.patch_size == config_of(name).data.image_size

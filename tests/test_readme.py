@@ -3,14 +3,15 @@
 import re
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from absl import flags
 from flax import nnx
 from golden_files import GOLDEN
 
-from rae_dit.config import ConfigError, describe_field
-from rae_dit.main import define_flags, parse
+from rae_dit.config import ConfigError
+from rae_dit.main import Mode, define_flags, parse
 from rae_dit.models.ddt import DDT
 from rae_dit.weights.official import export_ddt
 from rae_dit.weights.tensor_file import save_tensors
@@ -38,13 +39,27 @@ def test_command_is_accepted(command, parsed):
     assert parsed(command).workdir.parts[0] == "runs"
 
 
-FIELDS = sorted(set(re.findall(r"--config\.([a-z_]+\.[a-z_]+)=", README)))
+SETTINGS = set(re.findall(r'--config\.([a-z_.]+)=("[^"]*"|[^\s`"]+)', README))
+SETTINGS -= {("field", "value]"), ("seed", "N")}  # which stand for others
+SETTINGS -= {("optim.learning_rat", "1e-4")}  # the mistake that it shows
+COMPANY = {  # what configs/dit_dino.py says besides, and is refused together with it
+    "checkpoint.save_every": "--config.checkpoint.keep_every=100000",
+    "ddt.num_heads": "--config.ddt.hidden_size=(1024,1536)",
+    "decoder.checkpoint": "--config.decoder.pretrained=",
+    "encoder.checkpoint": "--config.encoder.pretrained=",
+    "encoder.family": "--config.encoder.num_registers=0",
+}
 
 
-@pytest.mark.parametrize("path", FIELDS)
-def test_field_exists(path):
-    if path != "optim.learning_rat":  # the mistake that it shows
-        describe_field(path, "")
+@pytest.mark.parametrize("setting", sorted(SETTINGS), ids="=".join)
+def test_setting_is_accepted(setting, parsed):
+    name, value = setting
+    line = "--config=configs/dit_dino.py --workdir=runs/a " + COMPANY.get(name, "")
+    assert parsed(f"{line} --config.{name}=" + value.strip('"')).workdir == Path("runs/a")
+
+
+def test_every_mode_is_named_and_is_one():
+    assert {"train", *re.findall(r"--mode=([a-z]+)", README)} == set(get_args(Mode))
 
 
 def test_the_table_for_users_of_the_seed_names_what_its_guide_names():
@@ -80,12 +95,21 @@ def test_every_file_it_names_exists():
     assert missing == []
 
 
+def test_every_file_it_names_in_short_exists():
+    """Such as `training/step.py`; sweep.md is one that a run leaves."""
+    names = set(re.findall(r"`([\w/]+\.(?:py|sh|md))`", README)) - {"sweep.md"}
+    folders = (ROOT, ROOT / "rae_dit", ROOT / "configs")
+    assert {"diffusion/flow.py", "models/ddt.py", "training/step.py"} <= names
+    assert [name for name in names if not any((f / name).exists() for f in folders)] == []
+
+
 def test_every_python_file_and_folder_of_the_tree_exists():
     tree = README.split("## The house")[1].split("```")[1]
-    names = re.findall(r"^  (\S+)", tree, re.MULTILINE)
+    names = set(re.findall(r"^  (\S+)", tree, re.MULTILINE) + re.findall(r"\w+\.py", tree))
     assert len(names) > 8
     for name in names:
-        assert list((ROOT / "rae_dit").glob(name.rstrip("/"))), name
+        assert (ROOT / "rae_dit" / name).exists(), name
+    assert {f"{path.parent.name}/" for path in (ROOT / "rae_dit").glob("*/__init__.py")} <= names
 
 
 def test_the_python_code_runs_on_small_weights(monkeypatch, tmp_path):

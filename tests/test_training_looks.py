@@ -8,13 +8,16 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from small_run import assert_trees_equal, small_config
+from small_run import assert_trees_equal, batches, small_config
 from test_training_loop import SETTINGS, final_state, metric_lines, straight
 
+from rae_dit import loading
 from rae_dit.acts.generate import generate, load_generator
 from rae_dit.config import ConfigError
 from rae_dit.evaluation.pictures import sample_grid
 from rae_dit.training.loop import train
+from rae_dit.training.program import make_program
+from rae_dit.training.sharding import make_mesh, place_batch
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +96,17 @@ def test_what_is_seen_of_each_block_is_logged(looked_at):
         logits = [value for name, value in seen.items() if name.startswith("attention_logit")]
         assert line["train/attention_logit_max"] == max(logits)
         assert all(seen[f"rms/{block}"] > 0 for block in blocks)
+
+
+def test_it_is_seen_with_the_parameters_and_on_the_batch_of_the_step(looked_at):
+    """The last line once more, from the last checkpoint."""
+    workdir, _ = looked_at
+    config, mesh = small_config(**(SETTINGS | {"metrics.telemetry": True})), make_mesh(1)
+    state, _ = final_state(workdir, config)
+    frozen, batch = loading.load_frozen(config, mesh), place_batch(batches(config, 4)[3], mesh)
+    seen = make_program(config, mesh).telemetry(state.params, frozen, batch, state.key)
+    line = metric_lines(workdir)[-1]
+    assert {name: line[name] for name in seen} == {name: float(seen[name]) for name in seen}
 
 
 def test_the_best_step_is_kept_besides_the_last(looked_at):

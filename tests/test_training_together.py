@@ -1,14 +1,80 @@
 """Two processes decide alike: when a loss is a spike, what is the best step, who draws."""
 
 import json
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from run_processes import config_of, log_of, start_pair, wait
+from run_processes import PATIENCE, ROOT, config_of, log_of, start_pair, wait
 
 from rae_dit.training.loop import train
 
-pytestmark = pytest.mark.slow
+# Both say something else, and hear the same: the arguments are the coordinator and who this is.
+TALK = r"""
+import sys
+import numpy as np
+from rae_dit.acts.together import agreed, gathered, merged, on_first_process
+from rae_dit.config import ConfigError
+from rae_dit.evaluation.tally import Features, Tally
+from rae_dit.training.agreement import told_by_all
+from rae_dit.training.distributed import Place, initialise
+me = int(sys.argv[2])
+initialise(Place(sys.argv[1], 2, me), hear_sigterm=False)
+
+assert told_by_all("") == ""
+assert told_by_all(f"said by {me}") == "said by 0"
+assert told_by_all("the second's" if me else "") == "the second's"
+assert told_by_all("x" + "\u00e4" * 400) == "x" + "\u00e4" * 255  # cut within a letter
+
+assert gathered(b"") == [b"", b""]
+assert gathered(b"a\0" * (1 + me)) == [b"a\0", b"a\0a\0"]
+assert gathered(b"a\0" * (2 - me)) == [b"a\0a\0", b"a\0"]
+
+assert agreed([{0, 2}, {1, 3}][me], 4) == {0, 2}
+assert agreed([set(), {1, 3}][me], 4) == set()
+
+done = []
+on_first_process(lambda: done.append(me))
+assert done == [0][me:]
+def refuse():
+    raise ConfigError(f"refused by {me}")
+try:
+    on_first_process(refuse)
+except ConfigError as error:
+    assert str(error) == "refused by 0"
+else:
+    raise AssertionError("nobody was refused")
+
+images = np.random.default_rng(0).random((6, 3))
+def tally_of(numbers):
+    tally = Tally(keep=2)
+    tally.add(numbers, Features(images[numbers], classes=numbers), np.zeros(6, int)[numbers])
+    return tally
+ours, whole = merged(tally_of(np.arange(6)[me::2])), tally_of(np.arange(6))
+assert (ours.keep, ours.count, ours.right, ours.read) == (2, 6, 1, 6)
+np.testing.assert_allclose(ours.pool.moments().mean, images.mean(0), rtol=1e-15)  # float64
+np.testing.assert_allclose(ours.pool.moments().covariance, np.cov(images.T), rtol=1e-13)
+np.testing.assert_array_equal(ours.features(), whole.features())
+"""
+
+
+def test_what_they_tell_each_other_is_the_same_on_both() -> None:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        coordinator = f"localhost:{probe.getsockname()[1]}"
+    commands = [[sys.executable, "-c", TALK, coordinator, str(process)] for process in (0, 1)]
+    processes = [subprocess.Popen(command, cwd=ROOT) for command in commands]
+    deadline, codes = time.monotonic() + PATIENCE, [None, None]
+    while None in codes and not any(codes) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        codes = [process.poll() for process in processes]
+    for process in processes:
+        process.kill()
+    assert codes == [0, 0]
+
 
 SETTINGS = {
     "optim.spike_factor": 1.02,  # so low that this run goes back twice by itself
@@ -33,6 +99,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path) -> None:
     pair, alone = tmp_path / "pair", tmp_path / "alone"
     processes = start_pair(pair, SETTINGS)
