@@ -14,7 +14,10 @@ from small_run import assert_trees_equal, small_config
 import rae_dit
 from rae_dit import runs
 from rae_dit.config import ConfigError
+from rae_dit.training.checkpoint import restore_state
 from rae_dit.training.loop import train
+from rae_dit.training.program import make_program
+from rae_dit.training.sharding import make_mesh
 
 ROOT = Path(__file__).parent.parent
 STEPS = {
@@ -47,6 +50,26 @@ def test_a_run_is_found_from_each_of_its_directories(stage_2, tmp_path):
     assert runs.find_run("owner/repository") is None
 
 
+def test_a_run_has_both_a_config_and_checkpoints(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert runs.find_run(tmp_path) is None
+    (tmp_path / "checkpoints").mkdir()
+    assert runs.find_run(tmp_path) == tmp_path
+    (tmp_path / "config.json").unlink()
+    assert runs.find_run(tmp_path) is None
+
+
+def test_the_newest_step_is_the_largest_number_of_those_that_are_whole(tmp_path):
+    assert not runs.has_checkpoint(tmp_path)
+    assert runs.newest_step(tmp_path) is None
+    (tmp_path / "checkpoints" / "quarantined-30-0").mkdir(parents=True)
+    assert not runs.has_checkpoint(tmp_path)
+    for name in ("2", "10", "20.orbax-checkpoint-tmp"):
+        (tmp_path / "checkpoints" / name).mkdir()
+    assert runs.has_checkpoint(tmp_path)
+    assert runs.newest_step(tmp_path) == 10
+
+
 def test_load_ddt_opens_workdir_checkpoints_and_step(stage_2):
     def leaves(path):
         return nnx.to_pure_dict(nnx.state(rae_dit.load_ddt(path)))
@@ -56,12 +79,19 @@ def test_load_ddt_opens_workdir_checkpoints_and_step(stage_2):
     assert_trees_equal(newest, leaves(stage_2 / "checkpoints" / "2"))
     before = leaves(stage_2 / "checkpoints" / "1")
     assert not np.array_equal(before["embed_x"]["kernel"], newest["embed_x"]["kernel"])
+    state, _ = restore_state(stage_2, make_program(small_config(**STEPS), make_mesh(1)).abstract)
+    assert_trees_equal(newest, state.ema)
+    assert not np.array_equal(state.params["embed_x"]["kernel"], newest["embed_x"]["kernel"])
 
 
 def test_a_model_of_ours_can_be_sampled_and_computes_as_asked(stage_2):
-    ddt = rae_dit.load_ddt(stage_2, dtype=jnp.bfloat16, scan_layers=False, remat="full")
+    choices = {"attention": "xla", "scan_layers": False, "remat": "full"}
+    ddt = rae_dit.load_ddt(stage_2, dtype=jnp.bfloat16, **choices)
     assert (ddt.dtype, ddt.backbone.remat, ddt.backbone.scan) == (jnp.bfloat16, "full", False)
-    assert rae_dit.load_ddt(stage_2).dtype == jnp.float32
+    assert ddt.backbone.blocks.attention.implementation == "xla"
+    usual = rae_dit.load_ddt(stage_2)
+    assert usual.dtype == jnp.float32
+    assert usual.backbone.blocks.attention.implementation == "auto"
     noise = np.zeros((2, 4, 4, 16), np.float32)
     assert rae_dit.sample_latents(ddt, noise, np.array([0, 3]), steps=2).shape == noise.shape
     with pytest.raises(ConfigError, match="dtype: got float16"):
