@@ -49,11 +49,12 @@ class Wandb:
 
 LOOKS = {
     "metrics.telemetry": True,
-    "metrics.sample_every": 2,
+    "metrics.sample_every": 3,  # and at the last steps, 2 and 4
     "metrics.profile_step": 2,
     "metrics.profile_steps": 2,
     "metrics.wandb_project": "digits",
     "checkpoint.best_metric": "val_ema/loss",
+    "checkpoint.best_mode": "max",  # so that it is not the last step
     "checkpoint.keep_last": 1,
     "checkpoint.save_every": 100,
     "optim.max_epochs": 4 / 128,  # of 1024 images in batches of 8
@@ -114,7 +115,8 @@ def test_the_best_step_is_kept_besides_the_last(looked_at):
     losses = {
         line["step"]: line["val_ema/loss"] for line in metric_lines(workdir) if "val/loss" in line
     }
-    best = min(losses, key=lambda step: losses[step])
+    best = max(losses, key=lambda step: losses[step])
+    assert best == 2
     saved = json.loads((workdir / "checkpoints" / "best.json").read_text())
     assert saved == {"step": best, "metric": "val_ema/loss", "value": losses[best]}
     kept = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.is_dir())
@@ -136,13 +138,14 @@ def test_weights_and_biases_get_it_all_as_one_run(looked_at):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert scalars == lines
     pictures = [values for values in wandb.logged if "samples" in values]
-    assert [values["step"] for values in pictures] == [2, 4]
+    assert [values["step"] for values in pictures] == [2, 3, 4]
     assert pictures[0]["samples"].shape[2] == 3
 
 
 def test_pictures_are_the_first_samples_of_the_ema(looked_at):
     workdir, _ = looked_at
-    assert sorted(p.name for p in (workdir / "pictures").iterdir()) == ["step_2.png", "step_4.png"]
+    pictures = [f"step_{step}.png" for step in (2, 3, 4)]
+    assert sorted(p.name for p in (workdir / "pictures").iterdir()) == pictures
     config = small_config(**SETTINGS)
     labels = [0, 1, 2, 3]
     generator = load_generator(config, workdir)
