@@ -43,7 +43,6 @@ SETTINGS = set(re.findall(r'--config\.([a-z_.]+)=("[^"]*"|[^\s`"]+)', README))
 SETTINGS -= {("field", "value]"), ("seed", "N")}  # which stand for others
 SETTINGS -= {("optim.learning_rat", "1e-4")}  # the mistake that it shows
 COMPANY = {  # what configs/dit_dino.py says besides, and is refused together with it
-    "checkpoint.save_every": "--config.checkpoint.keep_every=100000",
     "ddt.num_heads": "--config.ddt.hidden_size=(1024,1536)",
     "decoder.checkpoint": "--config.decoder.pretrained=",
     "encoder.checkpoint": "--config.encoder.pretrained=",
