@@ -7,7 +7,7 @@ pixels and yield shuffled batches of float32 in [0, 1]; their pixels are compare
 measurement runs in a process of its own on as many cores as it has workers (0 workers: one core),
 so that images/s/core compares alike with alike; the loaders take turns. Beside it stands the CPU
 time of an image, all processes together, which means something on a machine that others use, too.
-Ours runs with PIL, and once more with simplejpeg where that is installed; torch is optional, too.
+Without torch, ours is measured alone.
 """
 
 import argparse
@@ -31,14 +31,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from launch.plain_images import CLASSES, PlainFolder, cpu_seconds, write_jpegs
 from rae_dit.data import open_images, train_batches
-from rae_dit.data.jpeg import proven_decoder
 from rae_dit.data.transforms import to_float
 from rae_dit.files import write_json
 
 # Each picture has so many names, because grain's shuffle searches 65536 / records places for each
 # record: with the 512 of the default it would take longer than all else but pixels.
 NAMES = 32
-PIL, SIMPLEJPEG, TORCH = "ours, PIL", "ours, simplejpeg", "torch, PIL"
+OURS, TORCH = "ours", "torch"
 
 
 def ours(folder: Path, size: int) -> Any:
@@ -103,8 +102,6 @@ def rate(setting: Setting) -> tuple[float, float]:
     Runs in a process of its own.
     """
     os.sched_setaffinity(0, setting.cores)
-    if setting.name == PIL:
-        hide_simplejpeg(setting.folder.parent)
     make = torch_batches if setting.name == TORCH else our_batches
     batches = make(setting.folder, setting.size, setting.batch_size, setting.workers)
     for _ in range(2 * max(1, setting.workers)):
@@ -115,16 +112,6 @@ def rate(setting: Setting) -> tuple[float, float]:
     elapsed, used = time.perf_counter() - begun, cpu_seconds() - used
     batches.close()
     return images / elapsed, 1000 * used / images
-
-
-def hide_simplejpeg(work: Path) -> None:
-    """Makes it impossible to import, in this process and in workers."""
-    (work / "hidden").mkdir(exist_ok=True)
-    (work / "hidden" / "simplejpeg.py").write_text("raise ImportError('hidden')\n")
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(work / "hidden"), os.environ.get("PYTHONPATH", "")]
-    )
-    sys.path.insert(0, str(work / "hidden"))
 
 
 def check_pixels(folder: Path, size: int, names: int = 1) -> int:
@@ -166,8 +153,7 @@ def measure(
         loader's images/s/core and CPU ms/image, and of ours over torch's, images and CPU time,
         where torch is installed.
     """
-    names = [PIL]
-    names += [SIMPLEJPEG] if proven_decoder() else []
+    names = [OURS]
     names += [TORCH] if importlib.util.find_spec("torch") else []
     cores = sorted(os.sched_getaffinity(0))
     spawn = multiprocessing.get_context("spawn")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.bench_loader import PIL, TORCH, check_pixels, measure, table
+from launch.bench_loader import OURS, TORCH, check_pixels, measure, table
 from launch.plain_images import HEIGHT, WIDTH, PlainFolder, cpu_seconds, write_jpegs
 
 
@@ -68,8 +68,8 @@ def test_a_measurement_without_workers() -> None:
     report = measure(files=8, size=64, batch_size=4, workers=[0], seconds=0.1, repeats=1)
     (row,) = report["rows"]
     assert (row["workers"], row["cores"], report["identical_pixels"]) == (0, 1, 8)
-    assert row[PIL] > 0
-    assert 0.1 < row[f"{PIL}, ms"] < 1000
-    assert row[f"{PIL} / {TORCH}"] == pytest.approx(row[PIL] / row[TORCH], rel=0.01)
+    assert row[OURS] > 0
+    assert 0.1 < row[f"{OURS}, ms"] < 1000
+    assert row[f"{OURS} / {TORCH}"] == pytest.approx(row[OURS] / row[TORCH], rel=0.01)
     assert table(report).count("\n") == 2
     json.dumps(report)

@@ -1,7 +1,7 @@
 """From the bytes of an image file to square pixels: decoding and the two crops of the reference.
 
 Pure functions. PIL is the decoder of record, so pixels equal the reference's bit for bit, given the
-same JPEG library; a faster one may take its place as long as they do (jpeg.py).
+same JPEG library. Another one gains nothing as long as PIL resizes (docs/data.md).
 """
 
 import io
@@ -11,8 +11,6 @@ import zlib
 
 import numpy as np
 from PIL import Image
-
-from rae_dit.data.jpeg import decode_as_pil
 
 # What PIL raises on damaged files: the first three were seen on 9,000 files cut off and overwritten
 # at random, the others stand in the code of its plugins.
@@ -67,8 +65,7 @@ def decode(content: bytes) -> Image.Image:
         raise BadImageError("the file is empty")
     try:
         with Image.open(io.BytesIO(content)) as file:
-            is_plain = file.format == "JPEG" and file.mode in ("RGB", "L")
-            image = (decode_as_pil(content) if is_plain else None) or _as_rgb(file)
+            image = _as_rgb(file)
     except _DAMAGE as error:
         # PIL names the buffer by its address, which no one can use.
         reason = str(error).split(" <_io.BytesIO")[0] or type(error).__name__
