@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_run import batches, host, small_config, take_steps
 
-from rae_dit import loading
+from rae_dit import compiler, loading
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh, place_batch
 
@@ -22,6 +22,26 @@ def test_one_trace_over_five_steps_and_donated_buffers_are_gone():
         assert all(gone)
         assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(frozen))
     assert program.step._cache_size() == 1
+
+
+def test_every_function_asks_for_the_options_of_its_platform(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(compiler.OPTIONS, "cpu", {"no_such_option": True})
+    config = small_config()
+    mesh = make_mesh(1, jax.devices()[:1])
+    program = make_program(config, mesh)
+    frozen = loading.load_frozen(config, mesh)
+    images = batches(config, 1)[0]
+    images["weight"] = np.ones(len(images["label"]), np.float32)
+    batch = place_batch(images, mesh)
+    seen = (program.abstract.params, frozen, batch)
+    for function, arguments in (
+        (program.create, ()),
+        (program.step, (program.abstract, frozen, batch)),
+        (program.validate, (*seen, jax.random.key(0))),
+        (program.telemetry, (*seen, jax.random.key(0))),
+    ):
+        with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+            function.lower(*arguments).compile()
 
 
 def test_ema_starts_as_a_copy():

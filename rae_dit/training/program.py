@@ -84,18 +84,15 @@ def make_program(config: Config, mesh: Mesh) -> Program:
         flow_telemetry, objective=validation, ddt_graph=nnx.graphdef(module)
     )
     observed = config.metrics.telemetry and config.objective == "flow_matching"
+    everywhere = replicated(mesh)
+    jit = functools.partial(
+        jax.jit, compiler_options=compiler.OPTIONS.get(mesh.devices.flat[0].platform)
+    )
     return Program(
-        create=jax.jit(create, out_shardings=shardings),
-        step=jax.jit(
-            over(mesh, step),
-            donate_argnums=0,
-            out_shardings=(shardings, replicated(mesh)),
-            compiler_options=compiler.OPTIONS.get(mesh.devices.flat[0].platform),
-        ),
-        validate=jax.jit(over(mesh, validate), out_shardings=replicated(mesh)),
-        telemetry=(
-            jax.jit(over(mesh, telemetry), out_shardings=replicated(mesh)) if observed else None
-        ),
+        create=jit(create, out_shardings=shardings),
+        step=jit(over(mesh, step), donate_argnums=0, out_shardings=(shardings, everywhere)),
+        validate=jit(over(mesh, validate), out_shardings=everywhere),
+        telemetry=jit(over(mesh, telemetry), out_shardings=everywhere) if observed else None,
         abstract=abstract,
     )
 
