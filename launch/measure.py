@@ -8,8 +8,7 @@ Each measurement is a process of its own, and one runs at a time: compiling besi
 both several times. Its JSON lines are appended to the file with its name before the next begins.
 Those that the file already holds are passed over, so that a sitting that was cut off, or a machine
 that is lent by the minute, goes on where it stopped; with `--seconds`, none is begun that would not
-end in time, going by what it takes on an H100 with 16 cores. The two starts are whole processes:
-two steps, and a checkpoint of 13 GB.
+end in time, going by what it takes on an H100 with 16 cores.
 """
 
 import argparse
@@ -33,9 +32,9 @@ STAGE1 = (
     "launch/bench_stage1.py --config=configs/rae_dino.py --config.data.batch_size=32 --windows=3"
 )
 START = (
-    "-m rae_dit.main --config=configs/dit_dino.py --config.data.source=synthetic "
+    "launch/bench_start.py --config=configs/dit_dino.py --config.data.source=synthetic "
     "--config.encoder.pretrained= --config.decoder.pretrained= --config.data.batch_size=64 "
-    "--config.precision=bf16 --config.optim.max_steps=2 --workdir"
+    "--config.precision=bf16"
 )
 
 
@@ -62,8 +61,8 @@ SETS = {
         Measurement("torch train", f"{TORCH} train", 125),
         Measurement("sample", SAMPLE, 110),
         Measurement("torch sample", f"{TORCH} sample", 150),
-        Measurement("stage 1 bf16", f"{STAGE1} --config.precision=bf16", 180),
-        Measurement("stage 1 fp32", f"{STAGE1} --config.precision=fp32", 240),
+        Measurement("stage 1 bf16", f"{STAGE1} --config.precision=bf16", 225),
+        Measurement("stage 1 fp32", f"{STAGE1} --config.precision=fp32", 400),
         Measurement("train again", f"{TRAIN}=128", 60),
         Measurement("torch as shipped", f"{TORCH} train --as_shipped", 125),
     ],
@@ -74,8 +73,7 @@ SETS = {
             for depth in (7, 14)
         ),
         Measurement("512 px", f"{LARGE_IMAGES}=32", 80),
-        Measurement("start, cold", f"{START}=/tmp/rae_dit_start_1", 80),
-        Measurement("start, compiled before", f"{START}=/tmp/rae_dit_start_2", 50),
+        Measurement("start", START, 100),
         Measurement(
             "checkpoint",
             "launch/bench_checkpoint.py --config=configs/dit_dino.py --directory=/tmp",
@@ -83,11 +81,12 @@ SETS = {
         ),
     ],
     "two_gpus": [
-        Measurement("one of two", f"{TRAIN}=128", 60),
-        Measurement("data parallel", f"{TRAIN}=256", 80, gpus=2),
-        Measurement("fsdp", f"{TRAIN}=256 --config.sharding.fsdp=2", 90, gpus=2),
-        Measurement("small, one of two", f"{SMALL}=128", 40),
-        Measurement("small, data parallel", f"{SMALL}=256", 50, gpus=2),
+        Measurement("one of two", f"{TRAIN}=128", 85),
+        Measurement("data parallel", f"{TRAIN}=256", 95, gpus=2),
+        Measurement("fsdp", f"{TRAIN}=256 --config.sharding.fsdp=2", 100, gpus=2),
+        Measurement("small, one of two", f"{SMALL}=128", 60),
+        Measurement("small, data parallel", f"{SMALL}=256", 80, gpus=2),
+        Measurement("small, fsdp", f"{SMALL}=256 --config.sharding.fsdp=2", 80, gpus=2),
     ],
 }
 
@@ -133,7 +132,8 @@ def measure(each: Measurement, output: Path, seconds: float) -> None:
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": visible, "PYTHONUNBUFFERED": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
     begun = time.monotonic()
-    command = ["timeout", str(int(min(seconds, 10**6))), sys.executable, *shlex.split(each.command)]
+    limit = ["timeout", "--kill-after=5", str(int(min(seconds, 10**6)))]  # a run saves on SIGTERM
+    command = [*limit, sys.executable, *shlex.split(each.command)]
     result = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
