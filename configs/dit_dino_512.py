@@ -5,8 +5,9 @@ COMMAND   python -m rae_dit.main --config=configs/dit_dino_512.py --workdir=runs
               --config.encoder.statistics=PATH/imagenet1k_512/stat.pt
           (statistics: stats/dinov2/wReg_base/imagenet1k_512/stat.pt of nyu-visionx/
           RAE-collections; data: see dit_dino.py)
-HARDWARE  not measured yet; about 4.3 times the arithmetic of 256 px
-HOURS     not measured yet
+HARDWARE  one H100, bf16, 32 images a step or micro-batch: 91 images/s, 56.5 GiB
+          (docs/performance.md, 2026-11-26)
+HOURS     of one H100 at that rate: 1,563 for 400 epochs
 EXPECTED  FID 1.13 after 400 epochs with AutoGuidance (weak model: size S after 20 epochs, scale
           1.5), 50,000 samples (RAE paper). Ours: not measured yet.
 SOURCE    of the numbers: RAE paper and released weights; the repository's training file for 512 px

@@ -13,8 +13,8 @@ set -euo pipefail
 : "${COORDINATOR:?HOST:PORT of host 0}" "${NUM:?number of hosts}" "${ID:?number of this host, from 0}"
 cd "$(dirname "$0")/.."
 
-# Overlaps the collectives of FSDP with computation. Other platforms would refuse --xla_gpu flags
-# only if they did not know them; they do, so no test of the platform is needed.
+# Lets collectives run beside computation. On two GPUs of one host it gained nothing (entry 15 of
+# docs/performance.md); links between hosts are slower. Other platforms know the flag and ignore it.
 export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true ${XLA_FLAGS:-}"
 # Hosts of several networks: name the fast one, for example  export NCCL_SOCKET_IFNAME=ib0
 
