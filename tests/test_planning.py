@@ -255,6 +255,25 @@ def test_a_tpu_fills_its_tiles():
     )
 
 
+@pytest.mark.parametrize(
+    ("device", "changes", "tokens", "again"),
+    [
+        (H200, {"precision": "bf16"}, 256, True),
+        (H200, {"precision": "tf32"}, 256, False),
+        (H200, {"precision": "bf16", "compute.attention": "xla"}, 256, False),
+        (V5E, {"precision": "bf16"}, 256, False),
+        (V5E, {"precision": "bf16"}, 1024, True),
+        (V5E, {"precision": "tf32"}, 1024, False),
+        (V5E, {"precision": "bf16", "compute.attention": "splash"}, 256, True),
+    ],
+)
+def test_a_fused_kernel_computes_its_logits_again(device, changes, tokens, again):
+    products = flops.attention_matmuls(tokens, 1152, 16, 1)
+    logits = [product for product in products if product.columns == tokens]
+    assert len(logits) == 1
+    assert roofline.recomputed(xl(**changes), products, device) == logits * again
+
+
 def test_the_largest_term_binds_and_kernels_add_up():
     config = xl(precision="bf16", **{"data.batch_size": 128})
     bandwidth = H200.bandwidth * H200.bandwidth_share

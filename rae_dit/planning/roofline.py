@@ -30,6 +30,7 @@ from typing import NamedTuple
 from rae_dit.config import Config
 from rae_dit.flops import Matmul, train_work
 from rae_dit.hardware import Device
+from rae_dit.models.attention import choose_attention
 from rae_dit.planning.traffic import Traffic
 
 
@@ -74,11 +75,9 @@ def compute_seconds(config: Config, device: Device, images: float) -> float:
         for rows, inner, columns, times in once
         for turned in ((rows, columns, inner, times), (inner, rows, columns, times))
     ]
-    # cuDNN's attention takes half precision only; elsewhere XLA's keeps the logits.
-    fused = device.is_gpu and config.precision == "bf16" and config.compute.attention != "xla"
     again = [
         shape
-        for product in recomputed(config, work.trained, fused=fused)
+        for product in recomputed(config, work.trained, device)
         for shape in batched(product, part)
     ]
     trained = sum(seconds(*shape, config.precision, device) for shape in once + backward + again)
@@ -96,20 +95,34 @@ def batched(product: Matmul, images: float) -> list[Shape]:
     return [(product.rows, product.inner, product.columns, product.times * images)]
 
 
-def recomputed(config: Config, trained: list[Matmul], *, fused: bool) -> list[Matmul]:
+def recomputed(config: Config, trained: list[Matmul], device: Device) -> list[Matmul]:
     """Products that the backward pass computes again (`compute.remat`).
 
     "dots" keeps the results of products with parameters; attention's are computed again, and
     fused attention, which keeps no logits, computes those again in any case.
     """
     attention = [product for product in trained if not product.weighted]
-    logits = [product for product in attention if product.rows == product.columns]
+    fused = [
+        product
+        for product in attention
+        if product.rows == product.columns and is_fused(config, device, product.rows)
+    ]
     match config.compute.remat:
         case "full":
-            return trained + (logits if fused else [])
+            return trained + fused
         case "dots":
-            return attention + (logits if fused else [])
-    return logits if fused else []
+            return attention + fused
+    return fused
+
+
+def is_fused(config: Config, device: Device, tokens: int) -> bool:
+    """Whether attention over so many tokens is a kernel that keeps no logits."""
+    chosen = config.compute.attention
+    if chosen == "auto":
+        platform = "gpu" if device.is_gpu else "tpu"
+        half = config.precision == "bf16"
+        chosen = choose_attention(platform, 1, half=half, batch=1, tokens=tokens)
+    return chosen != "xla"
 
 
 def seconds(
