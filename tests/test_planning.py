@@ -416,7 +416,7 @@ def advice_for(
     *,
     on_tpu=False,
     network_binds=False,
-    gathers_reduced=False,
+    collectives=None,
     largest=64,
     limit=16 * GIB,
     **changes,
@@ -430,7 +430,7 @@ def advice_for(
         largest=largest,
         on_tpu=on_tpu,
         network_binds=network_binds,
-        gathers_reduced=gathers_reduced,
+        collectives=collectives or {},
     )
     return [line.split(":")[0].removeprefix("--config.") for line in lines]
 
@@ -455,10 +455,26 @@ def test_no_advice_when_it_fits():
     assert advice_for(fits, on_tpu=True) == ["compute.scan_layers=True"]
     assert advice_for(fits, network_binds=True) == ["data.batch_size=16"]
     assert advice_for(fits, network_binds=True, largest=15) == []
-    assert advice_for(fits, gathers_reduced=True, **{"sharding.fsdp": 8}) == ["sharding.fsdp=4"]
     whole = [Replicated("w", (1152, 6144), GIB)]
     assert advice_for(fits, whole, **{"sharding.fsdp": 2}) == ["sharding.fsdp=8"]
     assert advice_for(fits, whole, **{"sharding.fsdp": 8}) == []
+
+
+def test_advice_about_collectives():
+    def found(collectives, fsdp=8, **arguments):
+        fits = MEMORY._replace(temporaries=0)
+        changes = {"sharding.fsdp": fsdp}
+        return advice_for(fits, collectives=collectives, largest=0, **arguments, **changes)
+
+    gathers_reduced = {"all-reduce": 9, "reduce-scatter": 9}
+    assert found(gathers_reduced) == ["sharding.fsdp=4"]
+    assert found(gathers_reduced, fsdp=2) == []
+    gradients_reduced = {"all-gather": 9, "all-reduce": 5, "reduce-scatter": 2}
+    assert found(gradients_reduced, network_binds=True) == ["sharding.fsdp=4"]
+    assert found(gradients_reduced) == []
+    half = {"all-gather": 9, "all-reduce": 4, "reduce-scatter": 2}
+    assert found(half, network_binds=True) == []
+    assert found({}, network_binds=True) == []
 
 
 # Axes that are split, and how much of each parameter lies on one of 2 x 128 devices.

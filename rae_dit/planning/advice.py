@@ -16,7 +16,7 @@ def advise(
     largest: int | None,
     on_tpu: bool,
     network_binds: bool,
-    gathers_reduced: bool,
+    collectives: dict[str, int],
 ) -> list[str]:
     """Settings to try, most useful first; each line starts with the flag.
 
@@ -29,7 +29,7 @@ def advise(
         largest: batch that fits; None when unknown.
         on_tpu: whether the devices are TPUs.
         network_binds: whether collectives take longer than kernels.
-        gathers_reduced: whether parameters are split, and gathered by all-reduces alone.
+        collectives: bytes that a device sends in a step, by kind; empty when unknown.
     """
     advice = []
     if replicated and config.sharding.fsdp != best_fsdp:
@@ -39,12 +39,19 @@ def advise(
             f"width, so {whole / GIB:.2f} GiB of parameters, and as much again for EMA and each "
             "moment, lie whole on every device"
         )
-    if gathers_reduced and config.sharding.fsdp > 2:
-        advice.append(
-            f"--config.sharding.fsdp={config.sharding.fsdp // 2}: here the compiler gathers "
-            "parameters with all-reduces, which send twice as much; it may not where several "
-            "copies of the model share the mesh"
-        )
+    if config.sharding.fsdp > 2 and collectives:
+        half = f"--config.sharding.fsdp={config.sharding.fsdp // 2}"
+        if "all-gather" not in collectives:
+            advice.append(
+                f"{half}: here the compiler gathers parameters with all-reduces, which send twice "
+                "as much; it may not where several copies of the model share the mesh"
+            )
+        elif network_binds and mostly_reduced(collectives):
+            advice.append(
+                f"{half}: the network binds, and the compiler adds up most gradients whole, which "
+                "sends twice as much as giving each device its part; it may not where parts are "
+                "larger"
+            )
     if on_tpu and not config.compute.scan_layers:
         advice.append("--config.compute.scan_layers=True: compiles in a fraction of the time")
     if network_binds and largest and largest >= 2 * config.data.batch_size:
@@ -78,3 +85,11 @@ def advise(
     if largest:
         advice.append(f"--config.data.batch_size={largest}: the largest that fits as it is")
     return advice
+
+
+def mostly_reduced(collectives: dict[str, int]) -> bool:
+    """Whether more gradients of split parameters are all-reduced than are scattered.
+
+    For as many gradients the former sends twice the bytes.
+    """
+    return collectives.get("all-reduce", 0) > 2 * collectives.get("reduce-scatter", 0)

@@ -129,11 +129,7 @@ def make_plan(config: Config, topology: str, *, find_largest: bool) -> Plan:
             largest=largest,
             on_tpu=devices[0].platform == "tpu",
             network_binds=roofline is not None and roofline.binds == "network",
-            gathers_reduced=(
-                config.sharding.fsdp > 1
-                and traffic is not None
-                and "all-gather" not in traffic.collectives
-            ),
+            collectives=traffic.collectives if traffic else {},
         ),
         compile_seconds=compiled.seconds,
     )
