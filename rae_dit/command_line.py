@@ -26,6 +26,7 @@ def parse_config(argv: list[str], values: flags.FlagValues) -> ml_collections.Co
     Raises:
       ConfigError: a path or field that does not exist, or a value of the wrong kind.
       absl.flags.Error: an unknown flag.
+      SystemExit: status 0 after --help.
     """
     arguments = values.read_flags_from_files(argv[1:], force_gnu=False)
     overrides = find_settings(r"config\.([^=]*)", arguments)
@@ -45,6 +46,8 @@ def parse_config(argv: list[str], values: flags.FlagValues) -> ml_collections.Co
                 allowed = expected[path].removesuffix(" or None")  # only a file can say None
                 raise ConfigError(f"{path}: got {value!r}, expected {allowed}") from error
         raise
+    except SystemExit:  # --help and its like have printed, which absl counts as a failure
+        sys.exit(0)
     if extra:
         raise ConfigError(
             f"unexpected argument {extra[0]!r}; write changes as --config.field=value"
@@ -68,7 +71,7 @@ def find_settings(name: str, arguments: list[str]) -> list[tuple[str, str]]:
       Pairs of what the group matched and the text of the value, in order.
     """
     found = []
-    for here, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for here, following in zip(arguments, [*arguments, ""][1:], strict=True):
         match = re.fullmatch(rf"--?(?:no)?{name}(=.*)?", here, re.DOTALL)
         if match:
             found.append((match[1], following if match[2] is None else match[2][1:]))

@@ -118,6 +118,7 @@ def test_wrong_override(parse: Parse, arguments: list[str], start: str, end: str
     ("arguments", "start", "end"),
     [
         ([DUMMY], "--workdir: missing,", "runs/a"),
+        ([], "--config: missing,", "configs/dit_digits.py"),
         ([WORKDIR], "--config: missing,", "configs/dit_digits.py"),
         ([WORKDIR, "--config.seed=1"], "--config: missing,", "configs/dit_digits.py"),
         ([WORKDIR, DUMMY.replace("dummy", "dumy")], "--config: got ", "configs/dit_dummy.py?"),
@@ -164,6 +165,7 @@ def test_unknown_flag_ends_with_one_line_before_jax() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     done = probe("--help")
+    assert done.returncode == 0
     assert "--workdir" in done.stdout
     assert "imported:\n" in done.stdout
 
