@@ -9,6 +9,7 @@ A mistake ends the program with status 2 and one line on stderr, before jax is i
 
 import dataclasses
 import logging
+import os
 import pathlib
 from typing import Literal, get_args
 
@@ -19,6 +20,7 @@ from ml_collections import config_flags
 from rae_dit.command_line import parse_config, refuse
 from rae_dit.compile_cache import use_compile_cache
 from rae_dit.config import Config, ConfigError, check_devices, from_config_dict
+from rae_dit.config.check import refusal
 from rae_dit.training.distributed import Place, find_place, initialise
 
 Mode = Literal["train", "sample", "evaluate", "reconstruct", "stats", "probe", "sweep"]
@@ -82,11 +84,32 @@ def parse(argv: list[str], values: flags.FlagValues) -> Request:
       absl.flags.Error: an unknown flag or mode.
     """
     settings = parse_config(argv, values)
-    if not values.workdir:
-        raise ConfigError("--workdir: missing, expected the directory of the run such as runs/a")
+    workdir = find_workdir(values.workdir, written=values.mode != "sample")
     place = find_place(values.coordinator_address, values.num_processes, values.process_id)
     config = from_config_dict(settings)
-    return Request(config, pathlib.Path(values.workdir), values.mode, place)
+    return Request(config, workdir, values.mode, place)
+
+
+def find_workdir(text: str | None, *, written: bool) -> pathlib.Path:
+    """The directory of the run, which need not exist yet.
+
+    Args:
+      text: as it was given.
+      written: whether the act writes there.
+
+    Raises:
+      ConfigError: none is given, or it could not be made or written.
+    """
+    if not text:
+        raise ConfigError("--workdir: missing, expected the directory of the run such as runs/a")
+    if "://" in text:
+        expected = "a directory of this machine; a bucket can be mounted (docs/many_hosts.md)"
+        raise refusal("--workdir", text, expected)
+    workdir = pathlib.Path(text)
+    there = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    if not there.is_dir() or (written and not os.access(there, os.W_OK | os.X_OK)):
+        raise refusal("--workdir", text, f"a directory; {there} is none that can be written")
+    return workdir
 
 
 def main(request: Request) -> None:
@@ -104,7 +127,12 @@ def main(request: Request) -> None:
     initialise(request.place, hear_sigterm=request.mode in ("train", "probe"))
     set_up_log(jax.process_index())
     try:
-        act(request, num_devices=jax.device_count(), num_processes=jax.process_count())
+        act(
+            request,
+            platform=jax.default_backend(),
+            num_devices=jax.device_count(),
+            num_processes=jax.process_count(),
+        )
     except (
         *(ConfigError, CheckpointError, WeightsError),
         *(BadShareError, ChangedDataError, DivergedError),
@@ -112,10 +140,10 @@ def main(request: Request) -> None:
         refuse(error)
 
 
-def act(request: Request, *, num_devices: int, num_processes: int) -> None:
+def act(request: Request, *, platform: str, num_devices: int, num_processes: int) -> None:
     """Checks that the devices can share the work, and does what the mode says."""
     config, workdir = request.config, request.workdir
-    check_devices(config, num_devices=num_devices, num_processes=num_processes)
+    check_devices(config, platform=platform, num_devices=num_devices, num_processes=num_processes)
     match request.mode:
         case "train":
             from rae_dit.training.loop import train

@@ -228,12 +228,37 @@ def changed(config: Config, *, batch_size: int, accumulate_steps: int, fsdp: int
 def test_check_devices() -> None:
     reference = from_config_dict(values_of("default"))
     fitting = changed(reference, batch_size=64, accumulate_steps=2, fsdp=4)
-    check_devices(fitting, num_devices=8, num_processes=2)
+    check_devices(fitting, platform="cpu", num_devices=8, num_processes=2)
     with pytest.raises(ConfigError, match=r"^sharding.fsdp: got 4, .* 6 devices: 1 or 2 or 3 or 6"):
-        check_devices(fitting, num_devices=6, num_processes=2)
+        check_devices(fitting, platform="cpu", num_devices=6, num_processes=2)
     with pytest.raises(ConfigError, match=r"^data.batch_size: got 64, .*; use 48 or 96$"):
-        check_devices(fitting, num_devices=24, num_processes=1)
+        check_devices(fitting, platform="cpu", num_devices=24, num_processes=1)
     with pytest.raises(ConfigError, match=r"^data.batch_size: got 64, .*; use 256$"):
-        check_devices(fitting, num_devices=128, num_processes=1)
+        check_devices(fitting, platform="cpu", num_devices=128, num_processes=1)
     with pytest.raises(ConfigError, match=r"^data.batch_size: got 64, .*; use 48 or 96$"):
-        check_devices(fitting, num_devices=8, num_processes=3)
+        check_devices(fitting, platform="cpu", num_devices=8, num_processes=3)
+
+
+@pytest.mark.parametrize(
+    ("attention", "precision", "platform", "message"),
+    [
+        ("cudnn", "bf16", "cpu", "'auto' or 'xla' on cpu; 'cudnn' is for gpu"),
+        ("splash", "bf16", "gpu", "'auto' or 'xla' on gpu; 'splash' is for tpu"),
+        ("cudnn", "tf32", "gpu", "'auto' or 'xla' with precision = 'tf32'; cuDNN's is for bf16"),
+        ("cudnn", "bf16", "gpu", None),
+        ("splash", "bf16", "tpu", None),
+        ("splash", "fp32", "tpu", None),
+        ("xla", "fp32", "cpu", None),
+        ("auto", "fp32", "gpu", None),
+    ],
+)
+def test_a_kernel_that_is_not_there_is_refused(attention, precision, platform, message) -> None:
+    reference = from_config_dict(values_of("default"))
+    compute = dataclasses.replace(reference.compute, attention=attention)
+    config = dataclasses.replace(reference, precision=precision, compute=compute)
+    if message is None:
+        check_devices(config, platform=platform, num_devices=1, num_processes=1)
+        return
+    with pytest.raises(ConfigError) as caught:
+        check_devices(config, platform=platform, num_devices=1, num_processes=1)
+    assert str(caught.value) == f"compute.attention: got {attention!r}, expected {message}"

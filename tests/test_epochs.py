@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from small_run import small_config
 
 from rae_dit import build
 from rae_dit.config import ConfigError
+from rae_dit.training.run import open_run
+from rae_dit.training.sharding import make_mesh
 
 SCHEDULES = json.loads((GOLDEN / "schedules.json").read_text())
 
@@ -57,6 +60,12 @@ def test_lengths_that_do_not_fit_are_refused_when_they_are_known():
         config.optim.in_steps(10)
     config = small_config(**{"optim.decay_end_step": 5, "optim.warmup_epochs": 0.1})
     assert config.optim.in_steps(10).warmup_steps == 1  # 5 as it stood did not fit, 1 does
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_anything_is_built():
+    config = small_config(**{"data.batch_size": 2000, "optim.max_epochs": 2.0})
+    with pytest.raises(ConfigError, match=r"^data.batch_size: got 2000, expected at most 1024, "):
+        open_run(config, make_mesh(1, jax.devices()[:1]))
 
 
 def test_a_run_without_a_step_is_refused():

@@ -1,6 +1,7 @@
 """Command line: overrides arrive, mistakes end with one line and status 2 before jax is there."""
 
 import importlib
+import os
 import pathlib
 import subprocess
 import sys
@@ -119,6 +120,9 @@ def test_wrong_override(parse: Parse, arguments: list[str], start: str, end: str
     [
         ([DUMMY], "--workdir: missing,", "runs/a"),
         ([], "--config: missing,", "configs/dit_digits.py"),
+        ([DUMMY, "--workdir=gs://a/b"], "--workdir: got 'gs://a/b',", "(docs/many_hosts.md)"),
+        ([DUMMY, f"--workdir={__file__}"], "--workdir: got ", "none that can be written"),
+        ([DUMMY, f"--workdir={__file__}/a/b"], "--workdir: got ", "none that can be written"),
         ([WORKDIR], "--config: missing,", "configs/dit_digits.py"),
         ([WORKDIR, "--config.seed=1"], "--config: missing,", "configs/dit_digits.py"),
         ([WORKDIR, DUMMY.replace("dummy", "dumy")], "--config: got ", "configs/dit_dummy.py?"),
@@ -132,6 +136,18 @@ def test_wrong_paths(parse: Parse, arguments: list[str], start: str, end: str) -
     assert message.startswith(start)
     assert message.endswith(end)
     assert "\n" not in message
+
+
+def test_only_sampling_leaves_a_workdir_as_it_is(
+    parse: Parse, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    workdir = f"--workdir={tmp_path}"
+    for mode in ("train", "probe", "stats", "evaluate", "reconstruct", "sweep"):
+        with pytest.raises(ConfigError, match=r"^--workdir: got .* none that can be written$"):
+            parse(DUMMY, workdir, f"--mode={mode}")
+    assert parse(DUMMY, workdir, "--mode=sample").workdir == tmp_path
+    assert parse(DUMMY, f"{workdir}/new", "--mode=sample").workdir == tmp_path / "new"
 
 
 def test_config_file_that_returns_nothing(parse: Parse, tmp_path: pathlib.Path) -> None:

@@ -65,6 +65,12 @@ def test_other_files_are_refused(content, message, tmp_path):
         read_statistics(tmp_path / "s.pt", 2, 3)
 
 
+@pytest.mark.parametrize("name", ["s.npz", "s.pt"])
+def test_a_file_that_is_not_there_is_said_to_be(name, tmp_path):
+    with pytest.raises(WeightsError, match=rf"no latent statistics at {tmp_path / name}: there"):
+        read_statistics(tmp_path / name, 2, 3)
+
+
 def test_other_npz_files_are_refused(tmp_path):
     np.savez(tmp_path / "s.npz", mean=np.ones(3))
     with pytest.raises(WeightsError, match=r"holds \['mean'\]"):

@@ -14,7 +14,7 @@ from rae_dit.config.acts import ProbeConfig, SampleConfig, StatsConfig, SweepCon
 from rae_dit.config.check import ConfigError, Seed, convert, declared_type, describe, refusal
 from rae_dit.config.evaluation import EvaluateConfig, ReconstructConfig
 from rae_dit.config.models import DDTConfig, DecoderConfig, EncoderConfig, FlowConfig
-from rae_dit.config.rules import check_split, parse_labels
+from rae_dit.config.rules import check_attention, check_split, parse_labels
 from rae_dit.config.stage1 import DiscriminatorConfig, GanConfig, PerceptualConfig
 from rae_dit.config.training import (
     CheckpointConfig,
@@ -123,12 +123,13 @@ def describe_field(path: str, value: str) -> str:
     return describe(declared_type(Config, path, value))
 
 
-def check_devices(config: Config, *, num_devices: int, num_processes: int) -> None:
-    """Checks that parameters and batch can be divided among the devices of a run.
+def check_devices(config: Config, *, platform: str, num_devices: int, num_processes: int) -> None:
+    """Checks that the devices of a run have its kernel and can share its parameters and batch.
 
     Raises:
       ConfigError: names values that fit.
     """
+    check_attention(config.compute.attention, config.precision, platform)
     check_split(
         batch_size=config.data.batch_size,
         accumulate_steps=config.optim.accumulate_steps,

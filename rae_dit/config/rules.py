@@ -55,6 +55,26 @@ def check_one_origin(section: str, pretrained: str, checkpoint: str) -> None:
         )
 
 
+def check_attention(attention: str, precision: str, platform: str) -> None:
+    """Checks that a kernel that is insisted on exists where the run is.
+
+    Args:
+      attention: `compute.attention`.
+      precision: of the config.
+      platform: "cpu", "gpu" or "tpu".
+
+    Raises:
+      ConfigError: it does not.
+    """
+    home = {"cudnn": "gpu", "splash": "tpu"}.get(attention, platform)
+    if home != platform:
+        expected = f"'auto' or 'xla' on {platform}; {attention!r} is for {home}"
+        raise refusal("compute.attention", attention, expected)
+    if attention == "cudnn" and precision != "bf16":
+        expected = f"'auto' or 'xla' with precision = {precision!r}; cuDNN's is for bf16"
+        raise refusal("compute.attention", attention, expected)
+
+
 def parse_labels(labels: str, num_classes: int) -> tuple[int, ...]:
     """Reads `sample.labels`.
 

@@ -85,7 +85,7 @@ def make_plan(config: Config, topology: str, *, find_largest: bool) -> Plan:
     """
     config = without_files(config)
     devices = find_devices(topology)
-    check_devices(config, num_devices=len(devices), num_processes=1)
+    check_devices(config, platform=devices[0].platform, num_devices=len(devices), num_processes=1)
     mesh = make_mesh(config.sharding.fsdp, devices)
     kind = devices[0].device_kind
     facts = find_device(kind)

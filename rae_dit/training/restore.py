@@ -232,8 +232,9 @@ def _find_step(path: str | os.PathLike[str]) -> epath.Path:
     steps = _steps(directory)
     if not steps:
         names = sorted(entry.name for entry in directory.iterdir())
+        content = f"holds {integrity.first_few(names, 10)}" if names else "is empty"
         raise CheckpointError(
-            f"no finished checkpoint in {directory}; it holds {integrity.first_few(names, 10)}. "
+            f"no finished checkpoint in {directory}; it {content}. "
             "Give a workdir, its checkpoints directory, or one step directory"
         )
     return directory / str(steps[-1])

@@ -11,6 +11,7 @@ from rae_dit import build, loading, records
 from rae_dit.acts import judging
 from rae_dit.acts.generate import Generator
 from rae_dit.config import Config, ConfigError
+from rae_dit.config.check import refusal
 from rae_dit.data import pipeline
 from rae_dit.data.batches import Batches
 from rae_dit.data.sources import Source
@@ -57,6 +58,9 @@ def open_run(config: Config, mesh: Mesh) -> Run:
         ConfigError: something that was asked for needs what is not there.
     """
     source = records.open_source(config, "train")
+    if config.data.batch_size > len(source):
+        expected = f"at most {len(source)}, as many as there are images to train on"
+        raise refusal("data.batch_size", config.data.batch_size, expected)
     validation = records.open_source(config, "validation")
     steps_per_epoch = len(source) // config.data.batch_size
     config = dataclasses.replace(

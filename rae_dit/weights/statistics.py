@@ -39,10 +39,12 @@ def read_statistics(path: str | Path, grid: int, width: int) -> LatentStatistics
         width: channels C that they must be for.
 
     Raises:
-        WeightsError: if the file holds neither, or has another shape, or numbers that are not
-            finite, or negative variances.
+        WeightsError: if there is no file, or it holds neither, or has another shape, or numbers
+            that are not finite, or negative variances.
     """
     path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"There are no latent statistics at {path}: there is no such file.")
     statistics = read_npz(path) if path.suffix == ".npz" else read_official(path)
     for name, value in (("mean", statistics.mean), ("variance", statistics.variance)):
         if value.shape != (grid, grid, width):
