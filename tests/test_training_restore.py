@@ -80,7 +80,7 @@ def test_clear_errors(workdir: Path) -> None:
     with pytest.raises(CheckpointError, match="no such directory"):
         restore_ema(workdir / "nowhere", params)
     (workdir / "empty").mkdir()
-    with pytest.raises(CheckpointError, match=r"no finished checkpoint in .*/empty; it is empty\. "):
+    with pytest.raises(CheckpointError, match=r"no finished checkpoint in .*; it is empty\. "):
         restore_ema(workdir / "empty", params)
     (workdir / "empty" / "notes.txt").touch()
     with pytest.raises(CheckpointError, match=r"no finished checkpoint.*notes\.txt"):
