@@ -26,6 +26,16 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def obstacle(directory: Path) -> Path | None:
+    """What keeps a directory from being written to, or from being made.
+
+    It or the nearest path above it that exists, where that is no directory that can be written;
+    None where nothing stands in the way.
+    """
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    return None if there.is_dir() and os.access(there, os.W_OK | os.X_OK) else there
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file, atomically."""
     with replacing(path) as temporary:

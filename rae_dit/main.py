@@ -9,7 +9,6 @@ A mistake ends the program with status 2 and one line on stderr, before jax is i
 
 import dataclasses
 import logging
-import os
 import pathlib
 from typing import Literal, get_args
 
@@ -21,6 +20,7 @@ from rae_dit.command_line import parse_config, refuse
 from rae_dit.compile_cache import use_compile_cache
 from rae_dit.config import Config, ConfigError, check_devices, from_config_dict
 from rae_dit.config.check import refusal
+from rae_dit.files import obstacle
 from rae_dit.training.distributed import Place, find_place, initialise
 
 Mode = Literal["train", "sample", "evaluate", "reconstruct", "stats", "probe", "sweep"]
@@ -106,9 +106,9 @@ def find_workdir(text: str | None, *, written: bool) -> pathlib.Path:
         expected = "a directory of this machine; a bucket can be mounted (docs/many_hosts.md)"
         raise refusal("--workdir", text, expected)
     workdir = pathlib.Path(text)
-    there = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
-    if not there.is_dir() or (written and not os.access(there, os.W_OK | os.X_OK)):
-        raise refusal("--workdir", text, f"a directory; {there} is none that can be written")
+    place = obstacle(workdir)
+    if place is not None and (written or not place.is_dir()):
+        raise refusal("--workdir", text, f"a directory; {place} is none that can be written")
     return workdir
 
 
@@ -116,6 +116,7 @@ def main(request: Request) -> None:
     """Carries out one act."""
     import jax  # late: it is slow to import, and nothing before this line needs it
 
+    from rae_dit.acts.generate import NotFiniteError
     from rae_dit.data.bad_images import BadShareError
     from rae_dit.data.pipeline import ChangedDataError
     from rae_dit.training.checkpoint import CheckpointError
@@ -135,7 +136,7 @@ def main(request: Request) -> None:
         )
     except (
         *(ConfigError, CheckpointError, WeightsError),
-        *(BadShareError, ChangedDataError, DivergedError),
+        *(BadShareError, ChangedDataError, DivergedError, NotFiniteError),
     ) as error:
         refuse(error)
 

@@ -248,6 +248,10 @@ def images(count, side=8):
                        "evaluate.samples": save(d, arr_0=images(5, 12))},
             "evaluate.samples: got images of 12 x 12 pixels, expected squares .* multiple of 8",
         ),
+        (
+            lambda d: {"evaluate.samples": "", "evaluate.reference_cache": __file__},
+            "evaluate.reference_cache: got .*, expected a directory; .* none that can be written",
+        ),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_before_anything_is_computed(inception, tmp_path, changes, message):

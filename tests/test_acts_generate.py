@@ -99,6 +99,22 @@ def test_the_sampler_is_traced_with_the_mesh_in_force(monkeypatch):
     assert jax.sharding.get_abstract_mesh().empty
 
 
+def test_an_image_that_is_not_finite_stops_its_batch_and_is_named(monkeypatch):
+    make = acts.make_latents
+
+    def spoil(*arguments):
+        latents = make(*arguments)
+        return latents.at[1].set(jnp.nan) if arguments[-1] == 107 else latents
+
+    monkeypatch.setattr(acts, "make_latents", spoil)
+    changes = sampling_config(**{"sample.batch_size": 7})
+    labels = [3] * 8 + [5] * 12
+    batches = acts.generate(generator_on(1), changes, labels, cfg_scale=2.0, first=100)
+    assert len(next(batches)) == 7
+    with pytest.raises(acts.NotFiniteError, match=r"^image 108 \(label 5\) is not finite: "):
+        next(batches)
+
+
 def test_later_images_are_the_same_when_made_alone(eights):
     later = images(labels=LABELS[13:], first=13)
     assert difference(eights[13:], later) < CLOSE

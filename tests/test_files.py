@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rae_dit.closing import Closing
-from rae_dit.files import replacing, write_json, write_text
+from rae_dit.files import obstacle, replacing, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -19,6 +19,21 @@ def test_a_file_is_replaced_and_its_folder_made(tmp_path: Path) -> None:
     write_json(path, {"b": [2]})
     assert path.read_text() == '{\n  "b": [\n    2\n  ]\n}\n'
     assert names(path.parent) == ["a.json"]
+
+
+def test_what_stands_in_the_way_of_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert obstacle(tmp_path) is None
+    assert obstacle(tmp_path / "new" / "newer") is None
+    assert obstacle(file) == obstacle(file / "new" / "newer") == file
+    monkeypatch.chdir(tmp_path)
+    assert obstacle(Path("new/newer")) is None
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # tests may run as root
+    assert obstacle(Path("new/newer")) == obstacle(tmp_path / "new") == tmp_path
+    assert obstacle(tmp_path) == tmp_path
 
 
 def test_text_is_utf8(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 from tqdm import tqdm
 
 from rae_dit import build, loading
@@ -24,9 +25,13 @@ from rae_dit.config import Config
 from rae_dit.models.ddt import DDT
 from rae_dit.models.rae import RAE
 from rae_dit.sampling import keys_of, noise_of, sample_latents
-from rae_dit.training.sharding import batch_sharding, in_force, make_mesh
+from rae_dit.training.sharding import batch_sharding, in_force, make_mesh, replicated
 
 STEP_NOISE = 2**32 - 1  # folded into the seed's key; no image has this number
+
+
+class NotFiniteError(ValueError):
+    """Images that hold NaN or infinity; the message is one line."""
 
 
 class Generator(NamedTuple):
@@ -125,6 +130,9 @@ def batches(
 
     Shows progress on process 0. In a single process the next batch is on its way while the caller
     works on this one.
+
+    Raises:
+        NotFiniteError: an image is not finite; as a picture it would be black, and no more be seen.
     """
     size = whole(config.sample.batch_size, generator.mesh)
     spans = [range(i, min(i + size, len(labels))) for i in range(0, len(labels), size)]
@@ -149,6 +157,14 @@ def batches(
                 waiting.append((span, codec.decode(graph, parameters, latents)))
             if len(waiting) > ahead or (span is None and waiting):
                 finished, images = waiting.pop(0)
+                bad = ~np.asarray(finite(images, replicated(generator.mesh)))[: len(finished)]
+                if bad.any():
+                    place = finished[int(np.argmax(bad))]
+                    raise NotFiniteError(
+                        f"image {first + place} (label {labels[place]}) is not finite: the model "
+                        f"has diverged, or sample.method {config.sample.method!r} needs other "
+                        "settings (dopri5 a larger sample.rtol, guidance a smaller cfg_scale)"
+                    )
                 yield finished.start, images
                 progress.update(len(finished))
 
@@ -204,6 +220,12 @@ def start_of(
     later = keys_of(jax.random.fold_in(key, STEP_NOISE), numbers)
     parts = (noise_of(key, numbers, shape), labels, later)
     return jax.lax.with_sharding_constraint(parts, sharding)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def finite(images: Float[Array, "B H W 3"], everywhere: NamedSharding) -> Bool[Array, " B"]:
+    """Whether all numbers of each image are finite, on every device."""
+    return jax.lax.with_sharding_constraint(jnp.isfinite(images).all(axis=(1, 2, 3)), everywhere)
 
 
 def whole(size: int, mesh: Mesh) -> int:

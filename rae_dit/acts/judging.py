@@ -19,6 +19,7 @@ from tqdm import tqdm
 from rae_dit import records
 from rae_dit.acts.together import gathered, merged, packed, unpacked
 from rae_dit.config import Config, ConfigError
+from rae_dit.config.check import refusal
 from rae_dit.data.files import SourceError
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
@@ -29,7 +30,7 @@ from rae_dit.evaluation.judges import DigitsJudge, InceptionJudge, Judge
 from rae_dit.evaluation.reference import hash_of, open_reference
 from rae_dit.evaluation.stored import StoredImages, open_stored
 from rae_dit.evaluation.tally import Tally
-from rae_dit.files import replacing
+from rae_dit.files import obstacle, replacing
 from rae_dit.weights.inception import load_inception
 
 log = logging.getLogger(__name__)
@@ -63,15 +64,11 @@ def check(config: Config) -> Config:
     """
     settings = config.evaluate
     if settings.judge == "digits" and config.data.source not in ("digits", "synthetic"):
-        raise ConfigError(
-            f"evaluate.judge: got 'digits', expected 'inception' for data.source "
-            f"{config.data.source!r}"
-        )
+        expected = f"'inception' for data.source {config.data.source!r}"
+        raise refusal("evaluate.judge", "digits", expected)
     if settings.judge == "digits" and config.data.image_size % DIGIT_SIDE:
-        raise ConfigError(
-            f"data.image_size: got {config.data.image_size}, expected a multiple of {DIGIT_SIDE} "
-            "for evaluate.judge 'digits'"
-        )
+        expected = f"a multiple of {DIGIT_SIDE} for evaluate.judge 'digits'"
+        raise refusal("data.image_size", config.data.image_size, expected)
     if settings.judge == "inception" and not Path(settings.inception).is_file():
         raise ConfigError(
             f"evaluate.inception: got {settings.inception!r}, expected the file "
@@ -102,6 +99,9 @@ def check(config: Config) -> Config:
             f"evaluate.{field}: got {count} images, expected at least {needed} for "
             f"{', '.join(settings.metrics)}"
         )
+    if settings.reference_cache and (place := obstacle(Path(settings.reference_cache))):
+        expected = f"a directory; {place} is none that can be written"
+        raise refusal("evaluate.reference_cache", settings.reference_cache, expected)
     return config
 
 

@@ -33,8 +33,10 @@ from rae_dit.autoencoder.statistics import (
     totals_of,
 )
 from rae_dit.config import Config, ConfigError
+from rae_dit.config.check import refusal
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
+from rae_dit.files import obstacle
 from rae_dit.loading import Model
 from rae_dit.training.integrity import checksums, json_checksum, named_leaves
 from rae_dit.training.sharding import make_mesh, place_batch, replicated
@@ -63,6 +65,9 @@ def stats(config: Config, workdir: Path) -> None:
         )
     partial = workdir / "statistics.partial.npz"
     output = Path(config.stats.output) if config.stats.output else workdir / "statistics.npz"
+    if (place := obstacle(output.parent)) is not None:
+        expected = f"a file in a directory; {place} is none that can be written"
+        raise refusal("stats.output", config.stats.output, expected)
     with jax.default_matmul_precision(build.matmul_precision(config)):
         encoder = loading.load_rae(config, mesh, decoder=False)
         provenance = describe(config, source, encoder)
