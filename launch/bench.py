@@ -38,6 +38,7 @@ from rae_dit.training.program import make_program
 from rae_dit.training.sharding import batch_sharding, make_mesh, place_batch
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file.")
+flags.mark_flag_as_required("config")
 PARTS = flags.DEFINE_list(
     "parts", ["ceiling", "train", "encode", "decode", "sample"], "What is measured."
 )

@@ -28,6 +28,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--title", default="")
     options = parser.parse_args()
+    if unnamed := [run for run in options.runs if "=" not in run]:
+        parser.error(f"got {unnamed[0]!r}, expected NAME=METRICS.jsonl")
     named = dict(run.split("=", 1) for run in options.runs)
     if len(named) > len(COLOURS):
         parser.error(f"got {len(named)} runs, expected at most {len(COLOURS)}, one a colour")

@@ -37,6 +37,13 @@ def test_export_writes_the_official_form(command, source, monkeypatch, tmp_path)
         np.testing.assert_allclose(written[name], tensor, atol=1e-6)
 
 
+def test_a_directory_in_place_of_a_file_ends_in_one_line(monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(monkeypatch, "inspect", tmp_path)
+    assert end.value.code == 1
+    assert capsys.readouterr().err == f"[Errno 21] Is a directory: {str(tmp_path)!r}\n"
+
+
 def test_misfits_end_the_program_with_the_reason(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         run(

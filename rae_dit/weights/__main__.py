@@ -52,7 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         run(arguments)
-    except (WeightsError, ConfigError, CheckpointError, FileNotFoundError) as error:
+    except (WeightsError, ConfigError, CheckpointError, OSError) as error:
         parser.exit(1, f"{error}\n")
 
 
