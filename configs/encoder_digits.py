@@ -4,8 +4,8 @@ Stands in for DINOv2: its latents are what the decoder (act 2) and the flow (act
 
 COMMAND   python -m rae_dit.main --config=configs/encoder_digits.py --workdir=runs/encoder_digits
           (launch/quickstart.sh runs all three acts)
-HARDWARE  CPU; minutes: not measured yet
-EXPECTED  validation accuracy: not measured yet
+HARDWARE  CPU, half a minute on two cores
+EXPECTED  validation accuracy of the EMA 0.783 (seed 0, 2026-11-26, jax 0.10.2)
 SOURCE    of the numbers: ours, configs/_digits.py
 """
 
