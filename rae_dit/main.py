@@ -20,6 +20,7 @@ from rae_dit.command_line import parse_config, refuse
 from rae_dit.compile_cache import use_compile_cache
 from rae_dit.config import Config, ConfigError, check_devices, from_config_dict
 from rae_dit.config.check import refusal
+from rae_dit.config.rules import check_local
 from rae_dit.files import obstacle
 from rae_dit.training.distributed import Place, find_place, initialise
 
@@ -102,9 +103,7 @@ def find_workdir(text: str | None, *, written: bool) -> pathlib.Path:
     """
     if not text:
         raise ConfigError("--workdir: missing, expected the directory of the run such as runs/a")
-    if "://" in text:
-        expected = "a directory of this machine; a bucket can be mounted (docs/many_hosts.md)"
-        raise refusal("--workdir", text, expected)
+    check_local("--workdir", text)
     workdir = pathlib.Path(text)
     place = obstacle(workdir)
     if place is not None and (written or not place.is_dir()):

@@ -17,6 +17,7 @@ from rae_dit.config.check import (
     Seed,
     refusal,
 )
+from rae_dit.config.rules import check_local
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,8 @@ class SampleConfig:
     seed: Seed  # of the initial noise, of random labels, and of the noise of 'sde'
 
     def __post_init__(self) -> None:
-        """Checks time grid, guidance and choice of classes."""
+        """Checks time grid, guidance, choice of classes and where images go."""
+        check_local("sample.output_dir", self.output_dir)
         if self.method == "sde" and self.num_steps < 2:
             raise refusal("sample.num_steps", self.num_steps, ">= 2 points for method 'sde'")
         if self.grid == "official" and self.num_steps < 2:
@@ -88,6 +90,7 @@ class StatsConfig:
     save_every: Count  # batches between saves of what a killed job goes on from
 
     def __post_init__(self) -> None:
-        """Checks that the form of the file is one of the two."""
+        """Checks that the file can be written and its form is one of the two."""
+        check_local("stats.output", self.output)
         if self.output and not self.output.endswith((".npz", ".pt")):
             raise refusal("stats.output", self.output, "'' or a file name in .npz or .pt")

@@ -9,6 +9,7 @@ import dataclasses
 from typing import Literal
 
 from rae_dit.config.check import Count, refusal
+from rae_dit.config.rules import check_local
 
 Metric = Literal[
     *("fid", "sfid", "inception_score", "precision", "recall"),  # of 'inception'
@@ -35,7 +36,8 @@ class EvaluateConfig:
     batch_size: Count  # images the judge looks at at once, in each process
 
     def __post_init__(self) -> None:
-        """Checks that the judge can tell what is asked."""
+        """Checks that the judge can tell what is asked, and where references are kept."""
+        check_local("evaluate.reference_cache", self.reference_cache)
         offered = METRICS_OF[self.judge]
         for metric in self.metrics:
             if metric not in offered:

@@ -55,6 +55,17 @@ def check_one_origin(section: str, pretrained: str, checkpoint: str) -> None:
         )
 
 
+def check_local(field: str, path: str) -> None:
+    """Checks that what is to be written is named by a path and not by an address.
+
+    Raises:
+      ConfigError: it names a bucket, which would become a directory here of that name.
+    """
+    if "://" in path:
+        expected = "a path on this machine; a bucket can be mounted (docs/many_hosts.md)"
+        raise refusal(field, path, expected)
+
+
 def check_attention(attention: str, precision: str, platform: str) -> None:
     """Checks that a kernel that is insisted on exists where the run is.
 
