@@ -8,8 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from golden_files import GOLDEN, arrays, channels_last, relative_error
 from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import rae_dit
 from rae_dit.diffusion import flow, guidance, sampler
@@ -99,6 +102,21 @@ def test_numpy_and_jax_arguments_give_the_same() -> None:
     from_numpy = rae_dit.sample_latents(ddt, noise, labels, steps=3)
     from_jax = rae_dit.sample_latents(ddt, jnp.asarray(noise), jnp.asarray(labels), steps=3)
     np.testing.assert_array_equal(from_numpy, from_jax)
+
+
+def test_every_device_samples_its_part_of_what_is_split_over_them() -> None:
+    golden, ddt = arrays("ddt_default"), rae_dit.load_ddt(GOLDEN / "ddt_default.pt")
+    noise = np.resize(channels_last(golden["noise"]), (8, 4, 4, 24))
+    labels = np.resize(golden["guided_labels"], 8)
+    expected = rae_dit.sample_latents(ddt, noise, labels, steps=4, cfg_scale=1.5)
+    mesh = Mesh(jax.devices()[:4], ("batch",))
+    graph, parameters = nnx.split(ddt)
+    ddt = nnx.merge(graph, jax.device_put(parameters, NamedSharding(mesh, P())))
+    split = NamedSharding(mesh, P("batch"))
+    noise, labels = jax.device_put((noise, labels), split)
+    found = rae_dit.sample_latents(ddt, noise, labels, steps=4, cfg_scale=1.5)
+    assert found.sharding.is_equivalent_to(split, found.ndim)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_dopri5_with_guidance_in_an_interval_is_the_limit_of_small_steps() -> None:
