@@ -1,13 +1,17 @@
 """Pictures of a stage-1 run, and what they need."""
 
+import logging
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
 from run_processes import config_of
+from small_run import small_config
 
 from rae_dit import load_rae, records
-from rae_dit.acts import codec
+from rae_dit.acts import codec, generate
 from rae_dit.config import ConfigError
 from rae_dit.training import pictures
 from rae_dit.training.loop import train
@@ -39,6 +43,23 @@ def test_stage_1_reconstructs_the_same_held_out_images(tmp_path, monkeypatch):
     assert not np.array_equal(early, late)
     averaged = codec.reconstruct(*nnx.split(load_rae(tmp_path)), expected)  # by the newest EMA
     np.testing.assert_allclose(late, averaged, atol=1e-6)
+
+
+def test_samples_that_are_not_finite_are_a_warning_and_training_goes_on(
+    tmp_path, monkeypatch, caplog
+):
+    make = generate.make_latents
+    monkeypatch.setattr(generate, "make_latents", lambda *arguments: make(*arguments) * jnp.nan)
+    changes = {"metrics.sample_every": 1, "metrics.evaluate_every": 2, "optim.max_steps": 2}
+    monkeypatch.setattr(logging.getLogger("rae_dit"), "propagate", True)
+    train(small_config(**changes), tmp_path)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    found = [line for line in warnings if "not finite" in line]
+    assert [line.split(",")[0] for line in found] == ["step 1", "step 2", "step 2"]
+    assert "image 0 (label 0) is not finite" in found[0]
+    assert not (tmp_path / "pictures").exists()
+    assert (tmp_path / "checkpoints" / "2").is_dir()
+    assert "eval/" not in (tmp_path / "metrics.jsonl").read_text()
 
 
 @pytest.mark.parametrize(

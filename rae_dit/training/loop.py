@@ -6,11 +6,14 @@ alone; so a run that was stopped ends with the same bits as one that was not.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
 
 from rae_dit import build
+from rae_dit.acts.generate import NotFiniteError
 from rae_dit.config import Config, to_dict
 from rae_dit.files import write_json
 from rae_dit.training.checkpoint import Checkpoints
@@ -111,11 +114,11 @@ def run_steps(
             if is_due(step, config.metrics.validate_every, last):
                 values |= validate(run, state)
             if is_due(step, config.metrics.evaluate_every, last):
-                with progress.paused():
+                with progress.paused(), overlooking(step):
                     values |= evaluate(run, state, workdir)
             if is_due(step, config.metrics.sample_every, last):
                 path = workdir / "pictures" / f"step_{step}.png"
-                with progress.paused():
+                with progress.paused(), overlooking(step):
                     draw(run, state, path)
                     writer.write_picture(step, "samples", path)
             if values:
@@ -157,6 +160,15 @@ def run_steps(
 def is_due(step: int, every: int | None, last: int) -> bool:
     """Whether something happens at this step that happens every so often, and at the last one."""
     return every is not None and (step % every == 0 or step == last)
+
+
+@contextmanager
+def overlooking(step: int) -> Iterator[None]:
+    """Samples that are not finite are a warning here: training goes by its own losses."""
+    try:
+        yield
+    except NotFiniteError as error:
+        log.warning("step %d, samples of the EMA: %s", step, error)
 
 
 def stopped_early(checkpoints: Checkpoints, first: int) -> bool:
