@@ -31,6 +31,7 @@ FLOORS = [
     ("training.agreement", 3),
     ("training.step", 4),
     ("training.integrity", 4),
+    ("training.alone", 4),
     ("training.restore", 4),
     ("training.checkpoint", 4),
     ("training.metrics", 4),

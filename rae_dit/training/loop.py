@@ -7,7 +7,7 @@ alone; so a run that was stopped ends with the same bits as one that was not.
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import jax
@@ -16,6 +16,7 @@ from rae_dit import build
 from rae_dit.acts.generate import NotFiniteError
 from rae_dit.config import Config, to_dict
 from rae_dit.files import write_json
+from rae_dit.training.alone import alone_in
 from rae_dit.training.checkpoint import Checkpoints
 from rae_dit.training.divergence import check_good
 from rae_dit.training.history import History
@@ -40,7 +41,7 @@ def train(config: Config, workdir: Path) -> None:
     stop (distributed.py), it saves the step it has reached and returns.
 
     Raises:
-        ConfigError: the config asks for what is not there.
+        ConfigError: the config asks for what is not there, or another run is at work in `workdir`.
         DivergedError: `optim.max_consecutive_bad_steps` in a row were not finite, or the loss rose
             out of bounds (`optim.spike_factor`) more than `optim.max_rollbacks` times.
         ChangedDataError: the workdir's run was started on other data.
@@ -48,6 +49,7 @@ def train(config: Config, workdir: Path) -> None:
     is_main = jax.process_index() == 0
     check_installed(config.metrics.wandb_project)
     with (
+        alone_in(workdir) if is_main else nullcontext(),
         jax.default_matmul_precision(build.matmul_precision(config)),
         Checkpoints(
             workdir / "checkpoints",
