@@ -34,6 +34,7 @@ from rae_dit.config import Config, from_config_dict
 from rae_dit.flops import model_flops
 from rae_dit.planning.compiled import without_files
 from rae_dit.sampling import noise_of, sample_latents
+from rae_dit.training.profile import without_python
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import batch_sharding, make_mesh, place_batch
 
@@ -134,7 +135,7 @@ def measure_train(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str,
     images = config.data.batch_size
     yield rates(median_seconds(step), images, model_flops(config).train_step)
     if PROFILE.value:
-        with jax.profiler.trace(PROFILE.value):
+        with jax.profiler.trace(PROFILE.value, profiler_options=without_python()):
             for _ in range(3):
                 metrics = step()
             jax.block_until_ready(metrics)

@@ -28,7 +28,7 @@ class Profile(Closing):
     def before(self, step: int) -> None:
         """Starts recording if `step` is the first to record; a later one means a resumed run."""
         if self._steps and step == self._steps[0]:
-            jax.profiler.start_trace(str(self._directory))
+            jax.profiler.start_trace(str(self._directory), profiler_options=without_python())
             self._recording = True
 
     def after(self, step: int, result: object) -> None:
@@ -43,3 +43,14 @@ class Profile(Closing):
             self._recording = False
             jax.profiler.stop_trace()
             log.info("a trace of steps from %d is in %s", self._steps[0], self._directory)
+
+
+def without_python() -> jax.profiler.ProfileOptions:
+    """Options of a trace that leaves Python's own calls out.
+
+    To follow them the profiler hooks into every thread of the interpreter, those of loader, writers
+    and checkpoints included; what a step costs is not there.
+    """
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    return options
