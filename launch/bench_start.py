@@ -9,12 +9,15 @@ step, so that the step is waited for, and is killed then. One JSON line for each
 """
 
 import json
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from launch.killed_run import metric_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_SECONDS = 600.0
@@ -31,29 +34,26 @@ def main() -> None:
                 f"--config.compute.compile_cache={directory}/cache",
                 *("--config.metrics.log_every=1", "--config.metrics.telemetry=False"),
             ]
-            seconds = first_step_seconds(command, workdir / "metrics.jsonl")
+            seconds = first_step_seconds(command, workdir)
             print(json.dumps({"start": start, "first_step_seconds": round(seconds, 1)}), flush=True)
 
 
-def first_step_seconds(command: list[str], metrics: Path) -> float:
-    """Runs a command until its first line of metrics is there; then kills it.
+def first_step_seconds(command: list[str], workdir: Path) -> float:
+    """Runs a command until the first line of its workdir's metrics is there; then kills it.
 
     Raises:
         RuntimeError: it ended before that, or had none in ten minutes; with the end of its output.
     """
     begun = time.monotonic()
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
-        )
-        try:
-            while process.poll() is None and time.monotonic() - begun < LIMIT_SECONDS:
-                if metrics.exists() and metrics.read_text().endswith("\n"):
-                    return time.monotonic() - begun
-                time.sleep(POLL_SECONDS)
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        with subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as process:
+            try:
+                while process.poll() is None and time.monotonic() - begun < LIMIT_SECONDS:
+                    if metric_lines(workdir):
+                        return time.monotonic() - begun
+                    time.sleep(POLL_SECONDS)
+            finally:
+                process.kill()
         output.seek(0)
         raise RuntimeError(f"no first step:\n{output.read().decode(errors='replace')[-2000:]}")
 

@@ -26,7 +26,7 @@ time.sleep(60)
 def test_the_first_whole_line_ends_the_wait(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
     begun = time.monotonic()
-    assert 0.7 <= first_step_seconds([sys.executable, "-c", RUN, str(metrics)], metrics) < 30
+    assert 0.7 <= first_step_seconds([sys.executable, "-c", RUN, str(metrics)], tmp_path) < 30
     assert time.monotonic() - begun < 30
     assert metrics.read_text() == '{"step": 1}\n'
     pid = (tmp_path / "pid").read_text()
@@ -36,4 +36,4 @@ def test_the_first_whole_line_ends_the_wait(tmp_path: Path) -> None:
 def test_a_run_that_ends_early_is_an_error_with_its_words(tmp_path: Path) -> None:
     code = "print('what went wrong'); raise SystemExit(1)"
     with pytest.raises(RuntimeError, match=r"no first step:\nwhat went wrong"):
-        first_step_seconds([sys.executable, "-c", code], tmp_path / "metrics.jsonl")
+        first_step_seconds([sys.executable, "-c", code], tmp_path)
