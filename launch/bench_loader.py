@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from launch.plain_images import CLASSES, PlainFolder, cpu_seconds, write_jpegs
 from rae_dit.data import open_images, train_batches
 from rae_dit.data.transforms import to_float
-from rae_dit.files import write_json
+from rae_dit.storage.files import write_json
 
 # Each picture has so many names, because grain's shuffle searches 65536 / records places for each
 # record: with the 512 of the default it would take longer than all else but pixels.

@@ -29,7 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from launch.kill_lane import AIMS, KEEP_LAST, ROOT, STEPS_PER_KILL, Task, finish, run_lane
-from rae_dit.files import write_json
+from rae_dit.storage.files import write_json
 
 SPARE_STEPS = 8  # behind those that the kills are expected to take
 

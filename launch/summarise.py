@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from rae_dit.evaluation.pictures import loss_curves
-from rae_dit.files import write_json
+from rae_dit.storage.files import write_json
 
 
 def main() -> None:

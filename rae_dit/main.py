@@ -21,7 +21,7 @@ from rae_dit.compile_cache import use_compile_cache
 from rae_dit.config import Config, ConfigError, check_devices, from_config_dict
 from rae_dit.config.check import refusal
 from rae_dit.config.rules import check_local
-from rae_dit.files import obstacle
+from rae_dit.storage.files import obstacle
 from rae_dit.training.distributed import Place, find_place, initialise
 
 Mode = Literal["train", "sample", "evaluate", "reconstruct", "stats", "probe", "sweep"]

@@ -74,9 +74,9 @@ def parse(argv: list[str], values: flags.FlagValues) -> Request:
 def main(request: Request) -> None:
     """Plans, prints and, if asked to, writes."""
     # After `prepare`: jax reads its environment when it is imported.
-    from rae_dit.files import write_json
     from rae_dit.planning import planner
     from rae_dit.planning.report import report
+    from rae_dit.storage.files import write_json
 
     logging.getLogger("rae_dit").setLevel(logging.ERROR)  # no word about random weights
     logging.getLogger("rae_dit.planning").setLevel(logging.INFO)  # but about compiles

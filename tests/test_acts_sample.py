@@ -20,7 +20,7 @@ from rae_dit.acts import gallery
 from rae_dit.acts.generate import Share, generate_shares
 from rae_dit.acts.sample import sample
 from rae_dit.config import ConfigError, to_dict
-from rae_dit.files import write_json
+from rae_dit.storage.files import write_json
 from rae_dit.training.checkpoint import CheckpointError
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh

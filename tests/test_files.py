@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rae_dit.closing import Closing
-from rae_dit.files import obstacle, replacing, write_json, write_text
+from rae_dit.storage.files import obstacle, replacing, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:

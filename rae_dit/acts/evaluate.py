@@ -23,8 +23,8 @@ from rae_dit.config import Config
 from rae_dit.evaluation.judges import Judge
 from rae_dit.evaluation.pictures import sample_grid
 from rae_dit.evaluation.tally import Tally, metric_values
-from rae_dit.files import write_json
 from rae_dit.runs import newest_step
+from rae_dit.storage.files import write_json
 
 log = logging.getLogger(__name__)
 

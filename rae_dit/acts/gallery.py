@@ -18,7 +18,7 @@ from PIL import Image
 
 from rae_dit.closing import Closing
 from rae_dit.config import ConfigError
-from rae_dit.files import replacing, write_json
+from rae_dit.storage.files import replacing, write_json
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from rae_dit.evaluation.judges import DigitsJudge, InceptionJudge, Judge
 from rae_dit.evaluation.reference import hash_of, open_reference
 from rae_dit.evaluation.stored import StoredImages, open_stored
 from rae_dit.evaluation.tally import Tally
-from rae_dit.files import obstacle, replacing
+from rae_dit.storage.files import obstacle, replacing
 from rae_dit.weights.inception import load_inception
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from rae_dit.files import replacing
+from rae_dit.storage.files import replacing
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # of the entries: the same images give the same bytes
 

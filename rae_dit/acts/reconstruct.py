@@ -31,8 +31,8 @@ from rae_dit.evaluation.judges import Judge
 from rae_dit.evaluation.pictures import reconstruction_grid
 from rae_dit.evaluation.reconstruction import SSIM_WINDOW, l1, psnr, ssim
 from rae_dit.evaluation.tally import Tally, metric_values
-from rae_dit.files import write_json
 from rae_dit.models.perceptual import MINIMUM_SIZE as LPIPS_MINIMUM
+from rae_dit.storage.files import write_json
 from rae_dit.training.objective import Tree
 from rae_dit.training.sharding import batch_sharding, make_mesh, place_batch, replicated
 from rae_dit.weights.lpips import load_lpips

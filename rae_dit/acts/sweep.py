@@ -22,7 +22,7 @@ from rae_dit.acts.together import agreed, on_first_process
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
 from rae_dit.evaluation.sweep_table import Cell, best, draw_sweep, markdown
-from rae_dit.files import write_json, write_text
+from rae_dit.storage.files import write_json, write_text
 from rae_dit.training.integrity import as_json
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import numpy as np
 
 from rae_dit.autoencoder.statistics import Totals
 from rae_dit.config import ConfigError
-from rae_dit.files import write_bytes
+from rae_dit.storage.files import write_bytes
 
 
 def write_partial(path: Path, totals: Totals, *, done: int, provenance: Mapping[str, Any]) -> None:

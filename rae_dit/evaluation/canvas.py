@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rae_dit.files import replacing
+from rae_dit.storage.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

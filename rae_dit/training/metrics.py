@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from rae_dit.closing import Closing
-from rae_dit.files import write_bytes
+from rae_dit.storage.files import write_bytes
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import jax
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from rae_dit.files import write_json
+from rae_dit.storage.files import write_json
 from rae_dit.training.history import Best
 
 

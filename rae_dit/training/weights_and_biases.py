@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rae_dit.config import ConfigError
-from rae_dit.files import write_text
+from rae_dit.storage.files import write_text
 
 
 def check_installed(project: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rae_dit.files import replacing
+from rae_dit.storage.files import replacing
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.torch_file import LazyTensor, read_torch_file, write_torch_file
 from rae_dit.weights.torch_legacy import is_legacy, read_legacy

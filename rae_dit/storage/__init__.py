@@ -1,0 +1,1 @@
+"""Every path the project reads or writes."""
