@@ -17,9 +17,9 @@ import jax
 from absl import app, flags
 from bench import CONFIG, facts
 
+from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.config import Config, from_config_dict
 from rae_dit.planning.compiled import without_files
-from rae_dit.training.checkpoint import Checkpoints
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh
 

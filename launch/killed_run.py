@@ -91,7 +91,7 @@ class Judge:
         import jax
         import numpy as np
 
-        from rae_dit.training.checkpoint import CheckpointError, restore_state
+        from rae_dit.checkpoint.manager import CheckpointError, restore_state
 
         def bits(leaf: jax.Array) -> bytes:
             is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)

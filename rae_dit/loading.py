@@ -29,12 +29,12 @@ from rae_dit.build import (
     rae_graph,
 )
 from rae_dit.build_stage1 import has_discriminator, make_dino, read_dino, read_lpips
+from rae_dit.checkpoint.manager import restore_ema
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
 from rae_dit.models.ddt import DDT
 from rae_dit.models.rae import latent_scale
 from rae_dit.runs import find_run, has_checkpoint, read_config
-from rae_dit.training.checkpoint import restore_ema
 from rae_dit.training.objective import Tree
 from rae_dit.training.sharding import parameter_shardings, replicated
 from rae_dit.training.state import TrainState

@@ -19,9 +19,9 @@ from training_states import open_checkpoints
 from rae_dit.acts import gallery
 from rae_dit.acts.generate import Share, generate_shares
 from rae_dit.acts.sample import sample
+from rae_dit.checkpoint.manager import CheckpointError
 from rae_dit.config import ConfigError, to_dict
 from rae_dit.storage.files import write_json
-from rae_dit.training.checkpoint import CheckpointError
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights.mapping import WeightsError
@@ -245,7 +245,7 @@ def test_a_run_of_ours_is_a_guide_and_its_step_is_recorded(trained, tmp_path, no
 
 
 def test_a_checkpoint_without_an_ema(trained, tmp_path, no_compile, monkeypatch):
-    from rae_dit.training.integrity import Record
+    from rae_dit.checkpoint.integrity import Record
 
     whole = Record.from_json
     monkeypatch.setattr(

@@ -234,7 +234,7 @@ def test_devices_that_do_not_fit(
         ("rae_dit.training.divergence", "DivergedError"),
         ("rae_dit.data.pipeline", "ChangedDataError"),
         ("rae_dit.data.bad_images", "BadShareError"),
-        ("rae_dit.training.checkpoint", "CheckpointError"),
+        ("rae_dit.checkpoint.manager", "CheckpointError"),
         ("rae_dit.acts.generate", "NotFiniteError"),
     ],
 )

@@ -13,8 +13,8 @@ from small_run import assert_trees_equal, small_config
 
 import rae_dit
 from rae_dit import runs
+from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import ConfigError
-from rae_dit.training.checkpoint import restore_state
 from rae_dit.training.loop import train
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh

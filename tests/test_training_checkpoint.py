@@ -18,7 +18,7 @@ from training_states import (
     tree_of,
 )
 
-from rae_dit.training.checkpoint import CheckpointError
+from rae_dit.checkpoint.manager import CheckpointError
 
 
 def test_round_trip_is_bit_exact(tmp_path: Path) -> None:

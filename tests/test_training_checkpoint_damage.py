@@ -23,7 +23,7 @@ from training_states import (
     tree_of,
 )
 
-from rae_dit.training.checkpoint import CheckpointError
+from rae_dit.checkpoint.manager import CheckpointError
 
 HERE = Path(__file__).parent
 CHILD = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}

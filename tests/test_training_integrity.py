@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from training_states import fully_sharded, make_state
 
-from rae_dit.training import integrity
+from rae_dit.checkpoint import integrity
 
 
 def reference(words: np.ndarray) -> int:

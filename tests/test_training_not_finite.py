@@ -12,7 +12,7 @@ from run_processes import config_of
 from small_run import assert_trees_equal, batches, host
 
 from rae_dit import build, loading
-from rae_dit.training.checkpoint import restore_state
+from rae_dit.checkpoint.manager import restore_state
 from rae_dit.training.loop import train
 from rae_dit.training.objective import Objective
 from rae_dit.training.program import Program, make_program

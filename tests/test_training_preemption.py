@@ -14,8 +14,8 @@ import pytest
 from run_processes import PATIENCE, ROOT, config_of, log_of, start, wait
 from small_run import assert_trees_equal
 
+from rae_dit.checkpoint.manager import restore_state
 from rae_dit.training import loop
-from rae_dit.training.checkpoint import restore_state
 from rae_dit.training.divergence import DivergedError
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh
@@ -59,7 +59,7 @@ def test_sigterm_to_all_saves_and_the_next_start_goes_on(tmp_path: Path) -> None
 NOTICE = """
 import os, signal, sys, time
 from pathlib import Path
-from rae_dit.training.checkpoint import Checkpoints
+from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.training.distributed import initialise
 from rae_dit.training.loop import stopped_early
 def ask_to_stop():

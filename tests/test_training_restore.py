@@ -19,8 +19,8 @@ from training_states import (
     tree_of,
 )
 
-from rae_dit.training import integrity
-from rae_dit.training.checkpoint import (
+from rae_dit.checkpoint import integrity
+from rae_dit.checkpoint.manager import (
     CheckpointError,
     DamagedCheckpointError,
     restore_ema,

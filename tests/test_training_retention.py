@@ -14,7 +14,7 @@ from training_states import (
     open_checkpoints,
 )
 
-from rae_dit.training.checkpoint import CheckpointError
+from rae_dit.checkpoint.manager import CheckpointError
 from rae_dit.training.history import Best
 
 

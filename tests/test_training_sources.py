@@ -13,9 +13,9 @@ from test_data_tar import record, write_tar
 from test_data_tfds import write_tfds
 
 from rae_dit import loading, records
+from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.config import Config
 from rae_dit.data import pipeline
-from rae_dit.training.checkpoint import Checkpoints
 from rae_dit.training.program import Program, make_program
 from rae_dit.training.sharding import make_mesh, place_batch
 from rae_dit.training.state import TrainState

@@ -8,8 +8,8 @@ import pytest
 from run_processes import config_of
 from small_run import assert_trees_equal, batches
 
+from rae_dit.checkpoint.manager import restore_state
 from rae_dit.training import loop
-from rae_dit.training.checkpoint import restore_state
 from rae_dit.training.divergence import DivergedError
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh

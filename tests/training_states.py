@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from rae_dit.training.checkpoint import Checkpoints
+from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.training.state import TrainState
 
 DATA = {"step": 0, "seed": 1, "fingerprint": "abc"}

@@ -12,11 +12,11 @@ from typing import Any
 import jax
 
 from rae_dit import build, loading, records
+from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import Config
 from rae_dit.config.check import refusal
 from rae_dit.runs import read_config
 from rae_dit.storage.files import write_json
-from rae_dit.training.checkpoint import restore_state
 from rae_dit.training.loop import train
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh

@@ -32,13 +32,13 @@ from rae_dit.autoencoder.statistics import (
     nothing,
     totals_of,
 )
+from rae_dit.checkpoint.integrity import checksums, json_checksum, named_leaves
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
 from rae_dit.loading import Model
 from rae_dit.storage.files import obstacle
-from rae_dit.training.integrity import checksums, json_checksum, named_leaves
 from rae_dit.training.sharding import make_mesh, place_batch, replicated
 from rae_dit.weights.statistics import write_statistics
 

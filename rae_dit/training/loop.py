@@ -14,10 +14,10 @@ import jax
 
 from rae_dit import build
 from rae_dit.acts.generate import NotFiniteError
+from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.config import Config, to_dict
 from rae_dit.storage.files import write_json
 from rae_dit.training.alone import alone_in
-from rae_dit.training.checkpoint import Checkpoints
 from rae_dit.training.divergence import check_good
 from rae_dit.training.history import History
 from rae_dit.training.measure import evaluate, observe, validate

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 from rae_dit import loading
+from rae_dit.checkpoint.manager import Checkpoints, restore_state
 from rae_dit.data import pipeline
-from rae_dit.training.checkpoint import Checkpoints, restore_state
 from rae_dit.training.divergence import DivergedError, check_rollbacks
 from rae_dit.training.history import History
 from rae_dit.training.run import Run, position

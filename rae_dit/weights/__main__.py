@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from rae_dit.api import load_ddt, load_decoder, load_rae
+from rae_dit.checkpoint.manager import CheckpointError
 from rae_dit.config import ConfigError
 from rae_dit.models.decoder import Decoder
 from rae_dit.storage.files import write_json
-from rae_dit.training.checkpoint import CheckpointError
 from rae_dit.weights.diffusers_export import save_diffusers
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.official import decoder_config, export_ddt, export_decoder

@@ -12,10 +12,8 @@ from typing import Any
 import orbax.checkpoint as ocp
 from etils import epath
 
-from rae_dit.closing import Closing
-from rae_dit.training import integrity
-from rae_dit.training.history import Best
-from rae_dit.training.restore import (
+from rae_dit.checkpoint import integrity
+from rae_dit.checkpoint.restore import (
     CheckpointError,
     DamagedCheckpointError,
     items_of,
@@ -25,7 +23,9 @@ from rae_dit.training.restore import (
     restore_state,
     short,
 )
-from rae_dit.training.retention import KeepBest, preservation_policy
+from rae_dit.checkpoint.retention import KeepBest, preservation_policy
+from rae_dit.closing import Closing
+from rae_dit.training.history import Best
 from rae_dit.training.state import TrainState
 
 __all__ = [

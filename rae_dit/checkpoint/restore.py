@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import SingleDeviceSharding
 
-from rae_dit.training import integrity
+from rae_dit.checkpoint import integrity
 from rae_dit.training.agreement import told_by_all
 from rae_dit.training.state import TrainState
 
