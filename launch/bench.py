@@ -29,11 +29,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from launch import timing
 from rae_dit import build, loading
-from rae_dit.acts.codec import decode, encode
 from rae_dit.config import Config, from_config_dict
 from rae_dit.flops import model_flops
 from rae_dit.planning.compiled import without_files
-from rae_dit.sampling import noise_of, sample_latents
+from rae_dit.sampling.codec import decode, encode
+from rae_dit.sampling.latents import noise_of, sample_latents
 from rae_dit.training.profile import without_python
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import batch_sharding, make_mesh, place_batch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rae_dit.api import load_ddt, load_rae
-    from rae_dit.sampling import sample_latents
+    from rae_dit.sampling.latents import sample_latents
 
 __version__ = "0.1.0.dev0"
 __all__ = ["load_ddt", "load_rae", "sample_latents"]
@@ -29,7 +29,7 @@ def __getattr__(name: str) -> Any:
 
             return load_rae
         case "sample_latents":
-            from rae_dit.sampling import sample_latents
+            from rae_dit.sampling.latents import sample_latents
 
             return sample_latents
     raise AttributeError(f"rae_dit has no {name!r}; it offers {', '.join(__all__)}.")

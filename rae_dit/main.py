@@ -115,10 +115,10 @@ def main(request: Request) -> None:
     """Carries out one act."""
     import jax  # late: it is slow to import, and nothing before this line needs it
 
-    from rae_dit.acts.generate import NotFiniteError
     from rae_dit.checkpoint.manager import CheckpointError
     from rae_dit.data.bad_images import BadShareError
     from rae_dit.data.pipeline import ChangedDataError
+    from rae_dit.sampling.generate import NotFiniteError
     from rae_dit.training.divergence import DivergedError
     from rae_dit.weights.mapping import WeightsError
 

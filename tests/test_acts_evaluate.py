@@ -13,8 +13,6 @@ from rae_dit import build
 from rae_dit.acts import evaluate as act
 from rae_dit.acts import judging
 from rae_dit.acts.evaluate import evaluate, score
-from rae_dit.acts.generate import Generator, generate
-from rae_dit.acts.npz import write_npz
 from rae_dit.config import ConfigError
 from rae_dit.data.transforms import to_uint8
 from rae_dit.evaluation import reference
@@ -23,6 +21,8 @@ from rae_dit.evaluation.frechet import Moments, frechet_distance
 from rae_dit.evaluation.judges import InceptionJudge
 from rae_dit.evaluation.manifold import precision_recall
 from rae_dit.models.inception import InceptionFeatures
+from rae_dit.sampling.generate import Generator, generate
+from rae_dit.sampling.npz import write_npz
 from rae_dit.training.sharding import make_mesh
 
 INCEPTION = {

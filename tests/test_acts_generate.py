@@ -13,12 +13,12 @@ from sampling_run import GUIDE, GUIDED, sampling_config
 
 import rae_dit
 from rae_dit import loading
-from rae_dit.acts import generate as acts
 from rae_dit.config import ConfigError
 from rae_dit.data.transforms import to_uint8
 from rae_dit.diffusion import guidance, sampler
 from rae_dit.models.ddt import DDT
-from rae_dit.sampling import keys_of, noise_of, step_noise
+from rae_dit.sampling import generate as acts
+from rae_dit.sampling.latents import keys_of, noise_of, step_noise
 from rae_dit.training.sharding import make_mesh
 
 LABELS = [i % 10 for i in range(20)]

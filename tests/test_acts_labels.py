@@ -5,8 +5,8 @@ import collections
 import pytest
 from small_run import small_config
 
-from rae_dit.acts.labels import class_names, display_names, image_labels
 from rae_dit.config import ConfigError
+from rae_dit.sampling.labels import class_names, display_names, image_labels
 
 
 def labels(**changes):

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from rae_dit.acts.npz import write_npz
+from rae_dit.sampling.npz import write_npz
 
 
 def images(count, side=8):

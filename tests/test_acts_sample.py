@@ -16,11 +16,11 @@ from sampling_run import GUIDED, SETTINGS, pixels, sampling_config
 from small_run import small_config
 from training_states import open_checkpoints
 
-from rae_dit.acts import gallery
-from rae_dit.acts.generate import Share, generate_shares
 from rae_dit.acts.sample import sample
 from rae_dit.checkpoint.manager import CheckpointError
 from rae_dit.config import ConfigError, to_dict
+from rae_dit.sampling import image_directory
+from rae_dit.sampling.generate import Share, generate_shares
 from rae_dit.storage.files import write_json
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh
@@ -179,8 +179,8 @@ def no_compile(monkeypatch):
     def forbidden(*arguments, **named):
         raise AssertionError("a model was run")
 
-    monkeypatch.setattr("rae_dit.acts.generate.sample_latents", forbidden)
-    monkeypatch.setattr("rae_dit.acts.codec.decode", forbidden)
+    monkeypatch.setattr("rae_dit.sampling.generate.sample_latents", forbidden)
+    monkeypatch.setattr("rae_dit.sampling.codec.decode", forbidden)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_a_run_of_ours_is_a_guide_and_its_step_is_recorded(trained, tmp_path, no
     config = small_config(**{"sample.output_dir": str(tmp_path), "compute.scan_layers": True})
     with pytest.raises(AssertionError, match="a model was run"):
         sample(config, trained)
-    manifest = json.loads((tmp_path / gallery.MANIFEST).read_text())
+    manifest = json.loads((tmp_path / image_directory.MANIFEST).read_text())
     assert manifest["checkpoint"] == 1
     guided = {**GUIDED, "sample.guide_checkpoint": str(trained)}
     with pytest.raises(ConfigError, match=r"\(4, 4, 16\) and 4 classes, expected a model of lat"):

@@ -12,7 +12,7 @@ from flax import nnx
 
 from rae_dit import compiler
 from rae_dit.models.ddt import DDT
-from rae_dit.sampling import run_sampler, sample_latents
+from rae_dit.sampling.latents import run_sampler, sample_latents
 
 
 def test_the_platform_is_asked_for_at_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +32,7 @@ def test_the_platform_is_asked_for_at_the_first_call(monkeypatch: pytest.MonkeyP
 
 def test_importing_compiled_programs_does_not_start_jax() -> None:
     code = (
-        "import rae_dit.sampling, rae_dit.acts.codec\n"
+        "import rae_dit.sampling.latents, rae_dit.sampling.codec\n"
         "from jax._src import xla_bridge\n"
         "raise SystemExit(xla_bridge.backends_are_initialized())"
     )

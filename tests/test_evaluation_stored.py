@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rae_dit.acts.npz import write_npz
 from rae_dit.data.files import SourceError
 from rae_dit.evaluation.stored import open_stored
+from rae_dit.sampling.npz import write_npz
 
 
 def some_images(count=11, size=(6, 8)):

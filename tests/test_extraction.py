@@ -14,10 +14,10 @@ from small_run import assert_trees_equal, host, small_config
 
 import rae_dit
 from rae_dit import loading
-from rae_dit.acts import codec
 from rae_dit.api import load_decoder
 from rae_dit.checkpoint.manager import Checkpoints, restore_ema
 from rae_dit.config import Config, ConfigError, to_dict
+from rae_dit.sampling import codec
 from rae_dit.storage.files import write_json
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh

@@ -235,7 +235,7 @@ def test_devices_that_do_not_fit(
         ("rae_dit.data.pipeline", "ChangedDataError"),
         ("rae_dit.data.bad_images", "BadShareError"),
         ("rae_dit.checkpoint.manager", "CheckpointError"),
-        ("rae_dit.acts.generate", "NotFiniteError"),
+        ("rae_dit.sampling.generate", "NotFiniteError"),
     ],
 )
 def test_a_run_that_cannot_go_on_says_why_in_one_line(

@@ -11,8 +11,8 @@ from run_processes import config_of
 from small_run import small_config
 
 from rae_dit import load_rae, records
-from rae_dit.acts import codec, generate
 from rae_dit.config import ConfigError
+from rae_dit.sampling import codec, generate
 from rae_dit.training import pictures
 from rae_dit.training.loop import train
 from rae_dit.training.run import check_held_out

@@ -9,11 +9,11 @@ from small_run import small_config
 
 import rae_dit
 from rae_dit import build, loading
-from rae_dit.acts import codec
 from rae_dit.config import ConfigError, from_config_dict
 from rae_dit.loading import Model
 from rae_dit.models.resize import resize_bicubic
-from rae_dit.sampling import sample_latents
+from rae_dit.sampling import codec
+from rae_dit.sampling.latents import sample_latents
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights.__main__ import write_decoder
 

@@ -15,15 +15,15 @@ import numpy as np
 
 from rae_dit import __version__, build, records
 from rae_dit.acts import judging
-from rae_dit.acts.generate import Generator, generate, generate_shares, load_generator
 from rae_dit.acts.judging import Batch
-from rae_dit.acts.labels import image_labels
 from rae_dit.acts.together import gathered
 from rae_dit.config import Config
 from rae_dit.evaluation.judges import Judge
 from rae_dit.evaluation.pictures import sample_grid
 from rae_dit.evaluation.tally import Tally, metric_values
 from rae_dit.runs import newest_step
+from rae_dit.sampling.generate import Generator, generate, generate_shares, load_generator
+from rae_dit.sampling.labels import image_labels
 from rae_dit.storage.files import write_json
 
 log = logging.getLogger(__name__)

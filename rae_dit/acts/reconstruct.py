@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from PIL import Image
 
 from rae_dit import __version__, build, loading, records
-from rae_dit.acts import codec, judging
+from rae_dit.acts import judging
 from rae_dit.acts.together import gathered, merged
 from rae_dit.config import Config, ConfigError
 from rae_dit.data.files import Images
@@ -32,6 +32,7 @@ from rae_dit.evaluation.pictures import reconstruction_grid
 from rae_dit.evaluation.reconstruction import SSIM_WINDOW, l1, psnr, ssim
 from rae_dit.evaluation.tally import Tally, metric_values
 from rae_dit.models.perceptual import MINIMUM_SIZE as LPIPS_MINIMUM
+from rae_dit.sampling import codec
 from rae_dit.storage.files import write_json
 from rae_dit.training.objective import Tree
 from rae_dit.training.sharding import batch_sharding, make_mesh, place_batch, replicated

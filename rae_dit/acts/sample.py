@@ -12,16 +12,16 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from rae_dit import build
-from rae_dit.acts.gallery import GRID, NPZ, Gallery, Writers
-from rae_dit.acts.generate import Generator, generate_shares, load_generator
-from rae_dit.acts.labels import chosen_classes, display_names, image_labels
-from rae_dit.acts.npz import write_npz
 from rae_dit.acts.together import agreed, on_first_process
 from rae_dit.checkpoint import integrity
 from rae_dit.config import Config
 from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation.pictures import sample_grid
 from rae_dit.runs import newest_step
+from rae_dit.sampling.generate import Generator, generate_shares, load_generator
+from rae_dit.sampling.image_directory import GRID, NPZ, Gallery, Writers
+from rae_dit.sampling.labels import chosen_classes, display_names, image_labels
+from rae_dit.sampling.npz import write_npz
 
 log = logging.getLogger(__name__)
 

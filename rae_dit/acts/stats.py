@@ -20,7 +20,6 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from rae_dit import build, loading, records
-from rae_dit.acts import codec
 from rae_dit.acts.together import on_first_process
 from rae_dit.autoencoder.partial import read_partial, write_partial
 from rae_dit.autoencoder.statistics import (
@@ -38,6 +37,7 @@ from rae_dit.config.check import refusal
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
 from rae_dit.loading import Model
+from rae_dit.sampling import codec
 from rae_dit.storage.files import obstacle
 from rae_dit.training.sharding import make_mesh, place_batch, replicated
 from rae_dit.weights.statistics import write_statistics

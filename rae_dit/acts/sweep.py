@@ -16,13 +16,13 @@ import jax
 from rae_dit import build
 from rae_dit.acts import judging
 from rae_dit.acts.evaluate import score
-from rae_dit.acts.generate import load_generator
 from rae_dit.acts.sample import settings_of, weights_of
 from rae_dit.acts.together import agreed, on_first_process
 from rae_dit.checkpoint.integrity import as_json
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
 from rae_dit.evaluation.sweep_table import Cell, best, draw_sweep, markdown
+from rae_dit.sampling.generate import load_generator
 from rae_dit.storage.files import write_json, write_text
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from pathlib import Path
 import jax
 
 from rae_dit import build
-from rae_dit.acts.generate import NotFiniteError
 from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.config import Config, to_dict
+from rae_dit.sampling.generate import NotFiniteError
 from rae_dit.storage.files import write_json
 from rae_dit.training.alone import alone_in
 from rae_dit.training.divergence import check_good

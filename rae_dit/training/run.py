@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 
 from rae_dit import build, loading, records
 from rae_dit.acts import judging
-from rae_dit.acts.generate import Generator
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
 from rae_dit.data import pipeline
@@ -18,6 +17,7 @@ from rae_dit.data.sources import Source
 from rae_dit.evaluation.judges import Judge
 from rae_dit.flops import model_flops, peak_flops
 from rae_dit.models.attention import choose_attention
+from rae_dit.sampling.generate import Generator
 from rae_dit.training.history import History
 from rae_dit.training.objective import Tree
 from rae_dit.training.program import Program, make_program

@@ -20,11 +20,11 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from tqdm import tqdm
 
 from rae_dit import build, loading
-from rae_dit.acts import codec
 from rae_dit.config import Config
 from rae_dit.models.ddt import DDT
 from rae_dit.models.rae import RAE
-from rae_dit.sampling import keys_of, noise_of, sample_latents
+from rae_dit.sampling import codec
+from rae_dit.sampling.latents import keys_of, noise_of, sample_latents
 from rae_dit.training.sharding import batch_sharding, in_force, make_mesh, replicated
 
 STEP_NOISE = 2**32 - 1  # folded into the seed's key; no image has this number
