@@ -15,8 +15,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from rae_dit.evaluation.canvas import FONT, write_png
 from rae_dit.evaluation.curves import read_losses
+from rae_dit.evaluation.image_grid import FONT, write_png
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe & Ito, for colour-blind readers
 

@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from rae_dit.evaluation.canvas import FONT, write_png
+from rae_dit.evaluation.image_grid import FONT, write_png
 
 BLUE, RED, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe & Ito, for colour-blind readers
 GPUS = {

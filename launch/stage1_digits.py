@@ -80,7 +80,7 @@ def train(config: str, workdir: Path, *flags: str) -> None:
 
 def report(work: Path) -> dict[str, object]:
     """The figures of all decoders; draws curves and reconstructions."""
-    from rae_dit.evaluation.canvas import write_mosaic
+    from rae_dit.evaluation.image_grid import write_mosaic
 
     found: dict[str, object] = {"finite": True}
     curves: dict[str, list[dict[str, float]]] = {}
@@ -173,7 +173,7 @@ def draw_curves(path: Path, curves: dict[str, list[dict[str, float]]]) -> None:
     """One panel for each entry of CURVES, one colour for each run."""
     from matplotlib.figure import Figure
 
-    from rae_dit.evaluation.canvas import write_png
+    from rae_dit.evaluation.image_grid import write_png
 
     figure = Figure(figsize=(11, 6), dpi=100, layout="constrained")
     for axes, (title, names) in zip(figure.subplots(2, 2).flat, CURVES.items(), strict=True):

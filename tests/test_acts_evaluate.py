@@ -11,14 +11,13 @@ from small_run import small_config
 
 from rae_dit import build
 from rae_dit.acts import evaluate as act
-from rae_dit.acts import judging
 from rae_dit.acts.evaluate import evaluate, score
 from rae_dit.config import ConfigError
 from rae_dit.data.transforms import to_uint8
-from rae_dit.evaluation import reference
+from rae_dit.evaluation import pipeline, references
 from rae_dit.evaluation.digits import DigitJudge, pixel_features
+from rae_dit.evaluation.feature_extractors import InceptionJudge
 from rae_dit.evaluation.frechet import Moments, frechet_distance
-from rae_dit.evaluation.judges import InceptionJudge
 from rae_dit.evaluation.manifold import precision_recall
 from rae_dit.models.inception import InceptionFeatures
 from rae_dit.sampling.generate import Generator, generate
@@ -62,8 +61,8 @@ def generator():
 @pytest.fixture
 def inception(monkeypatch, tmp_path):
     """The config of a judge whose network is small, and whose file of weights is any file."""
-    monkeypatch.setattr(judging, "load_inception", lambda path: Projections())
-    monkeypatch.setattr(reference, "WIDTH", {"mu": 16, "mu_s": 12})
+    monkeypatch.setattr(pipeline, "load_inception", lambda path: Projections())
+    monkeypatch.setattr(references, "WIDTH", {"mu": 16, "mu_s": 12})
     (tmp_path / "weights.pth").write_bytes(b"any")
     return INCEPTION | {"evaluate.inception": str(tmp_path / "weights.pth")}
 
@@ -79,8 +78,8 @@ def projected(images):
 
 def test_digits_score_is_that_of_all_images_at_once(generator, tmp_path):
     config = small_config(**{"evaluate.num_samples": 11, "evaluate.batch_size": 3})
-    values = score(generator, judging.make_judge(config), config, tmp_path)
-    images, source = images_of(generator, config), judging.records.open_source(config, "train")
+    values = score(generator, pipeline.make_judge(config), config, tmp_path)
+    images, source = images_of(generator, config), pipeline.records.open_source(config, "train")
     real = np.stack([source[i]["image"] for i in range(len(source))]) / np.float32(255)
     labels = np.array([source[i]["label"] for i in range(len(source))])
     judge = DigitJudge.fit(real, labels)
@@ -105,7 +104,7 @@ def test_inception_score_and_distances_against_a_reference_of_statistics(
     statistics |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
     np.savez(tmp_path / "reference.npz", arr_0=real, **statistics)
     config = small_config(**inception, **{"evaluate.reference": str(tmp_path / "reference.npz")})
-    values = score(generator, judging.make_judge(config), config, tmp_path)
+    values = score(generator, pipeline.make_judge(config), config, tmp_path)
     generated = projected(to_uint8(images_of(generator, config)) / np.float32(255))
     assert tuple(values) == config.evaluate.metrics
     fid = frechet_distance(pool, Moments.of(generated.pool))
@@ -119,13 +118,13 @@ def test_inception_score_and_distances_against_a_reference_of_statistics(
 
 def test_a_reference_from_the_source_is_computed_once(generator, inception, tmp_path, monkeypatch):
     config = small_config(**inception)
-    first = score(generator, judging.make_judge(config), config, tmp_path)
+    first = score(generator, pipeline.make_judge(config), config, tmp_path)
     (kept,) = (tmp_path / "references").iterdir()
-    monkeypatch.setattr(judging, "source_batches", None)
-    assert score(generator, judging.make_judge(config), config, tmp_path) == first
+    monkeypatch.setattr(pipeline, "source_batches", None)
+    assert score(generator, pipeline.make_judge(config), config, tmp_path) == first
     (tmp_path / "weights.pth").write_bytes(b"others")  # another judge: another reference
     with pytest.raises(TypeError):
-        score(generator, judging.make_judge(config), config, tmp_path)
+        score(generator, pipeline.make_judge(config), config, tmp_path)
     assert list((tmp_path / "references").iterdir()) == [kept]
 
 
@@ -144,7 +143,7 @@ def test_stored_images_give_the_figures_of_generated_ones(
     offline = json.loads((tmp_path / "evaluation.json").read_text())
     for metric in config.evaluate.metrics:
         assert online[f"{metric}_guided"] == offline[metric]
-    assert offline["samples"]["sha256"] == judging.hash_of(tmp_path / "samples.npz")
+    assert offline["samples"]["sha256"] == pipeline.hash_of(tmp_path / "samples.npz")
     assert offline["num_samples"] == 11
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from rae_dit.autoencoder.statistics import (
+from rae_dit.evaluation.latent_statistics import (
     LIMIT,
     MAX_IMAGES,
     Totals,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from rae_dit.evaluation.canvas import png_path, resize, write_png
+from rae_dit.evaluation.image_grid import png_path, resize, write_png
 
 
 def test_small_images_grow_by_a_whole_factor_and_large_ones_shrink():

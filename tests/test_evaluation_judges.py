@@ -7,7 +7,7 @@ from flax import nnx
 
 from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation.digits import DigitJudge, pixel_features
-from rae_dit.evaluation.judges import DigitsJudge, InceptionJudge
+from rae_dit.evaluation.feature_extractors import DigitsJudge, InceptionJudge
 from rae_dit.models.inception import InceptionFeatures
 
 

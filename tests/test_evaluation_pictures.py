@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rae_dit.evaluation.pictures import loss_curves, reconstruction_grid, sample_grid
+from rae_dit.evaluation.figures import loss_curves, reconstruction_grid, sample_grid
 
 GAP = 4
 CELL = 96  # pixels at which an 8x8 image is shown

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from rae_dit.data.files import SourceError
-from rae_dit.evaluation import reference
+from rae_dit.evaluation import references
 from rae_dit.evaluation.frechet import Moments
-from rae_dit.evaluation.reference import hash_of, open_reference
-from rae_dit.evaluation.tally import Tally
+from rae_dit.evaluation.metric_state import Tally
+from rae_dit.evaluation.references import hash_of, open_reference
 
 ALL = ("fid", "sfid", "inception_score", "precision", "recall")
 
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
-    monkeypatch.setattr(reference, "WIDTH", {"mu": 4, "mu_s": 3})
+    monkeypatch.setattr(references, "WIDTH", {"mu": 4, "mu_s": 3})
 
 
 def moments(width, seed=0):

@@ -5,10 +5,10 @@ import io
 import numpy as np
 import pytest
 
-from rae_dit.evaluation import tally as module
+from rae_dit.evaluation import metric_state as module
 from rae_dit.evaluation.frechet import Moments, frechet_distance
 from rae_dit.evaluation.manifold import precision_recall
-from rae_dit.evaluation.tally import Features, Tally, from_arrays, metric_values, to_arrays
+from rae_dit.evaluation.metric_state import Features, Tally, from_arrays, metric_values, to_arrays
 
 INCEPTION = ("fid", "sfid", "inception_score", "precision", "recall")
 

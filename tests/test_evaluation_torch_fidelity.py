@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rae_dit.evaluation import inception_score
-from rae_dit.evaluation.tally import Features, Tally, metric_values
+from rae_dit.evaluation.metric_state import Features, Tally, metric_values
 
 
 def features(seed, count, width=32):

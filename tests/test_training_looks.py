@@ -13,7 +13,7 @@ from test_training_loop import SETTINGS, final_state, metric_lines, straight
 
 from rae_dit import loading
 from rae_dit.config import ConfigError
-from rae_dit.evaluation.pictures import sample_grid
+from rae_dit.evaluation.figures import sample_grid
 from rae_dit.sampling.generate import generate, load_generator
 from rae_dit.training.loop import train
 from rae_dit.training.program import make_program

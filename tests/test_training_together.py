@@ -18,7 +18,7 @@ import os, sys
 import numpy as np
 from rae_dit.acts.together import agreed, gathered, merged, on_first_process
 from rae_dit.config import ConfigError
-from rae_dit.evaluation.tally import Features, Tally
+from rae_dit.evaluation.metric_state import Features, Tally
 from rae_dit.training.agreement import told_by_all
 from rae_dit.training.distributed import Place, initialise
 me = int(sys.argv[2])

@@ -14,13 +14,13 @@ import jax
 import numpy as np
 
 from rae_dit import __version__, build, records
-from rae_dit.acts import judging
-from rae_dit.acts.judging import Batch
 from rae_dit.acts.together import gathered
 from rae_dit.config import Config
-from rae_dit.evaluation.judges import Judge
-from rae_dit.evaluation.pictures import sample_grid
-from rae_dit.evaluation.tally import Tally, metric_values
+from rae_dit.evaluation import pipeline
+from rae_dit.evaluation.feature_extractors import Judge
+from rae_dit.evaluation.figures import sample_grid
+from rae_dit.evaluation.metric_state import Tally, metric_values
+from rae_dit.evaluation.pipeline import Batch
 from rae_dit.runs import newest_step
 from rae_dit.sampling.generate import Generator, generate, generate_shares, load_generator
 from rae_dit.sampling.labels import image_labels
@@ -39,17 +39,17 @@ def evaluate(config: Config, workdir: Path) -> None:
         WeightsError: the Inception's weights are not the 2015 Inception's.
         CheckpointError: the workdir has no sound checkpoint.
     """
-    judging.check(config)
-    judge = judging.make_judge(config)
+    pipeline.check(config)
+    judge = pipeline.make_judge(config)
     generator = None if config.evaluate.samples else load_generator(config, workdir)
-    reference = judging.make_reference(config, workdir, judge)
+    reference = pipeline.make_reference(config, workdir, judge)
     report: dict[str, object] = {}
     if config.evaluate.judge == "digits":
-        held_out = judging.source_batches(records.held_out(config), config.evaluate.batch_size)
+        held_out = pipeline.source_batches(records.held_out(config), config.evaluate.batch_size)
         report |= with_suffix("real", judge_batches(config, judge, reference, held_out))
     if generator is None:
-        stored = judging.stored_samples(config)
-        batches = judging.stored_batches(
+        stored = pipeline.stored_samples(config)
+        batches = pipeline.stored_batches(
             stored, config.evaluate.batch_size, field="evaluate.samples"
         )
         report |= judge_batches(config, judge, reference, batches)
@@ -70,15 +70,15 @@ def score(generator: Generator, judge: Judge, config: Config, workdir: Path) -> 
 
     Args:
         generator: the models.
-        judge: `judging.make_judge` of this config; loaded once for many scores.
+        judge: `pipeline.make_judge` of this config; loaded once for many scores.
         config: `evaluate.*` and `sample.*` say how.
         workdir: where computed references are kept, unless `evaluate.reference_cache` says.
 
     Raises:
         ConfigError: a file that the config names is missing or cannot be used.
     """
-    judging.check(config)
-    reference = judging.make_reference(config, workdir, judge)
+    pipeline.check(config)
+    reference = pipeline.make_reference(config, workdir, judge)
     with jax.default_matmul_precision(build.matmul_precision(config)):
         batches = generated(generator, config, config.sample.cfg_scale)
         return judge_batches(config, judge, reference, batches)
@@ -90,7 +90,7 @@ def judge_batches(
     """The metrics of images; computed on process 0 and told to the others."""
     metrics = config.evaluate.metrics
     keep = 1 if {"precision", "recall"} & {*metrics} else 0
-    tally = judging.tally_of(judge, batches, keep=keep)
+    tally = pipeline.tally_of(judge, batches, keep=keep)
     values = metric_values(metrics, tally, reference) if jax.process_index() == 0 else {}
     told: dict[str, float] = json.loads(gathered(json.dumps(values).encode())[0])
     return told
@@ -158,8 +158,8 @@ def provenance(config: Config, workdir: Path, reference: Tally | None) -> dict[s
     settings = config.evaluate
     found: dict[str, object] = {
         "judge": settings.judge,
-        "inception": judging.hashed(settings.inception),
-        "reference": judging.hashed(settings.reference)
+        "inception": pipeline.hashed(settings.inception),
+        "reference": pipeline.hashed(settings.reference)
         if settings.reference
         else config.data.source,
         "reference_images": None if reference is None else reference.count or None,
@@ -167,8 +167,8 @@ def provenance(config: Config, workdir: Path, reference: Tally | None) -> dict[s
         "jax": jax.__version__,
     }
     if settings.samples:
-        stored = judging.stored_samples(config)
-        return found | {"samples": judging.hashed(settings.samples), "num_samples": len(stored)}
+        stored = pipeline.stored_samples(config)
+        return found | {"samples": pipeline.hashed(settings.samples), "num_samples": len(stored)}
     sampler = dataclasses.asdict(config.sample)
     for unused in ("num_samples", "output_dir", "batch_size", "class_names"):
         del sampler[unused]
@@ -179,7 +179,7 @@ def provenance(config: Config, workdir: Path, reference: Tally | None) -> dict[s
         | {
             "checkpoint": str(workdir),
             "checkpoint_step": newest_step(workdir),
-            "pretrained": judging.hashed(config.ddt.pretrained),
+            "pretrained": pipeline.hashed(config.ddt.pretrained),
             "precision": config.precision,
             "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }

@@ -19,7 +19,6 @@ from jaxtyping import Array, Float
 from PIL import Image
 
 from rae_dit import __version__, build, loading, records
-from rae_dit.acts import judging
 from rae_dit.acts.together import gathered, merged
 from rae_dit.config import Config, ConfigError
 from rae_dit.data.files import Images
@@ -27,10 +26,11 @@ from rae_dit.data.pictures import open_pictures
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
 from rae_dit.data.transforms import to_uint8
-from rae_dit.evaluation.judges import Judge
-from rae_dit.evaluation.pictures import reconstruction_grid
+from rae_dit.evaluation import pipeline
+from rae_dit.evaluation.feature_extractors import Judge
+from rae_dit.evaluation.figures import reconstruction_grid
+from rae_dit.evaluation.metric_state import Tally, metric_values
 from rae_dit.evaluation.reconstruction import SSIM_WINDOW, l1, psnr, ssim
-from rae_dit.evaluation.tally import Tally, metric_values
 from rae_dit.models.perceptual import MINIMUM_SIZE as LPIPS_MINIMUM
 from rae_dit.sampling import codec
 from rae_dit.storage.files import write_json
@@ -117,7 +117,7 @@ def open_images(config: Config) -> Source:
     path = config.reconstruct.path
     if not path:
         return records.held_out(config)
-    with judging.refusing("reconstruct.path"):
+    with pipeline.refusing("reconstruct.path"):
         pictures = open_pictures(path)
     return Images(
         files=pictures,
@@ -134,7 +134,7 @@ def rfid_judge(config: Config, source: Source) -> Judge | None:
     count = min(len(source), config.reconstruct.num_images or len(source))
     if not settings.inception or count < 2:
         return None
-    return judging.inception_judge(settings.inception, settings.batch_size)
+    return pipeline.inception_judge(settings.inception, settings.batch_size)
 
 
 def pairs(config: Config, source: Source, mesh: Mesh) -> Iterator[Pair]:
@@ -152,7 +152,7 @@ def pairs(config: Config, source: Source, mesh: Mesh) -> Iterator[Pair]:
     )
     total = -(-min(len(source), config.reconstruct.num_images or len(source)) // size)
     with batches:
-        for number, batch in enumerate(judging.progress(batches, "reconstruction", total)):
+        for number, batch in enumerate(pipeline.progress(batches, "reconstruction", total)):
             real = batch["weight"] > 0
             image = place_batch(batch, mesh)["image"]
             result = codec.reconstruct(graph, parameters, image)
@@ -240,8 +240,8 @@ def provenance(config: Config, source: Source) -> dict[str, object]:
         "encoder": config.encoder.pretrained or config.encoder.checkpoint,
         "decoder": config.decoder.pretrained or config.decoder.checkpoint,
         "precision": config.precision,
-        "inception": judging.hashed(config.evaluate.inception),
-        "vgg": judging.hashed(config.perceptual.vgg),
+        "inception": pipeline.hashed(config.evaluate.inception),
+        "vgg": pipeline.hashed(config.perceptual.vgg),
         "version": __version__,
         "jax": jax.__version__,
     }

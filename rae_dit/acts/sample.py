@@ -16,7 +16,7 @@ from rae_dit.acts.together import agreed, on_first_process
 from rae_dit.checkpoint import integrity
 from rae_dit.config import Config
 from rae_dit.data.transforms import to_float, to_uint8
-from rae_dit.evaluation.pictures import sample_grid
+from rae_dit.evaluation.figures import sample_grid
 from rae_dit.runs import newest_step
 from rae_dit.sampling.generate import Generator, generate_shares, load_generator
 from rae_dit.sampling.image_directory import GRID, NPZ, Gallery, Writers

@@ -1,7 +1,7 @@
 """--mode=stats: mean and variance of the encoder's tokens over the training images.
 
 The images are gone through once, in order, cropped at the centre and not mirrored. Every device of
-every process adds up its share of a batch; the sums are of whole numbers (autoencoder/statistics),
+every process adds up its share of a batch; the sums are of whole numbers (evaluation/latent_statistics),
 so how the work was shared leaves no trace in the result. Sums on disk let a job that was killed go
 on. A damaged image is left out, not replaced: its substitute has a row of its own.
 """
@@ -21,8 +21,12 @@ from tqdm import tqdm
 
 from rae_dit import build, loading, records
 from rae_dit.acts.together import on_first_process
-from rae_dit.autoencoder.partial import read_partial, write_partial
-from rae_dit.autoencoder.statistics import (
+from rae_dit.checkpoint.integrity import checksums, json_checksum, named_leaves
+from rae_dit.config import Config, ConfigError
+from rae_dit.config.check import refusal
+from rae_dit.data.pipeline import ordered_batches
+from rae_dit.data.sources import Source
+from rae_dit.evaluation.latent_statistics import (
     LIMIT,
     MAX_IMAGES,
     Totals,
@@ -31,11 +35,7 @@ from rae_dit.autoencoder.statistics import (
     nothing,
     totals_of,
 )
-from rae_dit.checkpoint.integrity import checksums, json_checksum, named_leaves
-from rae_dit.config import Config, ConfigError
-from rae_dit.config.check import refusal
-from rae_dit.data.pipeline import ordered_batches
-from rae_dit.data.sources import Source
+from rae_dit.evaluation.partial_statistics import read_partial, write_partial
 from rae_dit.loading import Model
 from rae_dit.sampling import codec
 from rae_dit.storage.files import obstacle

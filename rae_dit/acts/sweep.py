@@ -14,13 +14,13 @@ from typing import Any
 import jax
 
 from rae_dit import build
-from rae_dit.acts import judging
 from rae_dit.acts.evaluate import score
 from rae_dit.acts.sample import settings_of, weights_of
 from rae_dit.acts.together import agreed, on_first_process
 from rae_dit.checkpoint.integrity import as_json
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
+from rae_dit.evaluation import pipeline
 from rae_dit.evaluation.sweep_table import Cell, best, draw_sweep, markdown
 from rae_dit.sampling.generate import load_generator
 from rae_dit.storage.files import write_json, write_text
@@ -39,11 +39,11 @@ def sweep(config: Config, workdir: Path) -> None:
             sweep.json of another model or other settings.
     """
     planned, metric = plan(config), metric_of(config)
-    judging.check(config)
+    pipeline.check(config)
     path, settings = workdir / "sweep.json", sweep_settings(config, workdir)
     on_first_process(lambda: check(path, settings))
     with jax.default_matmul_precision(build.matmul_precision(config)):
-        generator, judge = load_generator(config, workdir), judging.make_judge(config)
+        generator, judge = load_generator(config, workdir), pipeline.make_judge(config)
         settings |= weights_of(generator)
         on_first_process(lambda: check(path, settings))
         found = read_cells(path)

@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from rae_dit.config import ConfigError
-from rae_dit.evaluation.tally import Tally, from_arrays, to_arrays
+from rae_dit.evaluation.metric_state import Tally, from_arrays, to_arrays
 from rae_dit.training.agreement import told_by_all
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rae_dit.evaluation.canvas import FAINT, FONT
+from rae_dit.evaluation.image_grid import FAINT, FONT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

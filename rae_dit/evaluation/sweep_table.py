@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rae_dit.evaluation.canvas import DPI, FAINT, FONT, INK, png_path, write_png
+from rae_dit.evaluation.image_grid import DPI, FAINT, FONT, INK, png_path, write_png
 
 LOWER_IS_BETTER = ("fid", "sfid", "frechet")
 # Okabe & Ito's colours, safe for the colour-blind; yellow is too light for a line on white.

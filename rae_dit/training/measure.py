@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rae_dit.acts.evaluate import score
-from rae_dit.acts.judging import during_training
+from rae_dit.evaluation.pipeline import during_training
 from rae_dit.training.objective import Tree
 from rae_dit.training.run import Run, ema_generator
 from rae_dit.training.state import TrainState

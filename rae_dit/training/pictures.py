@@ -8,7 +8,7 @@ import numpy as np
 from rae_dit import build
 from rae_dit.data.sources import Source
 from rae_dit.data.transforms import to_float
-from rae_dit.evaluation.pictures import reconstruction_grid, sample_grid
+from rae_dit.evaluation.figures import reconstruction_grid, sample_grid
 from rae_dit.sampling import codec
 from rae_dit.sampling.generate import generate
 from rae_dit.sampling.labels import display_names, image_labels

@@ -8,13 +8,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from rae_dit import build, loading, records
-from rae_dit.acts import judging
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
 from rae_dit.data import pipeline
 from rae_dit.data.batches import Batches
 from rae_dit.data.sources import Source
-from rae_dit.evaluation.judges import Judge
+from rae_dit.evaluation import pipeline
+from rae_dit.evaluation.feature_extractors import Judge
 from rae_dit.flops import model_flops, peak_flops
 from rae_dit.models.attention import choose_attention
 from rae_dit.sampling.generate import Generator
@@ -72,7 +72,7 @@ def open_run(config: Config, mesh: Mesh) -> Run:
     check_held_out(config, validation)
     judge = None
     if config.metrics.evaluate_every is not None:
-        judge = judging.make_judge(judging.check(judging.during_training(config)))
+        judge = pipeline.make_judge(pipeline.check(pipeline.during_training(config)))
     makes_images = config.objective == "flow_matching" and not (
         config.metrics.sample_every is None and config.metrics.evaluate_every is None
     )

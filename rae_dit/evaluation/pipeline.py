@@ -26,10 +26,10 @@ from rae_dit.data.sources import Source
 from rae_dit.data.transforms import to_float
 from rae_dit.evaluation.digits import SIDE as DIGIT_SIDE
 from rae_dit.evaluation.digits import DigitJudge
-from rae_dit.evaluation.judges import DigitsJudge, InceptionJudge, Judge
-from rae_dit.evaluation.reference import hash_of, open_reference
+from rae_dit.evaluation.feature_extractors import DigitsJudge, InceptionJudge, Judge
+from rae_dit.evaluation.metric_state import Tally
+from rae_dit.evaluation.references import hash_of, open_reference
 from rae_dit.evaluation.stored import StoredImages, open_stored
-from rae_dit.evaluation.tally import Tally
 from rae_dit.storage.files import obstacle, replacing
 from rae_dit.weights.inception import load_inception
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rae_dit.evaluation.canvas import DPI, FONT, INK, png_path, resize, write_mosaic, write_png
 from rae_dit.evaluation.curves import draw_losses, read_losses
+from rae_dit.evaluation.image_grid import DPI, FONT, INK, png_path, resize, write_mosaic, write_png
 from rae_dit.evaluation.reconstruction import psnr
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rae_dit.autoencoder.statistics import Totals
 from rae_dit.config import ConfigError
+from rae_dit.evaluation.latent_statistics import Totals
 from rae_dit.storage.files import write_bytes
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from rae_dit.data.files import SourceError
 from rae_dit.evaluation.frechet import Moments
-from rae_dit.evaluation.tally import Tally
+from rae_dit.evaluation.metric_state import Tally
 
 POOL, SPATIAL = ("mu", "sigma"), ("mu_s", "sigma_s")
 WIDTH = {"mu": 2048, "mu_s": 2023}
