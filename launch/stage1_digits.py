@@ -115,7 +115,7 @@ def reconstructions(workdir: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np
     from flax import nnx
 
     from rae_dit import loading, records
-    from rae_dit.autoencoder.step import add_noise
+    from rae_dit.objectives.reconstruction import add_noise
     from rae_dit.runs import read_config
     from rae_dit.training.sharding import make_mesh
 

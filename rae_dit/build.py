@@ -12,17 +12,17 @@ import numpy as np
 import optax
 from flax import nnx
 
-from rae_dit.autoencoder.step import reconstruction
 from rae_dit.config import Config
 from rae_dit.diffusion.flow import time_shift
-from rae_dit.evaluation.probe import Classifier, classification, linear_head, probing
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoder import MAE, DINOv2, SigLIP
 from rae_dit.models.layers import Constant, Dtype, Linear
 from rae_dit.models.perceptual import LPIPS
 from rae_dit.models.rae import RAE
-from rae_dit.training.objective import Objective
+from rae_dit.objectives.base import Objective
+from rae_dit.objectives.classification import Classifier, classification, linear_head, probing
+from rae_dit.objectives.reconstruction import reconstruction
 from rae_dit.training.optim import adamw, learning_rate, sgd
 from rae_dit.training.step import flow_matching
 

@@ -13,15 +13,15 @@ import optax
 from flax import nnx
 
 from rae_dit import build
-from rae_dit.autoencoder.adversarial import stage1_step
-from rae_dit.autoencoder.augment import augment
-from rae_dit.autoencoder.losses import hinge, vanilla
-from rae_dit.autoencoder.sides import Adversary, Perceptual
 from rae_dit.config import Config
 from rae_dit.models.discriminator import Heads
 from rae_dit.models.features import DINO, Features
 from rae_dit.models.perceptual import LPIPS
-from rae_dit.training.objective import Objective
+from rae_dit.objectives.adversarial import hinge, vanilla
+from rae_dit.objectives.augment import augment
+from rae_dit.objectives.base import Objective
+from rae_dit.training.gan_step import stage1_step
+from rae_dit.training.gan_updates import Adversary, Perceptual
 from rae_dit.training.optim import adamw, learning_rate
 from rae_dit.training.step import train_step
 from rae_dit.weights.discriminator import load_dino

@@ -34,8 +34,8 @@ from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
 from rae_dit.models.ddt import DDT
 from rae_dit.models.rae import latent_scale
+from rae_dit.objectives.base import Tree
 from rae_dit.runs import find_run, has_checkpoint, read_config
-from rae_dit.training.objective import Tree
 from rae_dit.training.sharding import parameter_shardings, replicated
 from rae_dit.training.state import TrainState
 from rae_dit.weights import released

@@ -23,7 +23,6 @@ from jaxtyping import install_import_hook
 # Dtypes and shapes in the annotations of these rooms hold at every call that a test makes.
 install_import_hook(
     [
-        "rae_dit.autoencoder",
         "rae_dit.diffusion",
         "rae_dit.models.attention",
         "rae_dit.models.conditioning",
@@ -37,8 +36,11 @@ install_import_hook(
         "rae_dit.models.stack",
         "rae_dit.models.transformer",
         "rae_dit.training.optim",
+        "rae_dit.objectives",
+        "rae_dit.training.gan_step",
+        "rae_dit.training.gan_updates",
         "rae_dit.training.step",
-        "rae_dit.evaluation.probe",
+        "rae_dit.objectives.classification",
     ],
     "beartype.beartype",
 )

@@ -11,14 +11,14 @@ from flax import nnx
 from small_run import assert_trees_equal, batches, host, small_config, take_steps
 
 from rae_dit import build, build_stage1, loading
-from rae_dit.autoencoder.losses import deception
-from rae_dit.autoencoder.sides import (
+from rae_dit.objectives.adversarial import deception
+from rae_dit.objectives.reconstruction import decode, reconstruction
+from rae_dit.training.gan_updates import (
     Perceptual,
     as_saved,
     decoder_gradient,
     discriminator_update,
 )
-from rae_dit.autoencoder.step import decode, reconstruction
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh, place_batch
 

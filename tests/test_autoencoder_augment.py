@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rae_dit.autoencoder.augment import augment, change_colours, cut_out, translate
+from rae_dit.objectives.augment import augment, change_colours, cut_out, translate
 
 SIDE = 16
 NOTHING = {"probability": 1.0, "translation": 0.0, "colour": False, "cutout": 0.0}

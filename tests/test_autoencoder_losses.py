@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rae_dit.autoencoder.losses import adaptive_weight, deception, hinge, vanilla
+from rae_dit.objectives.adversarial import adaptive_weight, deception, hinge, vanilla
 
 REAL = jnp.asarray([[2.0, 0.5], [-1.0, 1.0]])
 FAKE = jnp.asarray([[-2.0, 0.0], [0.5, -1.0]])

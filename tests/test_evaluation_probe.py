@@ -16,9 +16,9 @@ from rae_dit.acts import probe as act
 from rae_dit.acts.probe import probe
 from rae_dit.config import ConfigError
 from rae_dit.data.sources import synthetic
-from rae_dit.evaluation.probe import judge, mean_token
 from rae_dit.flops import Matmul, train_work
 from rae_dit.loading import load_frozen
+from rae_dit.objectives.classification import judge, mean_token
 from rae_dit.training.loop import train
 from rae_dit.training.sharding import make_mesh
 

@@ -13,8 +13,8 @@ from small_run import assert_trees_equal, batches, host
 
 from rae_dit import build, loading
 from rae_dit.checkpoint.manager import restore_state
+from rae_dit.objectives.base import Objective
 from rae_dit.training.loop import train
-from rae_dit.training.objective import Objective
 from rae_dit.training.program import Program, make_program
 from rae_dit.training.sharding import make_mesh, place_batch
 from rae_dit.training.state import TrainState

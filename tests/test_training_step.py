@@ -10,7 +10,7 @@ import pytest
 from small_run import batches, small_config
 
 from rae_dit import build, loading
-from rae_dit.training.objective import Objective
+from rae_dit.objectives.base import Objective
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh
 from rae_dit.training.state import TrainState

@@ -32,9 +32,9 @@ from rae_dit.evaluation.figures import reconstruction_grid
 from rae_dit.evaluation.metric_state import Tally, metric_values
 from rae_dit.evaluation.reconstruction import SSIM_WINDOW, l1, psnr, ssim
 from rae_dit.models.perceptual import MINIMUM_SIZE as LPIPS_MINIMUM
+from rae_dit.objectives.base import Tree
 from rae_dit.sampling import codec
 from rae_dit.storage.files import write_json
-from rae_dit.training.objective import Tree
 from rae_dit.training.sharding import batch_sharding, make_mesh, place_batch, replicated
 from rae_dit.weights.lpips import load_lpips
 

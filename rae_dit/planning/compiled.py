@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from rae_dit import build, loading
 from rae_dit.config import Config
-from rae_dit.training.objective import Tree
+from rae_dit.objectives.base import Tree
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import batch_sharding, replicated
 from rae_dit.training.state import TrainState

@@ -5,7 +5,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rae_dit import compiler
-from rae_dit.training.objective import Tree
+from rae_dit.objectives.base import Tree
 
 
 @compiler.jit(static_argnums=0)

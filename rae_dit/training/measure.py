@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rae_dit.acts.evaluate import score
 from rae_dit.evaluation.pipeline import during_training
-from rae_dit.training.objective import Tree
+from rae_dit.objectives.base import Tree
 from rae_dit.training.run import Run, ema_generator
 from rae_dit.training.state import TrainState
 from rae_dit.training.validation import held_out_means

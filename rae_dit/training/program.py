@@ -11,9 +11,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from rae_dit import build, build_stage1, compiler
-from rae_dit.autoencoder.sides import create_discriminator
 from rae_dit.config import Config
-from rae_dit.training.objective import Tree
+from rae_dit.objectives.base import Tree
+from rae_dit.training.gan_updates import create_discriminator
 from rae_dit.training.sharding import in_force, parameter_shardings, replicated
 from rae_dit.training.state import TrainState
 from rae_dit.training.step import validation_sums

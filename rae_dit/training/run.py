@@ -17,9 +17,9 @@ from rae_dit.evaluation import pipeline
 from rae_dit.evaluation.feature_extractors import Judge
 from rae_dit.flops import model_flops, peak_flops
 from rae_dit.models.attention import choose_attention
+from rae_dit.objectives.base import Tree
 from rae_dit.sampling.generate import Generator
 from rae_dit.training.history import History
-from rae_dit.training.objective import Tree
 from rae_dit.training.program import Program, make_program
 from rae_dit.training.sharding import replicated
 from rae_dit.training.state import TrainState

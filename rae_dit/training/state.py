@@ -9,7 +9,7 @@ import jax
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DiscriminatorState:
-    """The part of a stage-1 run that judges the decoder (autoencoder/adversarial.py).
+    """The part of a stage-1 run that judges the decoder (training/gan_step.py).
 
     Attributes:
         params: nested dict of float32 arrays, the trained heads.

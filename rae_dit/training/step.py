@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
 from rae_dit.diffusion import flow
-from rae_dit.training.objective import Objective, PerSample, Tree
+from rae_dit.objectives.base import Objective, PerSample, Tree
 from rae_dit.training.state import TrainState
 
 AnyTree = TypeVar("AnyTree")

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Key
 
 from rae_dit.diffusion import flow
 from rae_dit.models.observe import observe_ddt
-from rae_dit.training.objective import Objective, Tree
+from rae_dit.objectives.base import Objective, Tree
 
 
 def flow_telemetry(

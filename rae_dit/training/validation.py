@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
-from rae_dit.training.objective import Tree
+from rae_dit.objectives.base import Tree
 from rae_dit.training.sharding import place_batch
 
 

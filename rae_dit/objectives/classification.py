@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from rae_dit.models.layers import Linear
 from rae_dit.models.rae import RAE
-from rae_dit.training.objective import Objective, PerSample, Tree
+from rae_dit.objectives.base import Objective, PerSample, Tree
 
 
 class Classifier(nnx.Module):

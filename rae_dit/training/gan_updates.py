@@ -17,10 +17,10 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
-from rae_dit.autoencoder.losses import adaptive_weight, deception
-from rae_dit.autoencoder.step import decode
 from rae_dit.models.discriminator import SpectralVector, power_iteration
-from rae_dit.training.objective import Tree
+from rae_dit.objectives.adversarial import adaptive_weight, deception
+from rae_dit.objectives.base import Tree
+from rae_dit.objectives.reconstruction import decode
 from rae_dit.training.state import DiscriminatorState, TrainState
 from rae_dit.training.step import mean_over_parts
 

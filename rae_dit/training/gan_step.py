@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from rae_dit.autoencoder.sides import (
+from rae_dit.objectives.base import Objective, Tree
+from rae_dit.training.gan_updates import (
     Adversary,
     Perceptual,
     Scalars,
     decoder_gradient,
     discriminator_update,
 )
-from rae_dit.training.objective import Objective, Tree
 from rae_dit.training.state import DiscriminatorState, TrainState
 from rae_dit.training.step import advance, mean_over_parts, shared_factors
 

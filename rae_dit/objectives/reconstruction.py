@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from rae_dit.training.objective import Objective, PerSample, Tree
+from rae_dit.objectives.base import Objective, PerSample, Tree
 
 
 def add_noise(
