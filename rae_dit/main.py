@@ -150,27 +150,27 @@ def act(request: Request, *, platform: str, num_devices: int, num_processes: int
 
             train(config, workdir)
         case "sample":
-            from rae_dit.acts.sample import sample
+            from rae_dit.modes.sample import sample
 
             sample(config, workdir)
         case "evaluate":
-            from rae_dit.acts.evaluate import evaluate
+            from rae_dit.modes.evaluate import evaluate
 
             evaluate(config, workdir)
         case "reconstruct":
-            from rae_dit.acts.reconstruct import reconstruct
+            from rae_dit.modes.reconstruct import reconstruct
 
             reconstruct(config, workdir)
         case "sweep":
-            from rae_dit.acts.sweep import sweep
+            from rae_dit.modes.sweep import sweep
 
             sweep(config, workdir)
         case "stats":
-            from rae_dit.acts.stats import stats
+            from rae_dit.modes.stats import stats
 
             stats(config, workdir)
         case "probe":
-            from rae_dit.acts.probe import probe
+            from rae_dit.modes.probe import probe
 
             probe(config, workdir)
 

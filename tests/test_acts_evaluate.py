@@ -10,8 +10,6 @@ from flax import nnx
 from small_run import small_config
 
 from rae_dit import build
-from rae_dit.acts import evaluate as act
-from rae_dit.acts.evaluate import evaluate, score
 from rae_dit.config import ConfigError
 from rae_dit.data.transforms import to_uint8
 from rae_dit.evaluation import pipeline, references
@@ -20,6 +18,8 @@ from rae_dit.evaluation.feature_extractors import InceptionJudge
 from rae_dit.evaluation.frechet import Moments, frechet_distance
 from rae_dit.evaluation.manifold import precision_recall
 from rae_dit.models.inception import InceptionFeatures
+from rae_dit.modes import evaluate as act
+from rae_dit.modes.evaluate import evaluate, score
 from rae_dit.sampling.generate import Generator, generate
 from rae_dit.sampling.npz import write_npz
 from rae_dit.training.sharding import make_mesh

@@ -10,8 +10,6 @@ from PIL import Image
 from small_run import small_config
 from test_acts_evaluate import Projections
 
-from rae_dit.acts import reconstruct as act
-from rae_dit.acts.reconstruct import reconstruct
 from rae_dit.config import ConfigError
 from rae_dit.data.bad_images import BadShareError
 from rae_dit.data.pipeline import ordered_batches
@@ -20,6 +18,8 @@ from rae_dit.evaluation import pipeline
 from rae_dit.evaluation.feature_extractors import InceptionJudge
 from rae_dit.evaluation.frechet import Moments, frechet_distance
 from rae_dit.evaluation.reconstruction import l1, psnr, ssim
+from rae_dit.modes import reconstruct as act
+from rae_dit.modes.reconstruct import reconstruct
 
 LARGE = {  # 16 pixels: room for SSIM and LPIPS
     "data.image_size": 16,

@@ -16,9 +16,9 @@ from sampling_run import GUIDED, SETTINGS, pixels, sampling_config
 from small_run import small_config
 from training_states import open_checkpoints
 
-from rae_dit.acts.sample import sample
 from rae_dit.checkpoint.manager import CheckpointError
 from rae_dit.config import ConfigError, to_dict
+from rae_dit.modes.sample import sample
 from rae_dit.sampling import image_directory
 from rae_dit.sampling.generate import Share, generate_shares
 from rae_dit.storage.files import write_json
@@ -75,7 +75,7 @@ def interrupted(generator, config, labels, **arguments):
 def test_an_interrupted_run_ends_as_one_that_was_not(whole, tmp_path, monkeypatch):
     output = tmp_path / "samples"
     with monkeypatch.context() as patch:
-        patch.setattr("rae_dit.acts.sample.generate_shares", interrupted)
+        patch.setattr("rae_dit.modes.sample.generate_shares", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(output)
     assert len(pixels(output)) == 24
@@ -118,7 +118,7 @@ def test_a_finished_run_computes_nothing_again(whole, monkeypatch):
             made.append(share)
             yield share
 
-    monkeypatch.setattr("rae_dit.acts.sample.generate_shares", recorded)
+    monkeypatch.setattr("rae_dit.modes.sample.generate_shares", recorded)
     run(whole)
     assert made == []
     assert before == {path: path.stat().st_mtime_ns for path in whole.glob("[0-9s]*")}
@@ -161,9 +161,9 @@ def test_the_grid_is_bounded_and_named(tmp_path, monkeypatch):
     def record(path, images, labels, names, *, columns):
         seen.update(images=images, labels=labels.tolist(), names=names)
 
-    monkeypatch.setattr("rae_dit.acts.sample.sample_grid", record)
-    monkeypatch.setattr("rae_dit.acts.sample.GRID_ROWS", 2)
-    monkeypatch.setattr("rae_dit.acts.sample.GRID_COLUMNS", 3)
+    monkeypatch.setattr("rae_dit.modes.sample.sample_grid", record)
+    monkeypatch.setattr("rae_dit.modes.sample.GRID_ROWS", 2)
+    monkeypatch.setattr("rae_dit.modes.sample.GRID_COLUMNS", 3)
     run(tmp_path / "samples", **{"sample.labels": "7,3,5"})
     assert seen["labels"] == [7, 7, 7, 3, 3, 3]
     assert seen["names"][7] == "7"
@@ -207,7 +207,7 @@ def test_mistakes_end_in_one_line(tmp_path, no_compile, changes, error, message)
 
 
 def test_a_directory_that_cannot_be_written_is_met_before_any_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr("rae_dit.acts.sample.load_generator", None)
+    monkeypatch.setattr("rae_dit.modes.sample.load_generator", None)
     (tmp_path / "file").write_text("")
     with pytest.raises(
         ConfigError, match=r"sample.output_dir: got .*file/samples' \(.*file is a file"

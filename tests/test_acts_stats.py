@@ -14,10 +14,10 @@ from small_run import small_config
 from test_data_bad_images import Memory
 
 from rae_dit import records
-from rae_dit.acts import stats as act
-from rae_dit.acts.stats import stats
 from rae_dit.config import ConfigError
 from rae_dit.data.sources import synthetic
+from rae_dit.modes import stats as act
+from rae_dit.modes.stats import stats
 from rae_dit.sampling import codec
 from rae_dit.weights.statistics import read_statistics
 

@@ -5,12 +5,12 @@ import json
 import pytest
 from sampling_run import sampling_config
 
-from rae_dit.acts import sweep as acts
-from rae_dit.acts.evaluate import score
 from rae_dit.config import ConfigError
 from rae_dit.evaluation import sweep_table
 from rae_dit.evaluation.pipeline import make_judge
 from rae_dit.evaluation.sweep_table import Cell
+from rae_dit.modes import sweep as acts
+from rae_dit.modes.evaluate import score
 from rae_dit.sampling.generate import load_generator
 
 SWEPT = {

@@ -12,12 +12,12 @@ from small_run import assert_trees_equal, batches, host, small_config, take_step
 
 import rae_dit
 from rae_dit import build, loading, records
-from rae_dit.acts import probe as act
-from rae_dit.acts.probe import probe
 from rae_dit.config import ConfigError
 from rae_dit.data.sources import synthetic
 from rae_dit.flops import Matmul, train_work
 from rae_dit.loading import load_frozen
+from rae_dit.modes import probe as act
+from rae_dit.modes.probe import probe
 from rae_dit.objectives.classification import judge, mean_token
 from rae_dit.training.loop import train
 from rae_dit.training.sharding import make_mesh

@@ -190,12 +190,12 @@ def test_help_imports_nothing_heavy() -> None:
     ("mode", "module", "act"),
     [
         ("train", "rae_dit.training.loop", "train"),
-        ("sample", "rae_dit.acts.sample", "sample"),
-        ("evaluate", "rae_dit.acts.evaluate", "evaluate"),
-        ("reconstruct", "rae_dit.acts.reconstruct", "reconstruct"),
-        ("stats", "rae_dit.acts.stats", "stats"),
-        ("probe", "rae_dit.acts.probe", "probe"),
-        ("sweep", "rae_dit.acts.sweep", "sweep"),
+        ("sample", "rae_dit.modes.sample", "sample"),
+        ("evaluate", "rae_dit.modes.evaluate", "evaluate"),
+        ("reconstruct", "rae_dit.modes.reconstruct", "reconstruct"),
+        ("stats", "rae_dit.modes.stats", "stats"),
+        ("probe", "rae_dit.modes.probe", "probe"),
+        ("sweep", "rae_dit.modes.sweep", "sweep"),
     ],
 )
 def test_main_calls_one_act(

@@ -11,8 +11,8 @@ from small_run import assert_trees_equal, small_config, take_steps
 
 import rae_dit
 from rae_dit import build, loading, pretrained
-from rae_dit.acts.sample import sample
 from rae_dit.config import ConfigError
+from rae_dit.modes.sample import sample
 from rae_dit.training.loop import train
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh

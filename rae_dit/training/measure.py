@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from rae_dit.acts.evaluate import score
 from rae_dit.evaluation.pipeline import during_training
+from rae_dit.modes.evaluate import score
 from rae_dit.objectives.base import Tree
 from rae_dit.training.run import Run, ema_generator
 from rae_dit.training.state import TrainState

@@ -21,7 +21,7 @@ class LatentStatistics:
         mean: float32 [h, w, C].
         variance: float32 [h, w, C], without the 1e-5 that RAE adds.
         count: how many images they were taken over; 0 when the file does not say.
-        provenance: what they were taken from; JSON when `acts/stats` wrote it.
+        provenance: what they were taken from; JSON when `modes/stats` wrote it.
     """
 
     mean: Float[np.ndarray, "h w C"]

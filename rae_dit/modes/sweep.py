@@ -14,14 +14,14 @@ from typing import Any
 import jax
 
 from rae_dit import build
-from rae_dit.acts.evaluate import score
-from rae_dit.acts.sample import settings_of, weights_of
 from rae_dit.acts.together import agreed, on_first_process
 from rae_dit.checkpoint.integrity import as_json
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
 from rae_dit.evaluation import pipeline
 from rae_dit.evaluation.sweep_table import Cell, best, draw_sweep, markdown
+from rae_dit.modes.evaluate import score
+from rae_dit.modes.sample import settings_of, weights_of
 from rae_dit.sampling.generate import load_generator
 from rae_dit.storage.files import write_json, write_text
 
