@@ -18,7 +18,7 @@ from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoder import MAE, DINOv2, SigLIP
 from rae_dit.models.layers import Constant, Dtype, Linear
-from rae_dit.models.perceptual import LPIPS
+from rae_dit.models.lpips import LPIPS
 from rae_dit.models.rae import RAE
 from rae_dit.objectives.base import Objective
 from rae_dit.objectives.classification import Classifier, classification, linear_head, probing

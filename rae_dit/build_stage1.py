@@ -16,7 +16,7 @@ from rae_dit import build
 from rae_dit.config import Config
 from rae_dit.models.discriminator import Heads
 from rae_dit.models.features import DINO, Features
-from rae_dit.models.perceptual import LPIPS
+from rae_dit.models.lpips import LPIPS
 from rae_dit.objectives.adversarial import hinge, vanilla
 from rae_dit.objectives.augment import augment
 from rae_dit.objectives.base import Objective

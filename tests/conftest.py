@@ -31,7 +31,7 @@ install_import_hook(
         "rae_dit.models.discriminator",
         "rae_dit.models.features",
         "rae_dit.models.layers",
-        "rae_dit.models.perceptual",
+        "rae_dit.models.lpips",
         "rae_dit.models.rae",
         "rae_dit.models.stack",
         "rae_dit.models.transformer",

@@ -8,7 +8,7 @@ from image_files import check_reader, check_stream, encoded, images_of
 
 from rae_dit.data.files import SourceError
 from rae_dit.data.huggingface import open_huggingface
-from rae_dit.data.recent import Recent
+from rae_dit.data.lru_cache import Recent
 
 _STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

@@ -8,7 +8,7 @@ from flax import nnx
 from test_models_ddt import T, X, Y, awake, make_ddt
 
 from rae_dit.models import attention
-from rae_dit.models.observe import observe_ddt
+from rae_dit.models.activation_stats import observe_ddt
 from rae_dit.models.stack import Stack
 
 BLOCKS = {"depth": (2, 2), "hidden_size": (16, 24)}

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from golden_files import arrays, channels_last
 
-from rae_dit.models.perceptual import LPIPS, unit_length
+from rae_dit.models.lpips import LPIPS, unit_length
 from rae_dit.weights.lpips import linear_entries, load_lpips, vgg_entries
 from rae_dit.weights.mapping import WeightsError, export_shapes, parameters_of
 from rae_dit.weights.tensor_file import save_tensors

@@ -11,7 +11,7 @@ from small_run import small_config
 from configs import dit_dino
 from rae_dit import plan as command
 from rae_dit.config import ConfigError, from_config_dict
-from rae_dit.planning import absent, compiled, memory, planner, topology
+from rae_dit.planning import compiled, cross_compile, memory, planner, topology
 from rae_dit.planning.planner import make_plan
 from rae_dit.planning.report import report
 from rae_dit.training.sharding import make_mesh
@@ -179,7 +179,7 @@ def test_what_the_compiler_writes_is_what_it_returns():
     config = compiled.without_files(
         small_config(**SIZES, **{"sharding.fsdp": 4, "precision": "bf16"})
     )
-    early = absent.compile_absent(config, "v5e:2x2")
+    early = cross_compile.compile_absent(config, "v5e:2x2")
     mesh = make_mesh(4, topology.find_devices("v5e:2x2"))
     late = compiled.compile_step(compiled.abstract_step(config, mesh))
     assert planner.read_traffic(early, 4) == planner.read_traffic(late, 4)

@@ -13,10 +13,10 @@ from rae_dit import build, flops
 from rae_dit.config import ConfigError, from_config_dict
 from rae_dit.hardware import DEVICES, find_device
 from rae_dit.loading import shapes
-from rae_dit.planning import absent, hlo, roofline, topology
+from rae_dit.planning import cross_compile, hlo, roofline, topology
 from rae_dit.planning.advice import advise
 from rae_dit.planning.compiled import Compiled, needed_bytes
-from rae_dit.planning.largest import Point, largest_batch, second_batch
+from rae_dit.planning.max_batch import Point, largest_batch, second_batch
 from rae_dit.planning.memory import Memory, Replicated, best_fsdp, local_bytes, split_widths
 from rae_dit.planning.traffic import Traffic, count_traffic, group_size, sent_bytes
 
@@ -347,7 +347,7 @@ allocation 6: size 117440512, color 1, preallocated-temp:
 
 
 def test_bytes_of_buffers_by_hand():
-    assert absent.temporary_bytes(BUFFERS) == 100 + 20 + 3000
+    assert cross_compile.temporary_bytes(BUFFERS) == 100 + 20 + 3000
 
 
 @pytest.fixture
@@ -362,18 +362,18 @@ def test_a_compile_is_left_when_its_files_are_complete(tmp_path, pipe):
     (tmp_path / "module_0003.jit_step.after_optimizations.txt").write_text(PROGRAM)
     (tmp_path / "m.after_optimizations-buffer-assignment.txt").write_text(BUFFERS)
     (tmp_path / "m.after_optimizations_after_buffer_assignment.txt").write_text(PROGRAM)
-    assert absent.await_program(tmp_path, pipe[0]) == Compiled(3120, PROGRAM, 0.0)
+    assert cross_compile.await_program(tmp_path, pipe[0]) == Compiled(3120, PROGRAM, 0.0)
 
 
 def test_a_compile_that_writes_no_files_is_waited_for(tmp_path, pipe):
     (tmp_path / "m.after_optimizations-buffer-assignment.txt").write_text(BUFFERS)
-    late = threading.Timer(2 * absent.PATIENCE, pipe[1].send, [Compiled(7, "", 1.0)])
+    late = threading.Timer(2 * cross_compile.PATIENCE, pipe[1].send, [Compiled(7, "", 1.0)])
     late.start()
-    assert absent.await_program(tmp_path, pipe[0]) == Compiled(7, "", 1.0)
+    assert cross_compile.await_program(tmp_path, pipe[0]) == Compiled(7, "", 1.0)
     late.join()
     pipe[1].close()
     with pytest.raises(RuntimeError, match="in a child process"):
-        absent.await_program(tmp_path, pipe[0])
+        cross_compile.await_program(tmp_path, pipe[0])
 
 
 @pytest.mark.parametrize("name", ["local", "cpu:8", "v5e:16x16", "v5p:4x4x8", "tpu7x:2x2x1"])

@@ -7,7 +7,7 @@ from flax import nnx
 from small_run import batches, small_config
 
 from rae_dit import build, loading
-from rae_dit.models.observe import observe_ddt
+from rae_dit.models.activation_stats import observe_ddt
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh, place_batch
 

@@ -10,7 +10,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from rae_dit.data.files import SourceError
-from rae_dit.data.recent import Recent
+from rae_dit.data.lru_cache import Recent
 from rae_dit.data.shards import find_shards
 
 # Enough for a pass in order by a few threads; a row group of ImageNet is about 10 MB.

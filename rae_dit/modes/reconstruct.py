@@ -22,7 +22,7 @@ from rae_dit import __version__, build, loading, records
 from rae_dit.acts.together import gathered, merged
 from rae_dit.config import Config, ConfigError
 from rae_dit.data.files import Images
-from rae_dit.data.pictures import open_pictures
+from rae_dit.data.flat_folder import open_pictures
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
 from rae_dit.data.transforms import to_uint8
@@ -31,7 +31,7 @@ from rae_dit.evaluation.feature_extractors import Judge
 from rae_dit.evaluation.figures import reconstruction_grid
 from rae_dit.evaluation.metric_state import Tally, metric_values
 from rae_dit.evaluation.reconstruction import SSIM_WINDOW, l1, psnr, ssim
-from rae_dit.models.perceptual import MINIMUM_SIZE as LPIPS_MINIMUM
+from rae_dit.models.lpips import MINIMUM_SIZE as LPIPS_MINIMUM
 from rae_dit.objectives.base import Tree
 from rae_dit.sampling import codec
 from rae_dit.storage.files import write_json

@@ -11,10 +11,10 @@ from rae_dit.config import Config, check_devices
 from rae_dit.flops import model_flops, peak_flops
 from rae_dit.hardware import Device, find_device
 from rae_dit.planning import hlo
-from rae_dit.planning.absent import compile_absent
 from rae_dit.planning.advice import advise
 from rae_dit.planning.compiled import Compiled, Step, abstract_step, compile_step, without_files
-from rae_dit.planning.largest import Point, largest_batch, second_batch
+from rae_dit.planning.cross_compile import compile_absent
+from rae_dit.planning.max_batch import Point, largest_batch, second_batch
 from rae_dit.planning.memory import (
     Memory,
     Replicated,

@@ -5,7 +5,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from rae_dit.diffusion import flow
-from rae_dit.models.observe import observe_ddt
+from rae_dit.models.activation_stats import observe_ddt
 from rae_dit.objectives.base import Objective, Tree
 
 
@@ -18,7 +18,7 @@ def flow_telemetry(
     objective: Objective,
     ddt_graph: nnx.GraphDef,
 ) -> dict[str, Float[Array, ""]]:
-    """Sizes inside a DiT^DH on noised latents of a batch (models/observe, equations 1 and 2).
+    """Sizes inside a DiT^DH on noised latents of a batch (models/activation_stats, equations 1 and 2).
 
     Args:
         params: of the DiT^DH.

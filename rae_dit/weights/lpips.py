@@ -17,7 +17,7 @@ from flax import nnx
 from jax import Array
 
 from rae_dit.models.layers import Dtype
-from rae_dit.models.perceptual import BLOCKS, LPIPS, convolutions
+from rae_dit.models.lpips import BLOCKS, LPIPS, convolutions
 from rae_dit.weights.encoder_names import Renamed
 from rae_dit.weights.mapping import Entry, Layout, build, import_tensors, linear, parameters_of
 from rae_dit.weights.tensor_file import open_tensors
