@@ -40,7 +40,7 @@ install_import_hook(
         "rae_dit.training.gan_step",
         "rae_dit.training.gan_updates",
         "rae_dit.training.step",
-        "rae_dit.objectives.classification",
+        "rae_dit.evaluation.latent_statistics",
     ],
     "beartype.beartype",
 )

@@ -1,9 +1,9 @@
 """--mode=stats: mean and variance of the encoder's tokens over the training images.
 
 The images are gone through once, in order, cropped at the centre and not mirrored. Every device of
-every process adds up its share of a batch; the sums are of whole numbers (evaluation/latent_statistics),
-so how the work was shared leaves no trace in the result. Sums on disk let a job that was killed go
-on. A damaged image is left out, not replaced: its substitute has a row of its own.
+every process adds up its share of a batch; the sums are of whole numbers
+(evaluation/latent_statistics), so how the work was shared leaves no trace in the result. Sums on
+disk let a job that was killed go on. A damaged image is left out, not replaced: its substitute has a row of its own.
 """
 
 import dataclasses

@@ -13,7 +13,7 @@ from rae_dit.config.check import refusal
 from rae_dit.data import pipeline
 from rae_dit.data.batches import Batches
 from rae_dit.data.sources import Source
-from rae_dit.evaluation import pipeline
+from rae_dit.evaluation import pipeline as evaluation_pipeline
 from rae_dit.evaluation.feature_extractors import Judge
 from rae_dit.flops import model_flops, peak_flops
 from rae_dit.models.attention import choose_attention
@@ -72,7 +72,9 @@ def open_run(config: Config, mesh: Mesh) -> Run:
     check_held_out(config, validation)
     judge = None
     if config.metrics.evaluate_every is not None:
-        judge = pipeline.make_judge(pipeline.check(pipeline.during_training(config)))
+        judge = evaluation_pipeline.make_judge(
+            evaluation_pipeline.check(evaluation_pipeline.during_training(config))
+        )
     makes_images = config.objective == "flow_matching" and not (
         config.metrics.sample_every is None and config.metrics.evaluate_every is None
     )

@@ -18,7 +18,7 @@ def flow_telemetry(
     objective: Objective,
     ddt_graph: nnx.GraphDef,
 ) -> dict[str, Float[Array, ""]]:
-    """Sizes inside a DiT^DH on noised latents of a batch (models/activation_stats, equations 1 and 2).
+    """Sizes inside a DiT^DH on a batch's noised latents (models/activation_stats, (1) and (2)).
 
     Args:
         params: of the DiT^DH.
