@@ -21,8 +21,8 @@ from rae_dit.compile_cache import use_compile_cache
 from rae_dit.config import Config, ConfigError, check_devices, from_config_dict
 from rae_dit.config.check import refusal
 from rae_dit.config.rules import check_local
+from rae_dit.multihost import ProcessInfo, find_process_info, initialize
 from rae_dit.storage.files import obstacle
-from rae_dit.training.distributed import Place, find_place, initialise
 
 Mode = Literal["train", "sample", "evaluate", "reconstruct", "stats", "probe", "sweep"]
 
@@ -34,7 +34,9 @@ class Request:
     config: Config
     workdir: pathlib.Path
     mode: Mode
-    place: Place | None  # among several processes; None: the cluster knows, or this one is alone
+    place: (
+        ProcessInfo | None
+    )  # among several processes; None: the cluster knows, or this one is alone
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -86,7 +88,7 @@ def parse(argv: list[str], values: flags.FlagValues) -> Request:
     """
     settings = parse_config(argv, values)
     workdir = find_workdir(values.workdir, written=values.mode != "sample")
-    place = find_place(values.coordinator_address, values.num_processes, values.process_id)
+    place = find_process_info(values.coordinator_address, values.num_processes, values.process_id)
     config = from_config_dict(settings)
     return Request(config, workdir, values.mode, place)
 
@@ -124,7 +126,7 @@ def main(request: Request) -> None:
 
     absl.logging.set_verbosity(absl.logging.WARNING)
     use_compile_cache(request.config.compute.compile_cache)
-    initialise(request.place, hear_sigterm=request.mode in ("train", "probe"))
+    initialize(request.place, hear_sigterm=request.mode in ("train", "probe"))
     set_up_log(jax.process_index())
     try:
         act(

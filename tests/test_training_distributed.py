@@ -16,7 +16,6 @@ from small_run import host
 from rae_dit import main as command
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import ConfigError
-from rae_dit.training import distributed
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh
 
@@ -134,7 +133,7 @@ def test_slurm_counts_when_it_has_several_tasks(
     monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
     if tasks is not None:
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
-    assert distributed.in_cluster() == found
+    assert multihost.in_cluster() == found
 
 
 @pytest.mark.parametrize("script", sorted(ROOT.glob("launch/*.sh")), ids=lambda path: path.name)

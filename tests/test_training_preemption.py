@@ -60,12 +60,12 @@ NOTICE = """
 import os, signal, sys, time
 from pathlib import Path
 from rae_dit.checkpoint.manager import Checkpoints
-from rae_dit.training.distributed import initialise
+from rae_dit.multihost import initialize
 from rae_dit.training.loop import stopped_early
 def ask_to_stop():
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(5)  # JAX looks for it once a second
-initialise(None, hear_sigterm=True)
+initialize(None, hear_sigterm=True)
 directory, while_loading = Path(sys.argv[1]), sys.argv[2] == "loading"
 with Checkpoints(directory, save_every=1, keep_last=1, keep_every=None) as checkpoints:
     if while_loading:

@@ -16,29 +16,30 @@ from rae_dit.training.loop import train
 TALK = r"""
 import os, sys
 import numpy as np
-from rae_dit.acts.together import agreed, gathered, merged, on_first_process
+from rae_dit.evaluation.metric_state import merge_processes
+from rae_dit.multihost import broadcast_set, allgather_bytes, on_first_process
 from rae_dit.config import ConfigError
 from rae_dit.evaluation.metric_state import Features, Tally
-from rae_dit.training.agreement import told_by_all
-from rae_dit.training.distributed import Place, initialise
+from rae_dit.multihost import first_error
+from rae_dit.multihost import ProcessInfo, initialize
 me = int(sys.argv[2])
-initialise(Place(sys.argv[1], 2, me), hear_sigterm=False)
+initialize(ProcessInfo(sys.argv[1], 2, me), hear_sigterm=False)
 def leave(*error):
     sys.__excepthook__(*error)
     os._exit(1)  # at once: a plain exit waits for the other
 sys.excepthook = leave
 
-assert told_by_all("") == ""
-assert told_by_all(f"said by {me}") == "said by 0"
-assert told_by_all("the second's" if me else "") == "the second's"
-assert told_by_all("x" + "\u00e4" * 400) == "x" + "\u00e4" * 255  # cut within a letter
+assert first_error("") == ""
+assert first_error(f"said by {me}") == "said by 0"
+assert first_error("the second's" if me else "") == "the second's"
+assert first_error("x" + "\u00e4" * 400) == "x" + "\u00e4" * 255  # cut within a letter
 
-assert gathered(b"") == [b"", b""]
-assert gathered(b"a\0" * (1 + me)) == [b"a\0", b"a\0a\0"]
-assert gathered(b"a\0" * (2 - me)) == [b"a\0a\0", b"a\0"]
+assert allgather_bytes(b"") == [b"", b""]
+assert allgather_bytes(b"a\0" * (1 + me)) == [b"a\0", b"a\0a\0"]
+assert allgather_bytes(b"a\0" * (2 - me)) == [b"a\0a\0", b"a\0"]
 
-assert agreed([{0, 2}, {1, 3}][me], 4) == {0, 2}
-assert agreed([set(), {1, 3}][me], 4) == set()
+assert broadcast_set([{0, 2}, {1, 3}][me], 4) == {0, 2}
+assert broadcast_set([set(), {1, 3}][me], 4) == set()
 
 done = []
 on_first_process(lambda: done.append(me))
@@ -57,7 +58,7 @@ def tally_of(numbers):
     tally = Tally(keep=2)
     tally.add(numbers, Features(images[numbers], classes=numbers), np.zeros(6, int)[numbers])
     return tally
-ours, whole = merged(tally_of(np.arange(6)[me::2])), tally_of(np.arange(6))
+ours, whole = merge_processes(tally_of(np.arange(6)[me::2])), tally_of(np.arange(6))
 assert (ours.keep, ours.count, ours.right, ours.read) == (2, 6, 1, 6)
 np.testing.assert_allclose(ours.pool.moments().mean, images.mean(0), rtol=1e-15)  # float64
 np.testing.assert_allclose(ours.pool.moments().covariance, np.cov(images.T), rtol=1e-13)

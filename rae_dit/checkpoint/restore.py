@@ -17,7 +17,7 @@ from etils import epath
 from jax.sharding import SingleDeviceSharding
 
 from rae_dit.checkpoint import integrity
-from rae_dit.training.agreement import told_by_all
+from rae_dit.multihost import first_error
 from rae_dit.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def _read_step(
     for item, structs in wanted.items():
         read_item = functools.partial(_read_item, directory / item, structs)
         named = _together(directory, item, read_item)
-        problem = told_by_all(_disagreement(record.trees[item], named))
+        problem = first_error(_disagreement(record.trees[item], named))
         if problem:
             raise DamagedCheckpointError(_damage(directory, item, problem))
         trees[item] = jax.tree.unflatten(jax.tree.structure(like[item]), named.values())
@@ -173,7 +173,7 @@ def _together(directory: epath.Path, what: str, read: Callable[[], Read]) -> Rea
         raise
     except Exception as error:  # for damaged files Orbax raises anything, even plain Exception
         problem = short(error)
-    problem = told_by_all(problem)
+    problem = first_error(problem)
     if problem or result is None:
         raise DamagedCheckpointError(_damage(directory, what, problem))
     return result
@@ -210,7 +210,7 @@ def quarantine(directory: epath.Path, damaged: Mapping[int, str]) -> None:
                 log.error("%s. Set aside as %s", reason, target)
         except OSError as error:
             problem = f"a damaged step could not be renamed: {short(error)}"
-    problem = told_by_all(problem)  # also the barrier before everyone looks again
+    problem = first_error(problem)  # also the barrier before everyone looks again
     if problem:
         raise CheckpointError(problem)
 

@@ -5,15 +5,18 @@ of them. Moments and scores take the same memory for 50 images as for 50,000; on
 recall need the features themselves, as float32 rows, and only where they are asked for.
 """
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
+import jax
 import numpy as np
 
 from rae_dit.evaluation.frechet import Moments, frechet_distance, merge
 from rae_dit.evaluation.inception_score import ScoreSums
 from rae_dit.evaluation.manifold import precision_recall
+from rae_dit.multihost import allgather_bytes
 
 BUFFERED = 2048  # rows; a merge of moments costs as much as adding some hundred rows
 
@@ -209,3 +212,26 @@ def _given(reference: Tally | None) -> Tally:
 
 def _distance(ours: MomentStream, theirs: MomentStream) -> float:
     return frechet_distance(theirs.moments(), ours.moments())
+
+
+def merge_processes(tally: Tally) -> Tally:
+    """The tally of all processes' images, on every process."""
+    if jax.process_count() == 1:
+        return tally
+    whole = Tally(tally.keep)
+    for part in allgather_bytes(to_bytes(tally)):
+        whole.merge(from_bytes(part))
+    return whole
+
+
+def to_bytes(tally: Tally) -> bytes:
+    """A tally as the bytes of an .npz."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **to_arrays(tally))  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def from_bytes(content: bytes) -> Tally:
+    """The inverse of `to_bytes`."""
+    with np.load(io.BytesIO(content)) as arrays:
+        return from_arrays(arrays)

@@ -17,7 +17,6 @@ import numpy as np
 from tqdm import tqdm
 
 from rae_dit import records
-from rae_dit.acts.together import gathered, merged, packed, unpacked
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
 from rae_dit.data.files import SourceError
@@ -27,9 +26,10 @@ from rae_dit.data.transforms import to_float
 from rae_dit.evaluation.digits import SIDE as DIGIT_SIDE
 from rae_dit.evaluation.digits import DigitJudge
 from rae_dit.evaluation.feature_extractors import DigitsJudge, InceptionJudge, Judge
-from rae_dit.evaluation.metric_state import Tally
+from rae_dit.evaluation.metric_state import Tally, from_bytes, merge_processes, to_bytes
 from rae_dit.evaluation.references import hash_of, open_reference
 from rae_dit.evaluation.stored import StoredImages, open_stored
+from rae_dit.multihost import allgather_bytes
 from rae_dit.storage.files import obstacle, replacing
 from rae_dit.weights.inception import load_inception
 
@@ -188,13 +188,13 @@ def cached(config: Config, workdir: Path, identity: str, compute: Callable[[], T
     name = f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
     path = (Path(folder) if folder else workdir / "references") / name
     stored = path.read_bytes() if jax.process_index() == 0 and path.is_file() else b""
-    if any(gathered(stored[:1])):
-        return unpacked(stored) if stored else Tally()
+    if any(allgather_bytes(stored[:1])):
+        return from_bytes(stored) if stored else Tally()
     log.info("computing the reference of %s (kept in %s)", config.evaluate.judge, path)
     tally = compute()
     if jax.process_index() == 0:
         with replacing(path) as temporary:
-            temporary.write_bytes(packed(tally))
+            temporary.write_bytes(to_bytes(tally))
     return tally
 
 
@@ -204,7 +204,7 @@ def tally_of(judge: Judge, batches: Iterable[Batch], *, keep: int) -> Tally:
     for numbers, images, labels in batches:
         if len(numbers):
             tally.add(numbers, judge(images), labels)
-    return merged(tally)
+    return merge_processes(tally)
 
 
 def source_batches(source: Source, batch_size: int) -> Iterator[Batch]:

@@ -14,13 +14,13 @@ import jax
 import numpy as np
 
 from rae_dit import __version__, build, records
-from rae_dit.acts.together import gathered
 from rae_dit.config import Config
 from rae_dit.evaluation import pipeline
 from rae_dit.evaluation.feature_extractors import Judge
 from rae_dit.evaluation.figures import sample_grid
 from rae_dit.evaluation.metric_state import Tally, metric_values
 from rae_dit.evaluation.pipeline import Batch
+from rae_dit.multihost import allgather_bytes
 from rae_dit.runs import newest_step
 from rae_dit.sampling.generate import Generator, generate, generate_shares, load_generator
 from rae_dit.sampling.labels import image_labels
@@ -92,7 +92,7 @@ def judge_batches(
     keep = 1 if {"precision", "recall"} & {*metrics} else 0
     tally = pipeline.tally_of(judge, batches, keep=keep)
     values = metric_values(metrics, tally, reference) if jax.process_index() == 0 else {}
-    told: dict[str, float] = json.loads(gathered(json.dumps(values).encode())[0])
+    told: dict[str, float] = json.loads(allgather_bytes(json.dumps(values).encode())[0])
     return told
 
 

@@ -19,7 +19,6 @@ from jaxtyping import Array, Float
 from PIL import Image
 
 from rae_dit import __version__, build, loading, records
-from rae_dit.acts.together import gathered, merged
 from rae_dit.config import Config, ConfigError
 from rae_dit.data.files import Images
 from rae_dit.data.flat_folder import open_pictures
@@ -29,9 +28,10 @@ from rae_dit.data.transforms import to_uint8
 from rae_dit.evaluation import pipeline
 from rae_dit.evaluation.feature_extractors import Judge
 from rae_dit.evaluation.figures import reconstruction_grid
-from rae_dit.evaluation.metric_state import Tally, metric_values
+from rae_dit.evaluation.metric_state import Tally, merge_processes, metric_values
 from rae_dit.evaluation.reconstruction import SSIM_WINDOW, l1, psnr, ssim
 from rae_dit.models.lpips import MINIMUM_SIZE as LPIPS_MINIMUM
+from rae_dit.multihost import allgather_bytes
 from rae_dit.objectives.base import Tree
 from rae_dit.sampling import codec
 from rae_dit.storage.files import write_json
@@ -82,9 +82,9 @@ def reconstruct(config: Config, workdir: Path) -> None:
                 shown.append(pair)
             if config.reconstruct.path:
                 write_pairs(workdir / "reconstructions", source, pair)
-    report = means([json.loads(part) for part in gathered(json.dumps(sums).encode())])
+    report = means([json.loads(part) for part in allgather_bytes(json.dumps(sums).encode())])
     if judge is not None:
-        reference, made = merged(before), merged(after)
+        reference, made = merge_processes(before), merge_processes(after)
         report["rfid"] = metric_values(("fid",), made, reference)["fid"]
     if jax.process_index() == 0:
         draw(workdir / "reconstructions.png", shown)

@@ -12,11 +12,11 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from rae_dit import build
-from rae_dit.acts.together import agreed, on_first_process
 from rae_dit.checkpoint import integrity
 from rae_dit.config import Config
 from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation.figures import sample_grid
+from rae_dit.multihost import broadcast_set, on_first_process
 from rae_dit.runs import newest_step
 from rae_dit.sampling.generate import Generator, generate_shares, load_generator
 from rae_dit.sampling.image_directory import GRID, NPZ, Gallery, Writers
@@ -47,7 +47,7 @@ def sample(config: Config, workdir: Path) -> None:
         generator = load_generator(config, workdir)
         manifest = settings | weights_of(generator)
         on_first_process(lambda: gallery.claim(manifest))
-        missing = agreed(gallery.missing(), len(labels))
+        missing = broadcast_set(gallery.missing(), len(labels))
         with Writers(gallery) as writers:
             for share in generate_shares(
                 generator, config, labels, cfg_scale=config.sample.cfg_scale, wanted=missing

@@ -1,9 +1,10 @@
 """--mode=stats: mean and variance of the encoder's tokens over the training images.
 
-The images are gone through once, in order, cropped at the centre and not mirrored. Every device of
+The images are gone through once, in order, cropped at the center and not mirrored. Every device of
 every process adds up its share of a batch; the sums are of whole numbers
 (evaluation/latent_statistics), so how the work was shared leaves no trace in the result. Sums on
-disk let a job that was killed go on. A damaged image is left out, not replaced: its substitute has a row of its own.
+disk let a job that was killed go on. A damaged image is left out, not replaced: its substitute has
+a row of its own.
 """
 
 import dataclasses
@@ -20,7 +21,6 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from rae_dit import build, loading, records
-from rae_dit.acts.together import on_first_process
 from rae_dit.checkpoint.integrity import checksums, json_checksum, named_leaves
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
@@ -37,6 +37,7 @@ from rae_dit.evaluation.latent_statistics import (
 )
 from rae_dit.evaluation.partial_statistics import read_partial, write_partial
 from rae_dit.loading import Model
+from rae_dit.multihost import on_first_process
 from rae_dit.sampling import codec
 from rae_dit.storage.files import obstacle
 from rae_dit.training.sharding import make_mesh, place_batch, replicated

@@ -14,7 +14,6 @@ from typing import Any
 import jax
 
 from rae_dit import build
-from rae_dit.acts.together import agreed, on_first_process
 from rae_dit.checkpoint.integrity import as_json
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
@@ -22,6 +21,7 @@ from rae_dit.evaluation import pipeline
 from rae_dit.evaluation.sweep_table import Cell, best, draw_sweep, markdown
 from rae_dit.modes.evaluate import score
 from rae_dit.modes.sample import settings_of, weights_of
+from rae_dit.multihost import broadcast_set, on_first_process
 from rae_dit.sampling.generate import load_generator
 from rae_dit.storage.files import write_json, write_text
 
@@ -47,7 +47,9 @@ def sweep(config: Config, workdir: Path) -> None:
         settings |= weights_of(generator)
         on_first_process(lambda: check(path, settings))
         found = read_cells(path)
-        known = agreed({i for i, cell in enumerate(planned) if key_of(cell) in found}, len(planned))
+        known = broadcast_set(
+            {i for i, cell in enumerate(planned) if key_of(cell) in found}, len(planned)
+        )
         left = [cell for i, cell in enumerate(planned) if i not in known]
         started = time.monotonic()
         for done, cell in enumerate(left, start=1):

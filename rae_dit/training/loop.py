@@ -38,7 +38,7 @@ def train(config: Config, workdir: Path) -> None:
     """Trains what `config.objective` says until `optim.max_steps`, from wherever it stands.
 
     Leaves in `workdir`: config.json, checkpoints/, metrics.jsonl and TensorBoard events. Asked to
-    stop (distributed.py), it saves the step it has reached and returns.
+    stop (multihost.py), it saves the step it has reached and returns.
 
     Raises:
         ConfigError: the config asks for what is not there, or another run is at work in `workdir`.

@@ -1,7 +1,7 @@
-"""The processes of a run: how they find each other, and how one hears that it must stop.
+"""Everything the processes of a run do together: join, agree, broadcast, gather.
 
-JAX's distributed service does both. It turns SIGTERM, on any process, into a step on which all of
-them agree; the loop saves there and ends. So a run of one process has a service too: its own.
+JAX is imported inside the functions: the command line reports a mistake in the flags before JAX is
+imported, and reads them with `find_process_info`.
 """
 
 import atexit
@@ -10,15 +10,20 @@ import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from rae_dit.config import ConfigError
 
 log = logging.getLogger(__name__)
 
+_MESSAGE_BYTES = 512  # what processes tell each other about a failure is cut to this
 
-class Place(NamedTuple):
+
+class ProcessInfo(NamedTuple):
     """Where a process stands among those of its run.
 
     Attributes:
@@ -32,9 +37,9 @@ class Place(NamedTuple):
     process_id: int
 
 
-def find_place(
+def find_process_info(
     coordinator_address: str | None, num_processes: int | None, process_id: int | None
-) -> Place | None:
+) -> ProcessInfo | None:
     """Checks the three flags; None if none of them is given.
 
     Raises:
@@ -61,25 +66,25 @@ def find_place(
             f"--process_id: got {process_id}, expected 0 to {num_processes - 1} "
             f"because --num_processes is {num_processes}"
         )
-    return Place(coordinator_address, num_processes, process_id)
+    return ProcessInfo(coordinator_address, num_processes, process_id)
 
 
-def initialise(place: Place | None, *, hear_sigterm: bool) -> None:
+def initialize(info: ProcessInfo | None, *, hear_sigterm: bool) -> None:
     """Joins the other processes of the run, and hears SIGTERM from then on.
 
     To be called once, before anything asks JAX for a device. Without it a process is alone and a
     SIGTERM ends it; everything else works.
 
     Args:
-        place: from `find_place`; None: as the TPU pod or SLURM says, or alone.
+        info: from `find_process_info`; None: as the TPU pod or SLURM says, or alone.
         hear_sigterm: whether a process that is alone has a service of its own. Only what asks for
             preemption should: the signal does nothing else any more.
     """
     import jax  # late: main has this file before it knows whether anything will be computed
 
-    if place is not None:
+    if info is not None:
         # 'deactivate': or SLURM would choose this process's devices, and show it only one.
-        jax.distributed.initialize(*place, cluster_detection_method="deactivate")
+        jax.distributed.initialize(*info, cluster_detection_method="deactivate")
     elif not (in_cluster() and joined_cluster()) and hear_sigterm:
         serve_alone()
 
@@ -131,3 +136,58 @@ def serve_alone() -> None:
         )
     except (OSError, RuntimeError) as error:
         log.warning("SIGTERM will end this run without a checkpoint: %s", error)
+
+
+def first_error(problem: str) -> str:
+    """Broadcasts the first non-empty message to all processes; acts as a barrier."""
+    import jax
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() == 1:
+        return problem
+    line = np.zeros(_MESSAGE_BYTES, np.uint8)
+    text = problem.encode()[:_MESSAGE_BYTES]
+    line[: len(text)] = np.frombuffer(text, np.uint8)
+    lines = np.asarray(multihost_utils.process_allgather(line))
+    texts = [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in lines]
+    return next((text for text in texts if text), "")
+
+
+def on_first_process(work: Callable[[], None]) -> None:
+    """Runs it on process 0; its ConfigError is raised on all."""
+    import jax
+
+    problem = ""
+    if jax.process_index() == 0:
+        try:
+            work()
+        except ConfigError as error:
+            problem = str(error)
+    problem = first_error(problem)
+    if problem:
+        raise ConfigError(problem)
+
+
+def broadcast_set(numbers: set[int], count: int) -> set[int]:
+    """Broadcasts process 0's set of numbers below `count`; acts as a barrier.
+
+    Other hosts may see a stale listing of a shared directory.
+    """
+    from jax.experimental import multihost_utils
+
+    flags = np.isin(np.arange(count), sorted(numbers))
+    return set(np.flatnonzero(multihost_utils.broadcast_one_to_all(flags)).tolist())
+
+
+def allgather_bytes(content: bytes) -> list[bytes]:
+    """The bytes of every process, on every process."""
+    import jax
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() == 1:
+        return [content]
+    lengths = np.asarray(multihost_utils.process_allgather(np.int32(len(content))))
+    padded = np.zeros(max(int(lengths.max()), 1), np.uint8)
+    padded[: len(content)] = np.frombuffer(content, np.uint8)
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
