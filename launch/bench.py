@@ -28,12 +28,12 @@ from ml_collections import config_flags
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from launch import timing
-from rae_dit import build, loading
 from rae_dit.config import Config, from_config_dict
 from rae_dit.flops import model_flops
 from rae_dit.planning.compiled import without_files
 from rae_dit.sampling.codec import decode, encode
 from rae_dit.sampling.latents import noise_of, sample_latents
+from rae_dit.setup import models, weights
 from rae_dit.training.profile import without_python
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import batch_sharding, make_mesh, place_batch
@@ -55,7 +55,7 @@ def main(_: list[str]) -> None:
     """Prints a line for every part."""
     config = without_files(from_config_dict(CONFIG.value))
     mesh = make_mesh(config.sharding.fsdp)
-    with jax.default_matmul_precision(build.matmul_precision(config)), jax.set_mesh(mesh):
+    with jax.default_matmul_precision(models.matmul_precision(config)), jax.set_mesh(mesh):
         for part in PARTS.value:
             for line in MEASUREMENTS[part](config, mesh):
                 print(json.dumps({"part": part} | line | facts(config)), flush=True)
@@ -123,7 +123,7 @@ def measure_ceiling(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[st
 def measure_train(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
     """The step of `rae_dit.main`: encode, loss, backward, clip, AdamW and EMA."""
     program = make_program(config, mesh)
-    frozen = loading.load_frozen(config, mesh)
+    frozen = weights.load_frozen(config, mesh)
     state = program.create()
     batch = place_batch(random_images(config), mesh)
 
@@ -143,7 +143,7 @@ def measure_train(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str,
 
 def measure_encode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
     """Images to latents."""
-    graph, parameters = loading.load_rae(config, mesh, decoder=False)
+    graph, parameters = weights.load_rae(config, mesh, decoder=False)
     image = place_batch(random_images(config), mesh)["image"]
     seconds = median_seconds(lambda: encode(graph, parameters, image))
     yield rates(seconds, config.data.batch_size, model_flops(config).encoder)
@@ -151,7 +151,7 @@ def measure_encode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str
 
 def measure_decode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
     """Latents to images."""
-    graph, parameters = loading.load_rae(config, mesh, decoder=True)
+    graph, parameters = weights.load_rae(config, mesh, decoder=True)
     latents = jax.device_put(random_latents(config), batch_sharding(mesh))
     seconds = median_seconds(lambda: decode(graph, parameters, latents))
     yield rates(seconds, config.sample.batch_size, model_flops(config).decoder)
@@ -159,8 +159,8 @@ def measure_decode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str
 
 def measure_sample(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
     """Noise to latents, and on to images, without guidance and with CFG."""
-    ddt = nnx.merge(*loading.initialise(build.make_ddt, config, mesh))
-    rae = loading.load_rae(config, mesh, decoder=True)
+    ddt = nnx.merge(*weights.initialise(models.make_ddt, config, mesh))
+    rae = weights.load_rae(config, mesh, decoder=True)
     noise = jax.device_put(random_latents(config), batch_sharding(mesh))
     labels = jax.device_put(np.arange(len(noise), dtype=np.int32) % config.data.num_classes)
     updates = config.sample.num_steps - (config.sample.grid == "official")
@@ -172,7 +172,7 @@ def measure_sample(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str
             noise,
             labels,
             steps=config.sample.num_steps,
-            shift=build.latent_shift(config),
+            shift=models.latent_shift(config),
             cfg_scale=cfg_scale,
             grid=config.sample.grid,
         )
@@ -205,7 +205,7 @@ def random_images(config: Config) -> dict[str, np.ndarray]:
 
 def random_latents(config: Config) -> jnp.ndarray:
     """Normal noise in the shape of `sample.batch_size` latents."""
-    grid = build.latent_grid(config)
+    grid = models.latent_grid(config)
     shape = (grid, grid, config.encoder.hidden_size)
     return noise_of(jax.random.key(0), jnp.arange(config.sample.batch_size), shape)
 

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 from absl import app
 from bench import CONFIG, facts, median_seconds, random_images
 
-from rae_dit import build, loading
 from rae_dit.config import Config, from_config_dict
 from rae_dit.planning.compiled import without_files
+from rae_dit.setup import models, weights
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh, place_batch
 
@@ -31,7 +31,7 @@ def main(_: list[str]) -> None:
     """Prints a line for every configuration."""
     config = with_random_weights(from_config_dict(CONFIG.value))
     mesh = make_mesh(config.sharding.fsdp)
-    with jax.default_matmul_precision(build.matmul_precision(config)), jax.set_mesh(mesh):
+    with jax.default_matmul_precision(models.matmul_precision(config)), jax.set_mesh(mesh):
         for line in measurements(config, mesh):
             print(json.dumps(line | facts(config)), flush=True)
 
@@ -54,8 +54,8 @@ def measurements(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, 
         perceptual=dataclasses.replace(config.perceptual, weight=0.0),
         gan=dataclasses.replace(config.gan, weight=0.0),
     )
-    frozen = loading.load_frozen(plain, mesh)
-    draw = jax.jit(build.make_objective(plain, training=True).draw)
+    frozen = weights.load_frozen(plain, mesh)
+    draw = jax.jit(models.make_objective(plain, training=True).draw)
     key = jax.random.key(0)
     yield line("draw", config, median_seconds(lambda: draw(frozen, batch, key)))
     yield from steps("l1", plain, mesh, batch, {"": 0})
@@ -70,7 +70,7 @@ def steps(
 ) -> Iterator[dict[str, Any]]:
     """One compiled step, timed while it stands at each of the given steps of the run."""
     program = make_program(config, mesh)
-    frozen = loading.load_frozen(config, mesh)
+    frozen = weights.load_frozen(config, mesh)
     state = program.create()
 
     def take(number: int) -> Any:

@@ -39,9 +39,9 @@ class Judge:
             reference: its workdir.
             keep_last: how many steps the others keep.
         """
-        from rae_dit.runs import read_config  # jax: once the caller has chosen its cores
         from rae_dit.training.program import make_program
         from rae_dit.training.sharding import make_mesh
+        from rae_dit.workdir import read_config  # jax: once the caller has chosen its cores
 
         self.reference = reference
         self.keep_last = keep_last

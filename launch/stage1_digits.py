@@ -114,16 +114,16 @@ def reconstructions(workdir: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np
     import jax
     from flax import nnx
 
-    from rae_dit import loading, records
     from rae_dit.objectives.reconstruction import add_noise
-    from rae_dit.runs import read_config
+    from rae_dit.setup import data, weights
     from rae_dit.training.sharding import make_mesh
+    from rae_dit.workdir import read_config
 
     config = read_config(workdir)
     decoder = dataclasses.replace(config.decoder, checkpoint=str(workdir))
     config = dataclasses.replace(config, decoder=decoder)
-    graph, parameters = loading.load_rae(config, make_mesh(1), decoder=True)
-    source = records.held_out(config)
+    graph, parameters = weights.load_rae(config, make_mesh(1), decoder=True)
+    source = data.held_out(config)
     images, labels = stacked(source)
 
     def both(parameters, images):

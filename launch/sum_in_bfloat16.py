@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import dit_digits
-from rae_dit import build, loading, records
 from rae_dit.config import Config, from_config_dict
 from rae_dit.data.transforms import to_float
+from rae_dit.setup import data, models, weights
 from rae_dit.training.sharding import make_mesh
 
 PARTS, IMAGES = 256, 4
@@ -62,10 +62,10 @@ def make_config(work: Path) -> Config:
 def gradients(config: Config, run: Path) -> np.ndarray:
     """The gradient of every part, bfloat16 numbers as f32 [PARTS, parameters]."""
     mesh = make_mesh(1, jax.devices()[:1])
-    frozen = loading.load_frozen(config, mesh)
-    params = loading.load_ddt(config, run, mesh).parameters
-    objective = build.make_objective(config, training=True)
-    source = records.open_source(config, "train")
+    frozen = weights.load_frozen(config, mesh)
+    params = weights.load_ddt(config, run, mesh).parameters
+    objective = models.make_objective(config, training=True)
+    source = data.open_source(config, "train")
     chosen = np.random.default_rng(0).integers(0, len(source), PARTS * IMAGES)
     found = [source[int(number)] for number in chosen]
     batch = {

@@ -7,12 +7,12 @@ from typing import Unpack
 import jax
 from flax import nnx
 
-from rae_dit import build, loading
 from rae_dit.config import Config, ConfigError
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.rae import RAE
-from rae_dit.runs import find_run, read_config, with_compute
+from rae_dit.setup import models, weights
+from rae_dit.setup.models import with_compute
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights import released
 from rae_dit.weights.architecture import Pair
@@ -20,6 +20,7 @@ from rae_dit.weights.diffusers import load_diffusers
 from rae_dit.weights.hub import find, find_encoder
 from rae_dit.weights.huggingface import Compute, load_encoder
 from rae_dit.weights.statistics import read_statistics
+from rae_dit.workdir import find_run, read_config
 
 DIFFUSERS_FILES = ("config.json", "*.safetensors")
 
@@ -63,7 +64,7 @@ def load_ddt(
         raise ConfigError(
             f"{run} is a run with objective {config.objective!r}; load_ddt needs 'flow_matching'"
         )
-    return nnx.merge(*loading.restore_ddt(config, Path(source), one_device()))
+    return nnx.merge(*weights.restore_ddt(config, Path(source), one_device()))
 
 
 def load_rae(
@@ -148,8 +149,8 @@ def load_decoder(source: str | Path, **compute: Unpack[Compute]) -> Decoder:
         )
     own = dataclasses.replace(config.decoder, pretrained="", checkpoint=str(source))
     config = dataclasses.replace(config, decoder=own)
-    graph = nnx.graphdef(build.abstract(build.make_decoder, config))
-    return nnx.merge(graph, loading.load_decoder(config, one_device()))
+    graph = nnx.graphdef(models.abstract(models.make_decoder, config))
+    return nnx.merge(graph, weights.load_decoder(config, one_device()))
 
 
 def rae_of_run(config: Config, source: Path) -> RAE:
@@ -162,7 +163,7 @@ def rae_of_run(config: Config, source: Path) -> RAE:
             decoder = dataclasses.replace(decoder, pretrained="", checkpoint=str(source))
     config = dataclasses.replace(config, encoder=encoder, decoder=decoder)
     decodes = bool(decoder.pretrained or decoder.checkpoint)
-    return nnx.merge(*loading.load_rae(config, one_device(), decoder=decodes))
+    return nnx.merge(*weights.load_rae(config, one_device(), decoder=decodes))
 
 
 def one_device() -> jax.sharding.Mesh:

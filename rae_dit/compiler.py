@@ -1,7 +1,9 @@
-"""What XLA is asked for, by platform: one place for every program whose speed matters."""
+"""Compiler options by platform, and the cache of compiled programs."""
 
 import functools
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -39,3 +41,18 @@ def jit(
         return call
 
     return decorate
+
+
+def use_compile_cache(directory: str) -> None:
+    """Makes JAX keep what it compiles in a directory, and look there first.
+
+    To be called before the first compile. JAX itself warns and goes on where it cannot write.
+
+    Args:
+        directory: may begin with '~'; made if needed. '' turns the cache off. A directory that the
+            environment names (JAX_COMPILATION_CACHE_DIR) is kept in any case: who sets it means it.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    path = str(Path(directory).expanduser()) if directory else None
+    jax.config.update("jax_compilation_cache_dir", path)

@@ -17,7 +17,6 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from rae_dit.command_line import parse_config, refuse
-from rae_dit.compile_cache import use_compile_cache
 from rae_dit.config import Config, ConfigError, check_devices, from_config_dict
 from rae_dit.config.check import refusal
 from rae_dit.config.rules import check_local
@@ -118,6 +117,7 @@ def main(request: Request) -> None:
     import jax  # late: it is slow to import, and nothing before this line needs it
 
     from rae_dit.checkpoint.manager import CheckpointError
+    from rae_dit.compiler import use_compile_cache
     from rae_dit.data.bad_images import BadShareError
     from rae_dit.data.pipeline import ChangedDataError
     from rae_dit.sampling.generate import NotFiniteError

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 
 from configs import dit_dummy
-from rae_dit import loading, records
 from rae_dit.config import Config, from_config_dict
 from rae_dit.data import pipeline
+from rae_dit.setup import data, weights
 from rae_dit.training.program import Program, make_program
 from rae_dit.training.sharding import make_mesh, place_batch
 from rae_dit.training.state import TrainState
@@ -22,7 +22,7 @@ def small_config(**changes) -> Config:
 def batches(config: Config, count: int, start_step: int = 0) -> list[dict[str, np.ndarray]]:
     """The first batches of a run."""
     stream = pipeline.train_batches(
-        records.open_source(config, "train"),
+        data.open_source(config, "train"),
         batch_size=config.data.batch_size,
         seed=config.seed,
         start_step=start_step,
@@ -41,7 +41,7 @@ def take_steps(
     """Runs some steps on the first `devices` devices; returns metrics of each as floats."""
     mesh = make_mesh(config.sharding.fsdp, jax.devices()[:devices])
     program = make_program(config, mesh)
-    state, frozen = program.create(), loading.load_frozen(config, mesh)
+    state, frozen = program.create(), weights.load_frozen(config, mesh)
     metrics = []
     for batch in batches(config, count):
         state, values = program.step(state, frozen, place_batch(batch, mesh))

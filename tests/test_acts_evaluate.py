@@ -9,7 +9,6 @@ import pytest
 from flax import nnx
 from small_run import small_config
 
-from rae_dit import build
 from rae_dit.config import ConfigError
 from rae_dit.data.transforms import to_uint8
 from rae_dit.evaluation import pipeline, references
@@ -22,6 +21,7 @@ from rae_dit.modes import evaluate as act
 from rae_dit.modes.evaluate import evaluate, score
 from rae_dit.sampling.generate import Generator, generate
 from rae_dit.sampling.npz import write_npz
+from rae_dit.setup import models
 from rae_dit.training.sharding import make_mesh
 
 INCEPTION = {
@@ -50,8 +50,8 @@ class Projections(nnx.Module):
 @pytest.fixture(scope="module")
 def generator():
     config = small_config()
-    rae = build.make_rae(config, nnx.Rngs(0), decoder=True, statistics=False)
-    ddt = build.make_ddt(config, nnx.Rngs(1))
+    rae = models.make_rae(config, nnx.Rngs(0), decoder=True, statistics=False)
+    ddt = models.make_ddt(config, nnx.Rngs(1))
     graph, state = nnx.split(ddt)  # as initialised, a DiT stands still whatever the label
     keys = iter(jax.random.split(jax.random.key(2), len(jax.tree.leaves(state))))
     moved = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(next(keys), x.shape), state)

@@ -12,13 +12,13 @@ from golden_files import relative_error
 from sampling_run import GUIDE, GUIDED, sampling_config
 
 import rae_dit
-from rae_dit import loading
 from rae_dit.config import ConfigError
 from rae_dit.data.transforms import to_uint8
 from rae_dit.diffusion import guidance, sampler
 from rae_dit.models.ddt import DDT
 from rae_dit.sampling import generate as acts
 from rae_dit.sampling.latents import keys_of, noise_of, step_noise
+from rae_dit.setup import weights
 from rae_dit.training.sharding import make_mesh
 
 LABELS = [i % 10 for i in range(20)]
@@ -31,10 +31,10 @@ def generator_on(devices, *, guided=False, fsdp=1):
     config = sampling_config(**(GUIDED if guided else {}))
     mesh = make_mesh(fsdp, jax.devices()[:devices])
     return acts.Generator(
-        nnx.merge(*loading.load_ddt(config, Path("nowhere"), mesh)),
-        nnx.merge(*loading.load_rae(config, mesh, decoder=True)),
+        nnx.merge(*weights.load_ddt(config, Path("nowhere"), mesh)),
+        nnx.merge(*weights.load_rae(config, mesh, decoder=True)),
         mesh,
-        nnx.merge(*loading.load_guide(config, mesh)) if guided else None,
+        nnx.merge(*weights.load_guide(config, mesh)) if guided else None,
     )
 
 
@@ -151,10 +151,10 @@ def test_a_guide_of_other_latents_or_classes_is_refused():
     mesh = make_mesh(1, jax.devices()[:1])
     config = sampling_config(**GUIDED, **{"data.num_classes": 4})
     with pytest.raises(ConfigError, match=r"24\) and 10 classes, expected .* and 4 classes"):
-        loading.load_guide(config, mesh)
+        weights.load_guide(config, mesh)
     config = sampling_config(**GUIDED, **{"encoder.hidden_size": 16})
     with pytest.raises(ConfigError, match=r"\(4, 4, 24\) and 10 classes, expected a model of lat"):
-        loading.load_guide(config, mesh)
+        weights.load_guide(config, mesh)
 
 
 # --- what guidance asks the models; these clear JAX's caches, so they come last ------------------

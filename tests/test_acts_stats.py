@@ -13,12 +13,12 @@ from run_processes import log_of, start_pair, wait
 from small_run import small_config
 from test_data_bad_images import Memory
 
-from rae_dit import records
 from rae_dit.config import ConfigError
 from rae_dit.data.sources import synthetic
 from rae_dit.modes import stats as act
 from rae_dit.modes.stats import stats
 from rae_dit.sampling import codec
+from rae_dit.setup import data
 from rae_dit.weights.statistics import read_statistics
 
 IMAGES = 44  # five batches of eight and a half one
@@ -36,7 +36,7 @@ def encode(graph, parameters, image):
 def exact(monkeypatch):
     """Takes the rounding of the encoder's float32 out of the comparison."""
     monkeypatch.setattr(codec, "encode", encode)
-    monkeypatch.setattr(records, "open_source", lambda config, split: SOURCE)
+    monkeypatch.setattr(data, "open_source", lambda config, split: SOURCE)
 
 
 def killed(monkeypatch, config, workdir: Path, saves: int) -> None:
@@ -110,7 +110,7 @@ def test_a_damaged_image_does_not_count_and_its_substitute_counts_once(monkeypat
     )
     found = {}
     for damaged, source in sources.items():
-        monkeypatch.setattr(records, "open_source", lambda config, split, source=source: source)
+        monkeypatch.setattr(data, "open_source", lambda config, split, source=source: source)
         stats(config, tmp_path / str(damaged))
         found[damaged] = read_statistics(tmp_path / str(damaged) / "statistics.npz", 4, 16)
     assert (found[True].count, found[False].count) == (10, 12)

@@ -10,9 +10,9 @@ import pytest
 from flax import nnx
 from small_run import assert_trees_equal, batches, host, small_config, take_steps
 
-from rae_dit import build, build_stage1, loading
 from rae_dit.objectives.adversarial import deception
 from rae_dit.objectives.reconstruction import decode, reconstruction
+from rae_dit.setup import models, stage1, weights
 from rae_dit.training.gan_updates import (
     Perceptual,
     as_saved,
@@ -55,10 +55,10 @@ class Parts:
             lambda p: p + 0.02 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), state.params
         )
         self.state = dataclasses.replace(state, step=jnp.int32(2), params=params)
-        self.frozen = loading.load_frozen(self.config, self.mesh)
-        self.rae = build.rae_graph(self.config, decoder=True)
-        self.adversary = build_stage1.make_adversary(self.config)
-        objective = build.make_objective(self.config, training=True)
+        self.frozen = weights.load_frozen(self.config, self.mesh)
+        self.rae = models.rae_graph(self.config, decoder=True)
+        self.adversary = stage1.make_adversary(self.config)
+        objective = models.make_objective(self.config, training=True)
         batch = batches(self.config, 1)[0]
         self.example = dict(jax.jit(objective.draw)(self.frozen, batch, jax.random.key(3)))
         for number, name in enumerate(("decoder_keys", "real_keys", "fake_keys")):
@@ -181,7 +181,7 @@ def test_the_discriminator_learns_second_from_the_new_decoder(parts, fakes):
     assert float(metrics["skipped"]) == 0
 
     draw_key, *augment_keys = jax.random.split(jax.random.fold_in(before.key, before.step), 4)
-    draw = build.make_objective(config, training=True).draw
+    draw = models.make_objective(config, training=True).draw
     example = jax.jit(draw)(parts.frozen, batch, draw_key)
     assert not np.allclose(example["tokens"], example["clean_tokens"], atol=0.1)
     judged = {

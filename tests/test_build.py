@@ -11,9 +11,9 @@ import pytest
 from flax import nnx
 from golden_files import GOLDEN
 
-from rae_dit import build
 from rae_dit.config import Config, from_config_dict
 from rae_dit.models.layers import RMSNorm, SwiGLU
+from rae_dit.setup import models
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
@@ -30,30 +30,30 @@ def parameters(module: nnx.Module) -> dict:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_objective_traces_at_true_size(name: str) -> None:
     config = config_of(name)
-    params = parameters(build.abstract(build.make_trained, config))
+    params = parameters(models.abstract(models.make_trained, config))
     frozen = {}
     if config.objective != "classification" or config.probe.freeze_encoder:
 
         def make_rae(config: Config, rngs: nnx.Rngs) -> nnx.Module:
             statistics = bool(config.encoder.statistics)
-            return build.make_rae(config, rngs, decoder=False, statistics=statistics)
+            return models.make_rae(config, rngs, decoder=False, statistics=statistics)
 
-        frozen = parameters(build.abstract(make_rae, config))
+        frozen = parameters(models.abstract(make_rae, config))
     if config.objective == "reconstruction":
-        frozen = {"rae": frozen, "lpips": parameters(build.abstract(build.make_lpips, config))}
+        frozen = {"rae": frozen, "lpips": parameters(models.abstract(models.make_lpips, config))}
     size, side = 2, config.data.image_size
     batch = {
         "image": jax.ShapeDtypeStruct((size, side, side, 3), jnp.float32),
         "label": jax.ShapeDtypeStruct((size,), jnp.int32),
     }
-    objective = build.make_objective(config, training=True)
+    objective = models.make_objective(config, training=True)
     key = jax.eval_shape(lambda: jax.random.key(0))
     example = jax.eval_shape(objective.draw, frozen, batch, key)
     loss, metrics = jax.eval_shape(objective.loss, params, frozen, example)
     assert (loss.shape, loss.dtype) == ((size,), jnp.float32)
     assert all(metric.shape == (size,) for metric in metrics.values())
     if config.objective == "flow_matching":
-        grid = build.latent_grid(config)
+        grid = models.latent_grid(config)
         assert example["latent"].shape == (size, grid, grid, config.encoder.hidden_size)
 
 
@@ -63,7 +63,7 @@ def test_the_objective_traces_at_true_size(name: str) -> None:
 )
 def test_sizes_have_the_released_number_of_parameters(name: str, size: str) -> None:
     released = json.loads((GOLDEN / "manifests.json").read_text())[f"ddt_{size}_params"]
-    leaves = jax.tree.leaves(parameters(build.abstract(build.make_ddt, config_of(name))))
+    leaves = jax.tree.leaves(parameters(models.abstract(models.make_ddt, config_of(name))))
     assert sum(leaf.size for leaf in leaves) == released
 
 
@@ -72,7 +72,7 @@ def test_every_switch_of_the_ddt_reaches_it(wanted: bool) -> None:
     switches = ("use_rope", "use_pos_embed", "use_qknorm", "use_rmsnorm", "use_swiglu")
     config = config_of("dit_dummy")
     changed = dataclasses.replace(config.ddt, **dict.fromkeys(switches, wanted))
-    ddt = build.abstract(build.make_ddt, dataclasses.replace(config, ddt=changed))
+    ddt = models.abstract(models.make_ddt, dataclasses.replace(config, ddt=changed))
     block = ddt.backbone.blocks
     assert ddt.use_rope == wanted
     assert (ddt.position is not None) == wanted
@@ -88,8 +88,8 @@ def test_every_switch_of_the_ddt_reaches_it(wanted: bool) -> None:
 def test_the_shift_follows_from_the_latent_s_size(name: str, shift: float, grid: int) -> None:
     config = config_of(name)
     assert config.flow.shift is None
-    assert build.latent_grid(config) == grid
-    assert build.latent_shift(config) == pytest.approx(shift, abs=1e-4)
+    assert models.latent_grid(config) == grid
+    assert models.latent_shift(config) == pytest.approx(shift, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_the_shift_follows_from_the_latent_s_size(name: str, shift: float, grid:
 def test_what_is_said_of_the_shift_goes_first(changes: dict[str, float], shift: float) -> None:
     config = config_of("dit_dino")
     config = dataclasses.replace(config, flow=dataclasses.replace(config.flow, **changes))
-    assert build.latent_shift(config) == pytest.approx(shift, abs=1e-4)
+    assert models.latent_shift(config) == pytest.approx(shift, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_the_encoder_has_its_own_positions_and_image_constants(
     name: str, position_grid: int, mean: float, std: float
 ) -> None:
     def make(config: Config, rngs: nnx.Rngs) -> nnx.Module:
-        return build.make_rae(config, rngs, decoder=True, statistics=False)
+        return models.make_rae(config, rngs, decoder=True, statistics=False)
 
-    rae = build.abstract(make, config_of(name))
+    rae = models.abstract(make, config_of(name))
     assert rae.encoder.position_grid == position_grid
     assert (rae.image_mean[0], rae.image_std[0]) == (mean, std)
     assert rae.decoder.grid * rae.decoder.patch_size == config_of(name).data.image_size

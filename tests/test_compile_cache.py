@@ -9,9 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
-import os, sys
-from rae_dit.compile_cache import use_compile_cache
-assert "jax" not in sys.modules
+import sys
+from rae_dit.compiler import use_compile_cache
 use_compile_cache(sys.argv[1])
 import jax
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

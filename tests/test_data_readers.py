@@ -8,9 +8,9 @@ from test_data_tar import record, write_tar
 from test_data_tfds import write_tfds
 
 from configs import default, dit_dino
-from rae_dit import records
 from rae_dit.config import ConfigError, from_config_dict
 from rae_dit.data.files import Images
+from rae_dit.setup import data
 
 
 def config_of(source, path="", validation_path="", **changes):
@@ -54,7 +54,7 @@ def test_every_kind_gives_the_same_records_of_both_splits(kind, tmp_path):
     config = config_of(kind, path, validation_path, crop="random", max_bad_share=0.25)
     known = {encoded(n, "JPEG"): n for n in range(9)}
     for split, numbers in (("train", range(6)), ("validation", range(6, 9))):
-        source = records.open_source(config, split)
+        source = data.open_source(config, split)
         assert isinstance(source, Images)
         found = [source.files.read(index) for index in range(len(source))]
         assert sorted(known[content] for content, _ in found) == list(numbers)
@@ -63,7 +63,7 @@ def test_every_kind_gives_the_same_records_of_both_splits(kind, tmp_path):
         assert (source.image_size, source.num_classes) == (256, 3)
         assert (source.crop, source.max_bad_share) == ("random", 0.25)
         assert source[0]["image"].shape == (256, 256, 3)
-    (batch,) = take(records.open_source(config, "train"), 1)
+    (batch,) = take(data.open_source(config, "train"), 1)
     assert batch["image"].shape == (4, 256, 256, 3)
     assert batch["image"].dtype == np.float32
 
@@ -71,23 +71,23 @@ def test_every_kind_gives_the_same_records_of_both_splits(kind, tmp_path):
 @pytest.mark.parametrize("kind", ["folder", "huggingface", "tfds", "tar"])
 def test_a_missing_path_is_refused_only_when_it_is_opened(kind):
     config = config_of(kind)
-    assert records.open_source(config, "validation") is None
+    assert data.open_source(config, "validation") is None
     with pytest.raises(ConfigError, match=r"^data\.path: got '', expected (a|the) directory") as it:
-        records.open_source(config, "train")
+        data.open_source(config, "train")
     assert "\n" not in str(it.value)
 
 
 def test_a_wrong_validation_path_is_named_as_such(tmp_path):
     config = config_of("folder", str(tmp_path), str(tmp_path / "val"))
     with pytest.raises(ConfigError, match=r"^data\.validation_path: got .*val', which does not ex"):
-        records.open_source(config, "validation")
+        data.open_source(config, "validation")
 
 
 def test_the_reference_config_wants_a_path():
     config = from_config_dict(dit_dino.get_config())
     assert (config.data.source, config.data.crop) == ("huggingface", "adm_center")
     with pytest.raises(ConfigError, match=r"^data\.path: got '', .* \*\.parquet or \*\.arrow"):
-        records.open_source(config, "train")
+        data.open_source(config, "train")
 
 
 @pytest.mark.parametrize("source", ["digits", "synthetic"])

@@ -11,14 +11,14 @@ from flax import nnx
 from small_run import assert_trees_equal, batches, host, small_config, take_steps
 
 import rae_dit
-from rae_dit import build, loading, records
 from rae_dit.config import ConfigError
 from rae_dit.data.sources import synthetic
 from rae_dit.flops import Matmul, train_work
-from rae_dit.loading import load_frozen
 from rae_dit.modes import probe as act
 from rae_dit.modes.probe import probe
 from rae_dit.objectives.classification import judge, mean_token
+from rae_dit.setup import data, models, weights
+from rae_dit.setup.weights import load_frozen
 from rae_dit.training.loop import train
 from rae_dit.training.sharding import make_mesh
 
@@ -68,9 +68,9 @@ def test_a_probe_trains_the_layer_and_never_touches_the_encoder():
 
 def test_one_step_of_a_probe_is_logistic_regression_by_hand():
     config = small_config(**FROZEN)
-    objective = build.make_objective(config, training=True)
+    objective = models.make_objective(config, training=True)
     mesh = make_mesh(1, jax.devices()[:1])
-    frozen = loading.load_rae(config, mesh, decoder=False)
+    frozen = weights.load_rae(config, mesh, decoder=False)
     batch = jax.tree.map(jnp.asarray, batches(config, 1)[0])
     example = objective.draw(frozen.parameters, batch, jax.random.key(0))
     token = mean_token(nnx.merge(*frozen), batch["image"])
@@ -78,7 +78,7 @@ def test_one_step_of_a_probe_is_logistic_regression_by_hand():
     tokens = nnx.merge(*frozen).tokens(batch["image"])
     assert tokens.shape == (8, 16, 16)
     np.testing.assert_allclose(token, np.asarray(tokens).mean(1), atol=1e-6)
-    params = loading.initialise(build.make_head, config, mesh).parameters
+    params = weights.initialise(models.make_head, config, mesh).parameters
     gradient = jax.grad(lambda p: jnp.mean(objective.loss(p, {}, example)[0]))(params)
     chance = jax.nn.softmax(token @ params["kernel"] + params["bias"])
     error = (chance - jax.nn.one_hot(batch["label"], 7)) / len(token)
@@ -114,16 +114,16 @@ def test_the_act_judges_all_held_out_images(fields, monkeypatch, tmp_path):
     mesh = make_mesh(1)
     program = act.make_program(config, mesh)
     state, _ = act.restore_state(tmp_path, program.abstract)
-    source = records.held_out(config)
+    source = data.held_out(config)
     image = jnp.asarray(np.stack([source[i]["image"] for i in range(20)]) / np.float32(255))
     label = np.array([source[i]["label"] for i in range(20)])
     params = {"parameters": state.params, "ema": state.ema}
     for name, values in params.items():
         if fields is FROZEN:
-            rae = nnx.merge(*loading.load_rae(config, mesh, decoder=False))
+            rae = nnx.merge(*weights.load_rae(config, mesh, decoder=False))
             logits = mean_token(rae, image) @ values["kernel"] + values["bias"]
         else:
-            graph = nnx.graphdef(build.abstract(build.make_classifier, config))
+            graph = nnx.graphdef(models.abstract(models.make_classifier, config))
             logits = nnx.merge(graph, values)(image)
         entropy = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
         assert report[name]["loss"] == pytest.approx(float(entropy), rel=1e-5)

@@ -13,11 +13,11 @@ from golden_files import GOLDEN
 from small_run import assert_trees_equal, host, small_config
 
 import rae_dit
-from rae_dit import loading
 from rae_dit.api import load_decoder
 from rae_dit.checkpoint.manager import Checkpoints, restore_ema
 from rae_dit.config import Config, ConfigError, to_dict
 from rae_dit.sampling import codec
+from rae_dit.setup import weights
 from rae_dit.storage.files import write_json
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh
@@ -73,7 +73,7 @@ def test_stage_2_takes_either_form_by_one_field(run, monkeypatch, tmp_path):
     images = []
     for field, value in fields.items():
         config = small_config(**{"encoder.depth": 1, "decoder.depth": 1, field: str(value)})
-        rae = loading.load_rae(config, make_mesh(1), decoder=True)
+        rae = weights.load_rae(config, make_mesh(1), decoder=True)
         images.append(codec.decode(*rae, latents))
         assert_trees_equal(rae.parameters["decoder"], ema_of(run))
     np.testing.assert_array_equal(*images)
@@ -154,7 +154,7 @@ def test_stage_1_starts_from_a_decoder(field, run, monkeypatch, tmp_path):
     config = small_config(**SMALL, **{field: str(source)})
     mesh = make_mesh(1)
     created = make_program(config, mesh).create()
-    state = loading.start_from_pretrained(config, created, mesh)
+    state = weights.start_from_pretrained(config, created, mesh)
     assert_trees_equal(state.params, ema_of(run))
     assert_trees_equal(state.ema, ema_of(run))
     assert int(state.step) == 0
@@ -166,14 +166,14 @@ def test_stage_1_starts_from_a_decoder(field, run, monkeypatch, tmp_path):
 
 def test_a_run_is_judged_by_its_own_decoder_and_not_by_what_it_started_from(run, tmp_path):
     config = small_config(**SMALL, **{"decoder.checkpoint": str(run)})
-    before = loading.with_own_decoder(config, tmp_path)
+    before = weights.with_own_decoder(config, tmp_path)
     assert before.decoder.checkpoint == str(run)  # nothing trained yet
-    nowhere = loading.with_own_decoder(small_config(), tmp_path).decoder
+    nowhere = weights.with_own_decoder(small_config(), tmp_path).decoder
     assert nowhere.checkpoint == str(tmp_path)  # which will say that it has none
     save_untrained(config, tmp_path)
-    assert loading.with_own_decoder(config, tmp_path).decoder.checkpoint == str(tmp_path)
+    assert weights.with_own_decoder(config, tmp_path).decoder.checkpoint == str(tmp_path)
     stage2 = small_config(**{"decoder.checkpoint": str(run)})
-    assert loading.with_own_decoder(stage2, tmp_path) == stage2
+    assert weights.with_own_decoder(stage2, tmp_path) == stage2
     named = small_config(**SMALL, **{"decoder.pretrained": "x"})
-    own = loading.with_own_decoder(named, tmp_path).decoder
+    own = weights.with_own_decoder(named, tmp_path).decoder
     assert (own.pretrained, own.checkpoint) == ("", str(tmp_path))

@@ -11,10 +11,11 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from small_run import small_config
 
 from configs import default, dit_dino, dit_dino_512, dit_mae, dit_siglip2, rae_digits
-from rae_dit import build, flops
+from rae_dit import flops
 from rae_dit.config import from_config_dict
 from rae_dit.models import layers
 from rae_dit.planning.compiled import abstract_step
+from rae_dit.setup import models
 from rae_dit.training.sharding import make_mesh
 
 BATCH = 2
@@ -38,7 +39,7 @@ def dot_flops(jaxpr: Jaxpr) -> int:
 def abstract_inputs(config):
     """A module's arguments: image as the encoder sees it, latent, time, label, tokens."""
     grid, channels, side = (
-        build.latent_grid(config),
+        models.latent_grid(config),
         config.encoder.hidden_size,
         config.encoder.input_size,
     )
@@ -54,12 +55,12 @@ def abstract_inputs(config):
     }
 
 
-MAKERS = {"encoder": build.make_encoder, "decoder": build.make_decoder, "ddt": build.make_ddt}
+MAKERS = {"encoder": models.make_encoder, "decoder": models.make_decoder, "ddt": models.make_ddt}
 
 
 def forward(config, network):
     """The forward pass as a function of parameters and inputs, and shapes of both."""
-    graph, state = nnx.split(build.abstract(MAKERS[network], config))
+    graph, state = nnx.split(models.abstract(MAKERS[network], config))
 
     def apply(state, *inputs):
         return nnx.merge(graph, state)(*inputs)
@@ -82,7 +83,7 @@ def test_every_product_of_every_network_at_true_size(config, monkeypatch):
     count = flops.model_flops(config)
     found = {network: traced_forward(config, network) for network in MAKERS}
     # The product that interpolates a table of positions is part of no image.
-    if config.encoder.position_grid != build.latent_grid(config):
+    if config.encoder.position_grid != models.latent_grid(config):
         found["encoder"] = pytest.approx(found["encoder"], rel=2e-3)
     assert {network: getattr(count, network) for network in MAKERS} == found
 

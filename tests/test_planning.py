@@ -9,16 +9,17 @@ from jax.sharding import AbstractMesh
 from small_run import small_config
 
 from configs import dit_dino
-from rae_dit import build, flops
+from rae_dit import flops
 from rae_dit.config import ConfigError, from_config_dict
 from rae_dit.hardware import DEVICES, find_device
-from rae_dit.loading import shapes
 from rae_dit.planning import cross_compile, hlo, roofline, topology
 from rae_dit.planning.advice import advise
 from rae_dit.planning.compiled import Compiled, needed_bytes
 from rae_dit.planning.max_batch import Point, largest_batch, second_batch
 from rae_dit.planning.memory import Memory, Replicated, best_fsdp, local_bytes, split_widths
 from rae_dit.planning.traffic import Traffic, count_traffic, group_size, sent_bytes
+from rae_dit.setup import models
+from rae_dit.setup.weights import shapes
 
 GIB = 2**30
 H200 = find_device("NVIDIA H200")
@@ -490,7 +491,7 @@ SHARDINGS = {
 
 def test_golden_shardings_of_xl():
     mesh = AbstractMesh((2, 128), ("replica", "fsdp"))
-    leaves = jax.tree.leaves_with_path(shapes(build.abstract(build.make_ddt, xl()), mesh))
+    leaves = jax.tree.leaves_with_path(shapes(models.abstract(models.make_ddt, xl()), mesh))
     found = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
     for path, (axes, local) in SHARDINGS.items():
         leaf = found[path]
@@ -500,7 +501,7 @@ def test_golden_shardings_of_xl():
 def state_gib(replica, fsdp):
     """Parameters, EMA and two moments of DiT^DH-XL on one device of a mesh that is not there."""
     mesh = AbstractMesh((replica, fsdp), ("replica", "fsdp"))
-    return 4 * local_bytes(shapes(build.abstract(build.make_ddt, xl()), mesh)) / GIB
+    return 4 * local_bytes(shapes(models.abstract(models.make_ddt, xl()), mesh)) / GIB
 
 
 @pytest.mark.parametrize(
@@ -513,7 +514,7 @@ def test_golden_state_bytes_of_xl(replica, fsdp, expected):
 
 
 def test_the_fsdp_that_splits_every_width():
-    widths = split_widths(build.abstract(build.make_ddt, xl()))
+    widths = split_widths(models.abstract(models.make_ddt, xl()))
     assert widths == [1152, 2048]
     assert best_fsdp(widths, 256) == 128
     assert best_fsdp(widths, 128) == 128

@@ -10,9 +10,9 @@ from golden_files import GOLDEN, arrays, channels_last, relative_error
 from small_run import assert_trees_equal, small_config, take_steps
 
 import rae_dit
-from rae_dit import build, loading, pretrained
 from rae_dit.config import ConfigError
 from rae_dit.modes.sample import sample
+from rae_dit.setup import models, pretrained, weights
 from rae_dit.training.loop import train
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh
@@ -76,7 +76,7 @@ def one_device():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_s_autoencoder_is_the_reference_s(family):
     golden = arrays(f"rae_{family}")
-    rae = nnx.merge(*loading.load_rae(golden_config(family), one_device(), decoder=True))
+    rae = nnx.merge(*weights.load_rae(golden_config(family), one_device(), decoder=True))
     latent = jax.jit(rae.encode)(channels_last(golden["image"]))
     assert relative_error(latent, channels_last(golden["latent"])) < 2e-5
     image = jax.jit(rae.decode)(latent)
@@ -106,7 +106,7 @@ def test_two_steps_of_stage_2_on_a_pretrained_autoencoder():
 )
 def test_an_autoencoder_unlike_the_config_is_refused(field, value, message):
     with pytest.raises(ConfigError) as caught:
-        loading.load_rae(golden_config(**{field: value}), one_device(), decoder=True)
+        weights.load_rae(golden_config(**{field: value}), one_device(), decoder=True)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
@@ -168,7 +168,7 @@ def test_the_decoder_of_a_diffusers_directory_is_that_of_the_whole():
 def test_a_new_run_starts_from_pretrained_weights():
     config = ddt_config()
     mesh = one_device()
-    state = loading.start_from_pretrained(config, make_program(config, mesh).create(), mesh)
+    state = weights.start_from_pretrained(config, make_program(config, mesh).create(), mesh)
     released = rae_dit.load_ddt(GOLDEN / "ddt_default.pt")
     expected = nnx.to_pure_dict(nnx.state(released))
     assert_trees_equal(state.params, expected)
@@ -203,7 +203,7 @@ def test_samples_of_released_weights_need_no_run(tmp_path):
 
 def test_the_run_s_own_checkpoint_comes_before_pretrained_weights(fine_tuned):
     nowhere = ddt_config(**{"ddt.pretrained": "./nowhere"})
-    _, parameters = loading.load_ddt(nowhere, fine_tuned, one_device())
+    _, parameters = weights.load_ddt(nowhere, fine_tuned, one_device())
     own = rae_dit.load_ddt(fine_tuned)
     assert_trees_equal(parameters, nnx.to_pure_dict(nnx.state(own)))
 
@@ -211,9 +211,9 @@ def test_the_run_s_own_checkpoint_comes_before_pretrained_weights(fine_tuned):
 def test_parameters_are_laid_out_over_the_mesh():
     config = ddt_config(**{"sharding.fsdp": 8})
     mesh = make_mesh(8)
-    _, parameters = loading.load_ddt(config, GOLDEN, mesh)
+    _, parameters = weights.load_ddt(config, GOLDEN, mesh)
     kernel = parameters["final_linear"]["kernel"]
     assert len(kernel.sharding.device_set) == 8
     assert kernel.addressable_shards[0].data.shape == (8, 24)
-    module = build.abstract(build.make_ddt, config)
+    module = models.abstract(models.make_ddt, config)
     assert jax.tree.structure(parameters) == jax.tree.structure(nnx.to_pure_dict(nnx.state(module)))

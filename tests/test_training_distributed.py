@@ -14,6 +14,7 @@ from run_processes import ROOT, config_of, log_of, start, start_pair, wait
 from small_run import host
 
 from rae_dit import main as command
+from rae_dit import multihost
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import ConfigError
 from rae_dit.training.program import make_program

@@ -11,10 +11,10 @@ from PIL import Image
 from small_run import assert_trees_equal, batches, small_config
 from test_training_loop import SETTINGS, final_state, metric_lines, straight
 
-from rae_dit import loading
 from rae_dit.config import ConfigError
 from rae_dit.evaluation.figures import sample_grid
 from rae_dit.sampling.generate import generate, load_generator
+from rae_dit.setup import weights
 from rae_dit.training.loop import train
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh, place_batch
@@ -104,7 +104,7 @@ def test_it_is_seen_with_the_parameters_and_on_the_batch_of_the_step(looked_at):
     workdir, _ = looked_at
     config, mesh = small_config(**(SETTINGS | {"metrics.telemetry": True})), make_mesh(1)
     state, _ = final_state(workdir, config)
-    frozen, batch = loading.load_frozen(config, mesh), place_batch(batches(config, 4)[3], mesh)
+    frozen, batch = weights.load_frozen(config, mesh), place_batch(batches(config, 4)[3], mesh)
     seen = make_program(config, mesh).telemetry(state.params, frozen, batch, state.key)
     line = metric_lines(workdir)[-1]
     assert {name: line[name] for name in seen} == {name: float(seen[name]) for name in seen}

@@ -11,9 +11,9 @@ import pytest
 from run_processes import config_of
 from small_run import assert_trees_equal, batches, host
 
-from rae_dit import build, loading
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.objectives.base import Objective
+from rae_dit.setup import models, weights
 from rae_dit.training.loop import train
 from rae_dit.training.program import Program, make_program
 from rae_dit.training.sharding import make_mesh, place_batch
@@ -50,7 +50,7 @@ class Run(NamedTuple):
 def run() -> Run:
     config = config_of({})
     mesh = make_mesh(1, jax.devices()[:1])
-    program, frozen = make_program(config, mesh), loading.load_frozen(config, mesh)
+    program, frozen = make_program(config, mesh), weights.load_frozen(config, mesh)
     placed = [place_batch(batch, mesh) for batch in batches(config, 4)]
     state = program.create()
     for batch in placed[:2]:
@@ -149,8 +149,8 @@ def test_an_optimizer_that_stays_bad_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three good updates; two bad ones in a row are allowed nowhere."""
-    made = build.make_optimizer
-    monkeypatch.setattr(build, "make_optimizer", lambda config: spoiled(made(config), 3))
+    made = models.make_optimizer
+    monkeypatch.setattr(models, "make_optimizer", lambda config: spoiled(made(config), 3))
     settings = {
         "checkpoint.save_every": 1,
         "metrics.validate_every": 1000,

@@ -10,9 +10,10 @@ from PIL import Image
 from run_processes import config_of
 from small_run import small_config
 
-from rae_dit import load_rae, records
+from rae_dit import load_rae
 from rae_dit.config import ConfigError
 from rae_dit.sampling import codec, generate
+from rae_dit.setup import data
 from rae_dit.training import pictures
 from rae_dit.training.loop import train
 from rae_dit.training.run import check_held_out
@@ -34,7 +35,7 @@ def test_stage_1_reconstructs_the_same_held_out_images(tmp_path, monkeypatch):
     with Image.open(tmp_path / "pictures" / "step_4.png") as picture:
         assert picture.size[0] > 900
     (before, early), (after, late) = drawn
-    held_out = records.open_source(config, "validation")
+    held_out = data.open_source(config, "validation")
     expected = np.stack([held_out[i]["image"] for i in range(10)]) / np.float32(255)
     np.testing.assert_array_equal(before, expected)
     np.testing.assert_array_equal(after, expected)

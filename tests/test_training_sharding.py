@@ -8,9 +8,9 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from configs import dit_dino
-from rae_dit import build
 from rae_dit.config import from_config_dict
 from rae_dit.models.layers import Linear
+from rae_dit.setup import models
 from rae_dit.training.sharding import (
     batch_sharding,
     make_mesh,
@@ -43,7 +43,7 @@ def test_a_width_that_does_not_divide_is_copied():
 def test_golden_shardings_of_the_full_model():
     """One line per kind of parameter of DiT^DH-XL; a change here is a decision."""
     config = from_config_dict(dit_dino.get_config())
-    ddt = build.abstract(build.make_ddt, config)
+    ddt = models.abstract(models.make_ddt, config)
     shardings = parameter_shardings(ddt, make_mesh(8))
     state = nnx.to_pure_dict(nnx.state(ddt))
     lines = []
@@ -89,7 +89,7 @@ time_embedding.frequency 256 copied
 
 def test_unsharded_bytes_of_the_full_model_are_few():
     config = from_config_dict(dit_dino.get_config())
-    ddt = build.abstract(build.make_ddt, config)
+    ddt = models.abstract(models.make_ddt, config)
     shardings = parameter_shardings(ddt, make_mesh(8))
     sizes = jax.tree.map(
         lambda leaf, sharding: np.array([np.prod(sharding.shard_shape(leaf.shape)), leaf.size]),

@@ -12,10 +12,10 @@ from test_data_huggingface import table, write
 from test_data_tar import record, write_tar
 from test_data_tfds import write_tfds
 
-from rae_dit import loading, records
 from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.config import Config
 from rae_dit.data import pipeline
+from rae_dit.setup import data, weights
 from rae_dit.training.program import Program, make_program
 from rae_dit.training.sharding import make_mesh, place_batch
 from rae_dit.training.state import TrainState
@@ -82,8 +82,8 @@ def take_steps(
     config: Config, program: Program, state: TrainState, workers: int
 ) -> dict[int, TrainState]:
     """Goes on from wherever the state stands, as the loop does; returns the state at each step."""
-    mesh, source = make_mesh(1, jax.devices()[:1]), records.open_source(config, "train")
-    frozen = loading.load_frozen(config, mesh)
+    mesh, source = make_mesh(1, jax.devices()[:1]), data.open_source(config, "train")
+    frozen = weights.load_frozen(config, mesh)
     stream = pipeline.train_batches(
         source,
         batch_size=config.data.batch_size,
@@ -117,7 +117,7 @@ def test_a_restore_changes_nothing(tmp_path: Path, program: Program, name: str) 
 
     def position() -> dict[str, int | str]:
         return pipeline.position(
-            records.open_source(config, "train"),
+            data.open_source(config, "train"),
             step=SAVED,
             seed=config.seed,
             batch_size=config.data.batch_size,

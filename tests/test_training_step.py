@@ -9,8 +9,8 @@ import optax
 import pytest
 from small_run import batches, small_config
 
-from rae_dit import build, loading
 from rae_dit.objectives.base import Objective
+from rae_dit.setup import models, weights
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh
 from rae_dit.training.state import TrainState
@@ -25,8 +25,8 @@ def flow():
     params = make_program(config, mesh).create().params
     # At initialisation the velocity is zero and most gradients with it.
     params = jax.tree.map(lambda p: p + 0.02 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), params)
-    frozen = loading.load_frozen(config, mesh)
-    objective = build.make_objective(config, training=True)
+    frozen = weights.load_frozen(config, mesh)
+    objective = models.make_objective(config, training=True)
     example = jax.jit(objective.draw)(frozen, batches(config, 1)[0], jax.random.key(3))
     return objective, params, frozen, example
 
@@ -42,10 +42,10 @@ def test_accumulation_is_one_big_batch(flow, parts):
 
 def test_labels_are_dropped_at_the_given_rate():
     config = small_config(**{"ddt.class_dropout": 0.25, "data.batch_size": 512})
-    frozen = loading.load_frozen(config, make_mesh(1, jax.devices()[:1]))
+    frozen = weights.load_frozen(config, make_mesh(1, jax.devices()[:1]))
     batch = batches(config, 1)[0]
     for training, rate in ((True, 0.25), (False, 0.0)):
-        objective = build.make_objective(config, training=training)
+        objective = models.make_objective(config, training=training)
         label = jax.jit(objective.draw)(frozen, batch, jax.random.key(0))["label"]
         dropped = label == config.data.num_classes
         assert float(dropped.mean()) == pytest.approx(rate, abs=0.06)

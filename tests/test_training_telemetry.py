@@ -6,8 +6,8 @@ import pytest
 from flax import nnx
 from small_run import batches, small_config
 
-from rae_dit import build, loading
 from rae_dit.models.activation_stats import observe_ddt
+from rae_dit.setup import models, weights
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh, place_batch
 
@@ -24,7 +24,7 @@ def parts(devices, config):
     mesh = make_mesh(config.sharding.fsdp, jax.devices()[:devices])
     program = make_program(config, mesh)
     params = jax.tree.map(wave, program.create().params)
-    frozen = loading.load_frozen(config, mesh)
+    frozen = weights.load_frozen(config, mesh)
     return program, params, frozen, place_batch(batches(config, 1)[0], mesh)
 
 
@@ -39,8 +39,8 @@ def test_it_is_what_the_model_does_on_the_noised_batch():
     config = small_config(**{"ddt.class_dropout": 0.9})
     found = telemetry(1, config, seed=5)
     _, params, frozen, batch = parts(1, config)
-    graph = nnx.graphdef(build.abstract(build.make_ddt, config))
-    draw = build.make_objective(config, training=False).draw
+    graph = nnx.graphdef(models.abstract(models.make_ddt, config))
+    draw = models.make_objective(config, training=False).draw
 
     @jax.jit
     def look(params, frozen, batch):

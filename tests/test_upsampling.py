@@ -8,12 +8,12 @@ from flax import nnx
 from small_run import small_config
 
 import rae_dit
-from rae_dit import build, loading
 from rae_dit.config import ConfigError, from_config_dict
-from rae_dit.loading import Model
 from rae_dit.models.resize import resize_bicubic
 from rae_dit.sampling import codec
 from rae_dit.sampling.latents import sample_latents
+from rae_dit.setup import models, weights
+from rae_dit.setup.weights import Model
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights.__main__ import write_decoder
 
@@ -21,7 +21,7 @@ TWICE = {"decoder.patch_size": 4, "data.image_size": 16, "encoder.depth": 1, "de
 
 
 def rae_of(config) -> Model:
-    return loading.load_rae(config, make_mesh(1, jax.devices()[:1]), decoder=True)
+    return weights.load_rae(config, make_mesh(1, jax.devices()[:1]), decoder=True)
 
 
 def test_sixteen_pixels_go_through_the_latent_of_eight():
@@ -37,9 +37,9 @@ def test_sixteen_pixels_go_through_the_latent_of_eight():
 
 def test_stage_1_compares_the_large_images():
     config = small_config(**TWICE, objective="reconstruction")
-    objective = build.make_objective(config, training=True)
-    params = nnx.to_pure_dict(nnx.state(build.make_decoder(config, nnx.Rngs(0))))
-    frozen = loading.load_frozen(config, make_mesh(1, jax.devices()[:1]))
+    objective = models.make_objective(config, training=True)
+    params = nnx.to_pure_dict(nnx.state(models.make_decoder(config, nnx.Rngs(0))))
+    frozen = weights.load_frozen(config, make_mesh(1, jax.devices()[:1]))
     image = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3))
     batch = {"image": image, "label": jnp.zeros(2, jnp.int32)}
     example = objective.draw(frozen, batch, jax.random.key(1))
@@ -52,13 +52,15 @@ def test_stage_1_compares_the_large_images():
 
 def test_a_ddt_of_the_small_images_samples_the_large_ones():
     large, small = small_config(**TWICE), small_config(**{"encoder.depth": 1})
-    assert build.latent_shift(large) == build.latent_shift(small)
+    assert models.latent_shift(large) == models.latent_shift(small)
     shapes = [
-        jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(build.abstract(build.make_ddt, config))))
+        jax.tree.map(
+            jnp.shape, nnx.to_pure_dict(nnx.state(models.abstract(models.make_ddt, config)))
+        )
         for config in (large, small)
     ]
     assert shapes[0] == shapes[1]  # one checkpoint serves both
-    ddt = build.make_ddt(small, nnx.Rngs(0))
+    ddt = models.make_ddt(small, nnx.Rngs(0))
     noise = jax.random.normal(jax.random.key(0), (2, 4, 4, 16))
     latents = sample_latents(ddt, noise, np.array([0, 3]), steps=3, shift=1.0)
     assert codec.decode(*rae_of(large), latents).shape == (2, 16, 16, 3)
@@ -86,13 +88,13 @@ def test_it_goes_out_and_comes_back(tmp_path):
 def test_the_true_sizes_are_512_pixels_from_256_tokens(name):
     module = __import__(f"configs.{name}", fromlist=["get_config"])
     config = from_config_dict(module.get_config())
-    decoder = build.abstract(build.make_decoder, config)
+    decoder = models.abstract(models.make_decoder, config)
     assert decoder.grid**2 == 256
     graph, parameters = nnx.split(decoder)
     tokens = jax.ShapeDtypeStruct((1, 256, 768), jnp.float32)
     image = jax.eval_shape(lambda p, x: nnx.merge(graph, p)(x), parameters, tokens)
     assert image.shape == (1, 512, 512, 3)
-    assert build.latent_shift(config) == pytest.approx(6.928, abs=1e-3)
+    assert models.latent_shift(config) == pytest.approx(6.928, abs=1e-3)
 
 
 def test_pixels_that_the_decoder_does_not_paint_are_refused():

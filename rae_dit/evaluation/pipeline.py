@@ -16,7 +16,6 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from rae_dit import records
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
 from rae_dit.data.files import SourceError
@@ -30,6 +29,7 @@ from rae_dit.evaluation.metric_state import Tally, from_bytes, merge_processes, 
 from rae_dit.evaluation.references import hash_of, open_reference
 from rae_dit.evaluation.stored import StoredImages, open_stored
 from rae_dit.multihost import allgather_bytes
+from rae_dit.setup import data
 from rae_dit.storage.files import obstacle, replacing
 from rae_dit.weights.inception import load_inception
 
@@ -128,7 +128,7 @@ def make_judge(config: Config) -> Judge:
     """
     if config.evaluate.judge == "inception":
         return inception_judge(config.evaluate.inception, config.evaluate.batch_size)
-    source = records.open_source(config, "train")
+    source = data.open_source(config, "train")
     found = [source[i] for i in range(len(source))]
     images = np.stack([to_float(record["image"]) for record in found])
     labels = np.asarray([record["label"] for record in found])
@@ -155,7 +155,7 @@ def make_reference(config: Config, workdir: Path, judge: Judge) -> Tally | None:
     if not settings.reference:
         if {*settings.metrics} <= {"inception_score", "class_accuracy"}:
             return None
-        source = records.open_source(config, "train")
+        source = data.open_source(config, "train")
         keep = -(-len(source) // MANIFOLD)
         return cached(
             config,

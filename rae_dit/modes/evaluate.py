@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from rae_dit import __version__, build, records
+from rae_dit import __version__
 from rae_dit.config import Config
 from rae_dit.evaluation import pipeline
 from rae_dit.evaluation.feature_extractors import Judge
@@ -21,10 +21,11 @@ from rae_dit.evaluation.figures import sample_grid
 from rae_dit.evaluation.metric_state import Tally, metric_values
 from rae_dit.evaluation.pipeline import Batch
 from rae_dit.multihost import allgather_bytes
-from rae_dit.runs import newest_step
 from rae_dit.sampling.generate import Generator, generate, generate_shares, load_generator
 from rae_dit.sampling.labels import image_labels
+from rae_dit.setup import data, models
 from rae_dit.storage.files import write_json
+from rae_dit.workdir import newest_step
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def evaluate(config: Config, workdir: Path) -> None:
     reference = pipeline.make_reference(config, workdir, judge)
     report: dict[str, object] = {}
     if config.evaluate.judge == "digits":
-        held_out = pipeline.source_batches(records.held_out(config), config.evaluate.batch_size)
+        held_out = pipeline.source_batches(data.held_out(config), config.evaluate.batch_size)
         report |= with_suffix("real", judge_batches(config, judge, reference, held_out))
     if generator is None:
         stored = pipeline.stored_samples(config)
@@ -54,7 +55,7 @@ def evaluate(config: Config, workdir: Path) -> None:
         )
         report |= judge_batches(config, judge, reference, batches)
     else:
-        with jax.default_matmul_precision(build.matmul_precision(config)):
+        with jax.default_matmul_precision(models.matmul_precision(config)):
             for suffix, scale in guidance_scales(config).items():
                 batches = generated(generator, config, scale)
                 report |= with_suffix(suffix, judge_batches(config, judge, reference, batches))
@@ -79,7 +80,7 @@ def score(generator: Generator, judge: Judge, config: Config, workdir: Path) -> 
     """
     pipeline.check(config)
     reference = pipeline.make_reference(config, workdir, judge)
-    with jax.default_matmul_precision(build.matmul_precision(config)):
+    with jax.default_matmul_precision(models.matmul_precision(config)):
         batches = generated(generator, config, config.sample.cfg_scale)
         return judge_batches(config, judge, reference, batches)
 

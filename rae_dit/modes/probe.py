@@ -11,16 +11,16 @@ from typing import Any
 
 import jax
 
-from rae_dit import build, loading, records
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import Config
 from rae_dit.config.check import refusal
-from rae_dit.runs import read_config
+from rae_dit.setup import data, models, weights
 from rae_dit.storage.files import write_json
 from rae_dit.training.loop import train
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh
 from rae_dit.training.validation import held_out_means
+from rae_dit.workdir import read_config
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def probe(config: Config, workdir: Path) -> None:
     if config.objective != "classification":
         expected = "'classification' for --mode=probe, as in configs/probe_dino.py"
         raise refusal("objective", config.objective, expected)
-    source = records.held_out(config)
+    source = data.held_out(config)
     train(config, workdir)
     # As the run wrote it: where the config has epochs, it has steps.
     config = dataclasses.replace(config, optim=read_config(workdir).optim)
@@ -49,8 +49,8 @@ def probe(config: Config, workdir: Path) -> None:
         "freeze_encoder": config.probe.freeze_encoder,
         "step": last_step,
     }
-    with jax.default_matmul_precision(build.matmul_precision(config)):
-        frozen = loading.load_frozen(config, mesh)
+    with jax.default_matmul_precision(models.matmul_precision(config)):
+        frozen = weights.load_frozen(config, mesh)
         for name, params in (("parameters", state.params), ("ema", state.ema)):
             report[name], report["images"] = held_out_means(
                 program.validate,

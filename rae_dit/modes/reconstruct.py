@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from PIL import Image
 
-from rae_dit import __version__, build, loading, records
+from rae_dit import __version__
 from rae_dit.config import Config, ConfigError
 from rae_dit.data.files import Images
 from rae_dit.data.flat_folder import open_pictures
@@ -34,6 +34,7 @@ from rae_dit.models.lpips import MINIMUM_SIZE as LPIPS_MINIMUM
 from rae_dit.multihost import allgather_bytes
 from rae_dit.objectives.base import Tree
 from rae_dit.sampling import codec
+from rae_dit.setup import data, models, weights
 from rae_dit.storage.files import write_json
 from rae_dit.training.sharding import batch_sharding, make_mesh, place_batch, replicated
 from rae_dit.weights.lpips import load_lpips
@@ -62,7 +63,7 @@ def reconstruct(config: Config, workdir: Path) -> None:
         ConfigError: a path does not hold what it should; one line, before anything is compiled.
         WeightsError: a file of weights is another network's.
     """
-    config = loading.with_own_decoder(config, workdir)
+    config = weights.with_own_decoder(config, workdir)
     check(config)
     source = open_images(config)
     judge = rfid_judge(config, source)
@@ -70,7 +71,7 @@ def reconstruct(config: Config, workdir: Path) -> None:
     sums = {"images": 0.0}
     before, after = Tally(), Tally()
     shown: list[Pair] = []
-    with jax.default_matmul_precision(build.matmul_precision(config)):
+    with jax.default_matmul_precision(models.matmul_precision(config)):
         for pair in pairs(config, source, mesh):
             for name, values in errors(pair).items():
                 sums[name] = sums.get(name, 0.0) + float(np.sum(values))
@@ -116,7 +117,7 @@ def open_images(config: Config) -> Source:
     """What to reconstruct: pictures, cut to squares of `data.image_size`, or held-out images."""
     path = config.reconstruct.path
     if not path:
-        return records.held_out(config)
+        return data.held_out(config)
     with pipeline.refusing("reconstruct.path"):
         pictures = open_pictures(path)
     return Images(
@@ -142,7 +143,7 @@ def pairs(config: Config, source: Source, mesh: Mesh) -> Iterator[Pair]:
     index, size = jax.process_index(), config.data.batch_size
     local = size // jax.process_count()
     lpips = lpips_on(config, mesh)
-    graph, parameters = loading.load_rae(config, mesh, decoder=True)
+    graph, parameters = weights.load_rae(config, mesh, decoder=True)
     batches = ordered_batches(
         source,
         batch_size=size,

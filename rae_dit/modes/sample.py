@@ -11,17 +11,17 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from rae_dit import build
 from rae_dit.checkpoint import integrity
 from rae_dit.config import Config
 from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation.figures import sample_grid
 from rae_dit.multihost import broadcast_set, on_first_process
-from rae_dit.runs import newest_step
 from rae_dit.sampling.generate import Generator, generate_shares, load_generator
 from rae_dit.sampling.image_directory import GRID, NPZ, Gallery, Writers
 from rae_dit.sampling.labels import chosen_classes, display_names, image_labels
 from rae_dit.sampling.npz import write_npz
+from rae_dit.setup import models
+from rae_dit.workdir import newest_step
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def sample(config: Config, workdir: Path) -> None:
     gallery = Gallery(output, labels)
     settings = settings_of(config, workdir)
     on_first_process(lambda: gallery.check(settings))
-    with jax.default_matmul_precision(build.matmul_precision(config)):
+    with jax.default_matmul_precision(models.matmul_precision(config)):
         generator = load_generator(config, workdir)
         manifest = settings | weights_of(generator)
         on_first_process(lambda: gallery.claim(manifest))
@@ -89,7 +89,7 @@ def settings_of(config: Config, workdir: Path) -> dict[str, Any]:
         "num_samples": config.sample.num_samples,
         "classes": list(chosen_classes(config)),
         "precision": config.precision,
-        "shift": build.latent_shift(config),
+        "shift": models.latent_shift(config),
         **integrity.as_json(settings),
     }
 

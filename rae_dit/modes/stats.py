@@ -20,7 +20,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from rae_dit import build, loading, records
 from rae_dit.checkpoint.integrity import checksums, json_checksum, named_leaves
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
@@ -36,9 +35,10 @@ from rae_dit.evaluation.latent_statistics import (
     totals_of,
 )
 from rae_dit.evaluation.partial_statistics import read_partial, write_partial
-from rae_dit.loading import Model
 from rae_dit.multihost import on_first_process
 from rae_dit.sampling import codec
+from rae_dit.setup import data, models, weights
+from rae_dit.setup.weights import Model
 from rae_dit.storage.files import obstacle
 from rae_dit.training.sharding import make_mesh, place_batch, replicated
 from rae_dit.weights.statistics import write_statistics
@@ -59,7 +59,7 @@ def stats(config: Config, workdir: Path) -> None:
     bare = dataclasses.replace(config.encoder, statistics="")
     config = dataclasses.replace(config, encoder=bare)
     mesh = make_mesh(config.sharding.fsdp)
-    source = records.open_source(config, "train")
+    source = data.open_source(config, "train")
     if len(source) > MAX_IMAGES:
         raise ConfigError(
             f"data.path: got {len(source)} images, expected at most {MAX_IMAGES} for --mode=stats"
@@ -69,8 +69,8 @@ def stats(config: Config, workdir: Path) -> None:
     if (place := obstacle(output.parent)) is not None:
         expected = f"a file in a directory; {place} is none that can be written"
         raise refusal("stats.output", config.stats.output, expected)
-    with jax.default_matmul_precision(build.matmul_precision(config)):
-        encoder = loading.load_rae(config, mesh, decoder=False)
+    with jax.default_matmul_precision(models.matmul_precision(config)):
+        encoder = weights.load_rae(config, mesh, decoder=False)
         provenance = describe(config, source, encoder)
         found = resume(partial, provenance, latent_shape(config))
         totals, _ = found
@@ -148,7 +148,7 @@ def check(totals: Totals, done: int) -> None:
 
 def latent_shape(config: Config) -> tuple[int, int, int]:
     """(h, w, D) of the encoder's latents."""
-    grid = build.latent_grid(config)
+    grid = models.latent_grid(config)
     return grid, grid, config.encoder.hidden_size
 
 

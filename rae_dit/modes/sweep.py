@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 
-from rae_dit import build
 from rae_dit.checkpoint.integrity import as_json
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
@@ -23,6 +22,7 @@ from rae_dit.modes.evaluate import score
 from rae_dit.modes.sample import settings_of, weights_of
 from rae_dit.multihost import broadcast_set, on_first_process
 from rae_dit.sampling.generate import load_generator
+from rae_dit.setup import models
 from rae_dit.storage.files import write_json, write_text
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def sweep(config: Config, workdir: Path) -> None:
     pipeline.check(config)
     path, settings = workdir / "sweep.json", sweep_settings(config, workdir)
     on_first_process(lambda: check(path, settings))
-    with jax.default_matmul_precision(build.matmul_precision(config)):
+    with jax.default_matmul_precision(models.matmul_precision(config)):
         generator, judge = load_generator(config, workdir), pipeline.make_judge(config)
         settings |= weights_of(generator)
         on_first_process(lambda: check(path, settings))

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from rae_dit import build, loading
 from rae_dit.config import Config
 from rae_dit.objectives.base import Tree
+from rae_dit.setup import models, weights
 from rae_dit.training.program import make_program
 from rae_dit.training.sharding import batch_sharding, replicated
 from rae_dit.training.state import TrainState
@@ -64,7 +64,7 @@ def abstract_step(config: Config, mesh: Mesh) -> Step:
     everywhere = replicated(mesh)
     frozen = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-        jax.eval_shape(lambda: loading.load_frozen(config, mesh)),
+        jax.eval_shape(lambda: weights.load_frozen(config, mesh)),
     )
     images, side = config.data.batch_size, config.data.image_size
     split = batch_sharding(mesh)
@@ -72,7 +72,7 @@ def abstract_step(config: Config, mesh: Mesh) -> Step:
         "image": jax.ShapeDtypeStruct((images, side, side, 3), jnp.float32, sharding=split),
         "label": jax.ShapeDtypeStruct((images,), jnp.int32, sharding=split),
     }
-    return Step(program.step, program.abstract, frozen, batch, build.matmul_precision(config))
+    return Step(program.step, program.abstract, frozen, batch, models.matmul_precision(config))
 
 
 def compile_step(step: Step, options: dict[str, str | bool] | None = None) -> Compiled:

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 
-from rae_dit import build
 from rae_dit.config import Config, check_devices
 from rae_dit.flops import model_flops, peak_flops
 from rae_dit.hardware import Device, find_device
@@ -26,6 +25,7 @@ from rae_dit.planning.memory import (
 from rae_dit.planning.roofline import Roofline, predict
 from rae_dit.planning.topology import find_devices, is_absent
 from rae_dit.planning.traffic import Traffic, count_traffic
+from rae_dit.setup import models
 from rae_dit.training.sharding import make_mesh
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def make_plan(config: Config, topology: str, *, find_largest: bool) -> Plan:
     if find_largest and limit is not None:
         largest = search_largest(config, mesh, topology, memory, limit)
     replicated = replicated_parameters(step, mesh)
-    widths = split_widths(build.abstract(build.make_trained, config))
+    widths = split_widths(models.abstract(models.make_trained, config))
     traffic = read_traffic(compiled, len(devices))
     roofline = predict(config, facts, traffic, len(devices)) if facts and traffic else None
     flops = model_flops(config).train_step * config.data.batch_size

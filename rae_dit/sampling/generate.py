@@ -19,12 +19,12 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, Int, Key
 from tqdm import tqdm
 
-from rae_dit import build, loading
 from rae_dit.config import Config
 from rae_dit.models.ddt import DDT
 from rae_dit.models.rae import RAE
 from rae_dit.sampling import codec
 from rae_dit.sampling.latents import keys_of, noise_of, sample_latents
+from rae_dit.setup import models, weights
 from rae_dit.training.sharding import batch_sharding, in_force, make_mesh, replicated
 
 STEP_NOISE = 2**32 - 1  # folded into the seed's key; no image has this number
@@ -59,9 +59,9 @@ def load_generator(config: Config, workdir: Path) -> Generator:
         WeightsError: a file of others cannot be used.
     """
     mesh = make_mesh(config.sharding.fsdp)
-    guide = loading.load_guide(config, mesh) if config.sample.guide_checkpoint else None
-    ddt = loading.load_ddt(config, workdir, mesh)
-    rae = loading.load_rae(config, mesh, decoder=True)
+    guide = weights.load_guide(config, mesh) if config.sample.guide_checkpoint else None
+    ddt = weights.load_ddt(config, workdir, mesh)
+    rae = weights.load_rae(config, mesh, decoder=True)
     merged = None if guide is None else nnx.merge(*guide)
     return Generator(nnx.merge(*ddt), nnx.merge(*rae), mesh, merged)
 
@@ -192,7 +192,7 @@ def make_latents(
             on_devices,
             steps=settings.num_steps,
             method=settings.method,
-            shift=build.latent_shift(config),
+            shift=models.latent_shift(config),
             cfg_scale=cfg_scale,
             cfg_interval=settings.cfg_interval,
             guide=generator.guide,

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import jax
 
-from rae_dit import build
 from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.config import Config, to_dict
 from rae_dit.sampling.generate import NotFiniteError
+from rae_dit.setup import models
 from rae_dit.storage.files import write_json
-from rae_dit.training.alone import alone_in
 from rae_dit.training.divergence import check_good
 from rae_dit.training.history import History
 from rae_dit.training.measure import evaluate, observe, validate
@@ -30,6 +29,7 @@ from rae_dit.training.run import Run, describe, open_run, peak_images, position,
 from rae_dit.training.sharding import make_mesh, place_batch
 from rae_dit.training.state import TrainState
 from rae_dit.training.weights_and_biases import WeightsAndBiases, check_installed
+from rae_dit.workdir import workdir_lock
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ def train(config: Config, workdir: Path) -> None:
     is_main = jax.process_index() == 0
     check_installed(config.metrics.wandb_project)
     with (
-        alone_in(workdir) if is_main else nullcontext(),
-        jax.default_matmul_precision(build.matmul_precision(config)),
+        workdir_lock(workdir) if is_main else nullcontext(),
+        jax.default_matmul_precision(models.matmul_precision(config)),
         Checkpoints(
             workdir / "checkpoints",
             save_every=config.checkpoint.save_every,

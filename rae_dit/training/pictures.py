@@ -5,13 +5,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from rae_dit import build
 from rae_dit.data.sources import Source
 from rae_dit.data.transforms import to_float
 from rae_dit.evaluation.figures import reconstruction_grid, sample_grid
 from rae_dit.sampling import codec
 from rae_dit.sampling.generate import generate
 from rae_dit.sampling.labels import display_names, image_labels
+from rae_dit.setup import models
 from rae_dit.training.run import Run, ema_generator
 from rae_dit.training.sharding import replicated
 from rae_dit.training.state import TrainState
@@ -60,7 +60,7 @@ def draw_reconstructions(run: Run, validation: Source, state: TrainState, path: 
     images = to_float(np.stack([validation[i]["image"] for i in range(count)]))
     everywhere = replicated(run.mesh)  # a few images: every device makes them all
     made = codec.reconstruct(
-        build.rae_graph(run.config, decoder=True),
+        models.rae_graph(run.config, decoder=True),
         run.frozen["rae"] | {"decoder": state.ema},
         jax.device_put(images, everywhere),
     )

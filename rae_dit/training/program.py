@@ -10,9 +10,10 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from rae_dit import build, build_stage1, compiler
+from rae_dit import compiler
 from rae_dit.config import Config
 from rae_dit.objectives.base import Tree
+from rae_dit.setup import models, stage1
 from rae_dit.training.gan_updates import create_discriminator
 from rae_dit.training.sharding import in_force, parameter_shardings, replicated
 from rae_dit.training.state import TrainState
@@ -40,22 +41,22 @@ class Program(NamedTuple):
 
 def make_program(config: Config, mesh: Mesh) -> Program:
     """Builds the functions of a run; nothing is compiled yet."""
-    optimizer = build.make_optimizer(config)
-    module = build.abstract(build.make_trained, config)
-    schedule = build.make_schedule(config)
-    objective = build.make_objective(config, training=True)
-    validation = build.make_objective(config, training=False)
-    take_step = build_stage1.make_step(config, objective, optimizer)
+    optimizer = models.make_optimizer(config)
+    module = models.abstract(models.make_trained, config)
+    schedule = models.make_schedule(config)
+    objective = models.make_objective(config, training=True)
+    validation = models.make_objective(config, training=False)
+    take_step = stage1.make_step(config, objective, optimizer)
 
     def create() -> TrainState:
         model_key, run_key = jax.random.split(jax.random.key(config.seed))
-        model = build.make_trained(config, nnx.Rngs(model_key))
+        model = models.make_trained(config, nnx.Rngs(model_key))
         params = nnx.to_pure_dict(nnx.state(model))
         discriminator = None
-        if build_stage1.has_discriminator(config):
+        if stage1.has_discriminator(config):
             heads_key = jax.random.fold_in(jax.random.key(config.seed), 1)
-            heads = build_stage1.make_heads(config, nnx.Rngs(heads_key))
-            discriminator = create_discriminator(heads, build_stage1.make_adversary(config))
+            heads = stage1.make_heads(config, nnx.Rngs(heads_key))
+            discriminator = create_discriminator(heads, stage1.make_adversary(config))
         return TrainState(
             step=jnp.int32(0),
             params=params,

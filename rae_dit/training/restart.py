@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 
-from rae_dit import loading
 from rae_dit.checkpoint.manager import Checkpoints, restore_state
 from rae_dit.data import pipeline
+from rae_dit.setup import weights
 from rae_dit.training.divergence import DivergedError, check_rollbacks
 from rae_dit.training.history import History
 from rae_dit.training.run import Run, position
@@ -28,7 +28,7 @@ def restore_or_create(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, H
         restored = restore_state(elsewhere, run.program.abstract)
     if restored is None:
         state = run.program.create()
-        return loading.start_from_pretrained(run.config, state, run.mesh), History()
+        return weights.start_from_pretrained(run.config, state, run.mesh), History()
     state, saved = restored
     log.info("continuing from step %d", int(state.step))
     return state, read_history(run, int(state.step), saved, checkpoints)

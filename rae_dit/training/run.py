@@ -7,7 +7,6 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from rae_dit import build, loading, records
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
 from rae_dit.data import pipeline
@@ -19,6 +18,7 @@ from rae_dit.flops import model_flops, peak_flops
 from rae_dit.models.attention import choose_attention
 from rae_dit.objectives.base import Tree
 from rae_dit.sampling.generate import Generator
+from rae_dit.setup import data, models, weights
 from rae_dit.training.history import History
 from rae_dit.training.program import Program, make_program
 from rae_dit.training.sharding import replicated
@@ -47,7 +47,7 @@ class Run(NamedTuple):
     validation: Source | None
     frozen: Tree
     decoder: Tree
-    guide: loading.Model | None
+    guide: weights.Model | None
     judge: Judge | None
 
 
@@ -57,11 +57,11 @@ def open_run(config: Config, mesh: Mesh) -> Run:
     Raises:
         ConfigError: something that was asked for needs what is not there.
     """
-    source = records.open_source(config, "train")
+    source = data.open_source(config, "train")
     if config.data.batch_size > len(source):
         expected = f"at most {len(source)}, as many as there are images to train on"
         raise refusal("data.batch_size", config.data.batch_size, expected)
-    validation = records.open_source(config, "validation")
+    validation = data.open_source(config, "validation")
     steps_per_epoch = len(source) // config.data.batch_size
     config = dataclasses.replace(
         config,
@@ -85,11 +85,11 @@ def open_run(config: Config, mesh: Mesh) -> Run:
         make_program(config, mesh),
         source,
         validation,
-        frozen=loading.load_frozen(config, mesh),
-        decoder=jax.device_put(loading.load_decoder(config, mesh), replicated(mesh))
+        frozen=weights.load_frozen(config, mesh),
+        decoder=jax.device_put(weights.load_decoder(config, mesh), replicated(mesh))
         if makes_images
         else {},
-        guide=loading.load_guide(config, mesh) if guided else None,
+        guide=weights.load_guide(config, mesh) if guided else None,
         judge=judge,
     )
 
@@ -114,7 +114,7 @@ def describe(run: Run) -> str:
     config, mesh = run.config, run.mesh
     attention: str = config.compute.attention
     if attention == "auto" and config.objective == "flow_matching":
-        tokens = (build.latent_grid(config) // config.ddt.patch_size) ** 2
+        tokens = (models.latent_grid(config) // config.ddt.patch_size) ** 2
         attention = choose_attention(
             mesh.devices.flat[0].platform,
             mesh.size,
@@ -162,8 +162,8 @@ def peak_images(run: Run) -> float | None:
 
 def ema_generator(run: Run, state: TrainState) -> Generator:
     """Makes images with the EMA of a stage-2 run; its arrays are gone after the next step."""
-    ddt = nnx.graphdef(build.abstract(build.make_ddt, run.config))
-    rae = build.rae_graph(run.config, decoder=True)
+    ddt = nnx.graphdef(models.abstract(models.make_ddt, run.config))
+    rae = models.rae_graph(run.config, decoder=True)
     return Generator(
         nnx.merge(ddt, state.ema),
         nnx.merge(rae, run.frozen | {"decoder": run.decoder}),

@@ -10,14 +10,14 @@ import filelock
 import pytest
 
 from rae_dit.config import ConfigError
-from rae_dit.training.alone import alone_in
+from rae_dit.workdir import workdir_lock
 
 ROOT = Path(__file__).parent.parent
 HOLD = """
 import sys, time
 from pathlib import Path
-from rae_dit.training.alone import alone_in
-with alone_in(Path(sys.argv[1])):
+from rae_dit.workdir import workdir_lock
+with workdir_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -35,7 +35,7 @@ def holder(tmp_path: Path):
 
 
 def enter(workdir: Path, wait_seconds: float) -> None:
-    with alone_in(workdir, wait_seconds=wait_seconds):
+    with workdir_lock(workdir, wait_seconds=wait_seconds):
         pass
 
 
@@ -54,7 +54,7 @@ def test_the_end_of_a_killed_run_is_waited_for(holder, tmp_path: Path) -> None:
 
 def test_one_run_after_another_and_others_beside(tmp_path: Path) -> None:
     for _ in range(2):
-        with alone_in(tmp_path / "new" / "a"), alone_in(tmp_path / "new" / "b"):
+        with workdir_lock(tmp_path / "new" / "a"), workdir_lock(tmp_path / "new" / "b"):
             pass
 
 
@@ -66,5 +66,5 @@ def test_files_that_cannot_be_locked_are_a_warning(
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     monkeypatch.setattr(logging.getLogger("rae_dit"), "propagate", True)
-    with alone_in(tmp_path):
+    with workdir_lock(tmp_path):
         assert "cannot be locked (FileSystem" in caplog.text

@@ -17,8 +17,14 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from rae_dit import pretrained
-from rae_dit.build import (
+from rae_dit.checkpoint.manager import restore_ema
+from rae_dit.config import Config, ConfigError
+from rae_dit.config.check import refusal
+from rae_dit.models.ddt import DDT
+from rae_dit.models.rae import latent_scale
+from rae_dit.objectives.base import Tree
+from rae_dit.setup import pretrained
+from rae_dit.setup.models import (
     abstract,
     latent_grid,
     make_classifier,
@@ -28,18 +34,12 @@ from rae_dit.build import (
     make_lpips,
     rae_graph,
 )
-from rae_dit.build_stage1 import has_discriminator, make_dino, read_dino, read_lpips
-from rae_dit.checkpoint.manager import restore_ema
-from rae_dit.config import Config, ConfigError
-from rae_dit.config.check import refusal
-from rae_dit.models.ddt import DDT
-from rae_dit.models.rae import latent_scale
-from rae_dit.objectives.base import Tree
-from rae_dit.runs import find_run, has_checkpoint, read_config
+from rae_dit.setup.stage1 import has_discriminator, make_dino, read_dino, read_lpips
 from rae_dit.training.sharding import parameter_shardings, replicated
 from rae_dit.training.state import TrainState
 from rae_dit.weights import released
 from rae_dit.weights.statistics import read_statistics
+from rae_dit.workdir import find_run, has_checkpoint, read_config
 
 log = logging.getLogger(__name__)
 

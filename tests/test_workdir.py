@@ -12,7 +12,7 @@ from flax import nnx
 from small_run import assert_trees_equal, small_config
 
 import rae_dit
-from rae_dit import runs
+from rae_dit import workdir
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import ConfigError
 from rae_dit.training.loop import train
@@ -44,30 +44,30 @@ def stage_1(tmp_path_factory):
 
 def test_a_run_is_found_from_each_of_its_directories(stage_2, tmp_path):
     step = stage_2 / "checkpoints" / "2"
-    assert {runs.find_run(p) for p in (stage_2, stage_2 / "checkpoints", step)} == {stage_2}
-    assert runs.find_run(tmp_path) is None
-    assert runs.find_run(stage_2 / "config.json") is None
-    assert runs.find_run("owner/repository") is None
+    assert {workdir.find_run(p) for p in (stage_2, stage_2 / "checkpoints", step)} == {stage_2}
+    assert workdir.find_run(tmp_path) is None
+    assert workdir.find_run(stage_2 / "config.json") is None
+    assert workdir.find_run("owner/repository") is None
 
 
 def test_a_run_has_both_a_config_and_checkpoints(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    assert runs.find_run(tmp_path) is None
+    assert workdir.find_run(tmp_path) is None
     (tmp_path / "checkpoints").mkdir()
-    assert runs.find_run(tmp_path) == tmp_path
+    assert workdir.find_run(tmp_path) == tmp_path
     (tmp_path / "config.json").unlink()
-    assert runs.find_run(tmp_path) is None
+    assert workdir.find_run(tmp_path) is None
 
 
 def test_the_newest_step_is_the_largest_number_of_those_that_are_whole(tmp_path):
-    assert not runs.has_checkpoint(tmp_path)
-    assert runs.newest_step(tmp_path) is None
+    assert not workdir.has_checkpoint(tmp_path)
+    assert workdir.newest_step(tmp_path) is None
     (tmp_path / "checkpoints" / "quarantined-30-0").mkdir(parents=True)
-    assert not runs.has_checkpoint(tmp_path)
+    assert not workdir.has_checkpoint(tmp_path)
     for name in ("2", "10", "20.orbax-checkpoint-tmp"):
         (tmp_path / "checkpoints" / name).mkdir()
-    assert runs.has_checkpoint(tmp_path)
-    assert runs.newest_step(tmp_path) == 10
+    assert workdir.has_checkpoint(tmp_path)
+    assert workdir.newest_step(tmp_path) == 10
 
 
 def test_load_ddt_opens_workdir_checkpoints_and_step(stage_2):

@@ -1,4 +1,4 @@
-"""Config -> LPIPS, discriminator and training step of stage 1: what build.py is for the rest.
+"""Config -> LPIPS, discriminator and training step of stage 1: what models.py is for the rest.
 
 No default values (they live in configs/), no mathematics.
 """
@@ -12,7 +12,6 @@ import jax
 import optax
 from flax import nnx
 
-from rae_dit import build
 from rae_dit.config import Config
 from rae_dit.models.discriminator import Heads
 from rae_dit.models.features import DINO, Features
@@ -20,6 +19,7 @@ from rae_dit.models.lpips import LPIPS
 from rae_dit.objectives.adversarial import hinge, vanilla
 from rae_dit.objectives.augment import augment
 from rae_dit.objectives.base import Objective
+from rae_dit.setup import models
 from rae_dit.training.gan_step import stage1_step
 from rae_dit.training.gan_updates import Adversary, Perceptual
 from rae_dit.training.optim import adamw, learning_rate
@@ -51,7 +51,7 @@ def make_step(
         return functools.partial(train_step, **settings)
     return functools.partial(
         stage1_step,
-        rae_graph=build.rae_graph(config, decoder=True),
+        rae_graph=models.rae_graph(config, decoder=True),
         perceptual=make_perceptual(config) if perceptual else None,
         adversary=make_adversary(config) if has_discriminator(config) else None,
         **settings,
@@ -60,14 +60,14 @@ def make_step(
 
 def make_perceptual(config: Config) -> Perceptual:
     """LPIPS as a term of the loss."""
-    graph = nnx.graphdef(build.abstract(build.make_lpips, config))
+    graph = nnx.graphdef(models.abstract(models.make_lpips, config))
     return Perceptual(graph, weight=config.perceptual.weight, start=config.perceptual.start)
 
 
 def make_adversary(config: Config) -> Adversary:
     """The discriminator's structure and what trains it."""
     gan = config.gan
-    heads = build.abstract(make_heads, config)
+    heads = models.abstract(make_heads, config)
     schedule = functools.partial(
         learning_rate,
         peak=gan.learning_rate,
@@ -87,7 +87,7 @@ def make_adversary(config: Config) -> Adversary:
         decay_mask=jax.tree.map(lambda _: True, nnx.to_pure_dict(nnx.state(heads, nnx.Param))),
     )
     return Adversary(
-        features=nnx.graphdef(build.abstract(make_features, config)),
+        features=nnx.graphdef(models.abstract(make_features, config)),
         heads=nnx.graphdef(heads),
         optimizer=optimizer,
         schedule=schedule,
@@ -111,7 +111,7 @@ def make_features(config: Config, rngs: nnx.Rngs) -> Features:
     wanted = config.discriminator
     encoder = wanted.features == "encoder"
     return Features(
-        build.make_encoder(config, rngs) if encoder else make_dino(config, rngs),
+        models.make_encoder(config, rngs) if encoder else make_dino(config, rngs),
         image_mean=config.encoder.image_mean if encoder else wanted.image_mean,
         image_std=config.encoder.image_std if encoder else wanted.image_std,
         layers=wanted.layers,
@@ -131,7 +131,7 @@ def make_dino(config: Config, rngs: nnx.Rngs) -> DINO:
         attention=config.compute.attention,
         scan_layers=config.compute.scan_layers,
         remat=config.compute.remat,
-        dtype=build.compute_dtype(config),
+        dtype=models.compute_dtype(config),
         rngs=rngs,
     )
 
@@ -144,7 +144,7 @@ def make_heads(config: Config, rngs: nnx.Rngs) -> Heads:
         len(wanted.layers),
         config.encoder.hidden_size if encoder else wanted.hidden_size,
         kernel_size=wanted.kernel_size,
-        dtype=build.compute_dtype(config),
+        dtype=models.compute_dtype(config),
         rngs=rngs,
     )
 
@@ -152,9 +152,9 @@ def make_heads(config: Config, rngs: nnx.Rngs) -> Heads:
 def read_lpips(config: Config) -> LPIPS:
     """LPIPS from the files of `perceptual`; raises as `load_lpips`."""
     vgg, linear = Path(config.perceptual.vgg), Path(config.perceptual.linear)
-    return load_lpips(vgg, linear, dtype=build.compute_dtype(config))
+    return load_lpips(vgg, linear, dtype=models.compute_dtype(config))
 
 
 def read_dino(config: Config) -> DINO:
     """DINO from the file `discriminator.pretrained`; raises as `load_dino`."""
-    return load_dino(config.discriminator.pretrained, build.abstract(make_dino, config))
+    return load_dino(config.discriminator.pretrained, models.abstract(make_dino, config))

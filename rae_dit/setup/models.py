@@ -4,15 +4,17 @@ The `make_*` functions return modules with initial weights; `abstract` gives the
 loading.py fills them with weights from files.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 from flax import nnx
 
-from rae_dit.config import Config
+from rae_dit.config import Config, ConfigError, from_config_dict
 from rae_dit.diffusion.flow import time_shift
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
@@ -25,6 +27,28 @@ from rae_dit.objectives.classification import Classifier, classification, linear
 from rae_dit.objectives.reconstruction import reconstruction
 from rae_dit.training.optim import adamw, learning_rate, sgd
 from rae_dit.training.step import flow_matching
+
+
+def with_compute(
+    config: Config,
+    *,
+    dtype: Dtype = jnp.float32,
+    attention: str = "auto",
+    scan_layers: bool = True,
+    remat: str = "none",
+) -> Config:
+    """The config with other ways to compute, whatever the run trained with.
+
+    Raises:
+        ConfigError: dtype is neither float32 nor bfloat16, or another choice does not exist.
+    """
+    precisions = {jnp.dtype(jnp.float32): "fp32", jnp.dtype(jnp.bfloat16): "bf16"}
+    if jnp.dtype(dtype) not in precisions:
+        raise ConfigError(f"dtype: got {jnp.dtype(dtype)}, expected float32 or bfloat16")
+    values = dataclasses.asdict(config)
+    values["precision"] = precisions[jnp.dtype(dtype)]
+    values["compute"] |= {"attention": attention, "scan_layers": scan_layers, "remat": remat}
+    return from_config_dict(ml_collections.ConfigDict(values))
 
 
 def compute_dtype(config: Config) -> Dtype:

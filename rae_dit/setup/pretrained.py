@@ -6,12 +6,12 @@ file holds is therefore compared with it, field by field, and never silently tak
 
 from flax import nnx
 
-from rae_dit import build
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoder import MAE, DINOv2, VisionTransformer
+from rae_dit.setup import models
 from rae_dit.weights import huggingface, released
 from rae_dit.weights.architecture import ddt_architecture
 from rae_dit.weights.hub import find_encoder
@@ -50,7 +50,7 @@ def load_encoder(config: Config) -> VisionTransformer:
         fields["mlp_ratio"] = wanted.mlp_ratio, mlp_width / encoder.hidden_size
     check("encoder", wanted.pretrained, fields)
     check_structure(
-        "encoder", wanted.pretrained, encoder, build.abstract(build.make_encoder, config)
+        "encoder", wanted.pretrained, encoder, models.abstract(models.make_encoder, config)
     )
     return encoder
 
@@ -78,7 +78,7 @@ def load_decoder(config: Config) -> Decoder:
     )
     check_latent(config, "decoder", wanted.pretrained, grid=decoder.grid, channels=decoder.in_width)
     check_structure(
-        "decoder", wanted.pretrained, decoder, build.abstract(build.make_decoder, config)
+        "decoder", wanted.pretrained, decoder, models.abstract(models.make_decoder, config)
     )
     return decoder
 
@@ -99,7 +99,7 @@ def load_ddt(config: Config) -> DDT:
     equal_widths = wanted.hidden_size[0] == wanted.hidden_size[1]
     found = ddt_architecture(
         tensors,
-        input_size=None if grid_told else build.latent_grid(config),
+        input_size=None if grid_told else models.latent_grid(config),
         depth=wanted.depth if equal_widths else None,
         num_heads=None if heads_told else wanted.num_heads,
     )
@@ -120,7 +120,7 @@ def load_ddt(config: Config) -> DDT:
     )
     grid, channels = found["input_size"], found["in_channels"]
     check_latent(config, "ddt", wanted.pretrained, grid=grid, channels=channels)
-    return import_ddt(tensors, build.abstract(build.make_ddt, config))
+    return import_ddt(tensors, models.abstract(models.make_ddt, config))
 
 
 def compute(config: Config) -> Compute:
@@ -129,7 +129,7 @@ def compute(config: Config) -> Compute:
         "attention": config.compute.attention,
         "scan_layers": config.compute.scan_layers,
         "remat": config.compute.remat,
-        "dtype": build.compute_dtype(config),
+        "dtype": models.compute_dtype(config),
     }
 
 
@@ -152,7 +152,7 @@ def check(section: str, source: str, fields: Fields) -> None:
 
 def check_latent(config: Config, section: str, source: str, *, grid: int, channels: int) -> None:
     """Raises ConfigError if weights are for other latents than the config's encoder gives."""
-    asked = (build.latent_grid(config), config.encoder.hidden_size)
+    asked = (models.latent_grid(config), config.encoder.hidden_size)
     if asked != (grid, channels):
         raise ConfigError(
             f"{section}.pretrained: got {source!r}, which is for latents of {grid}x{grid}x"

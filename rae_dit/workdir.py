@@ -1,14 +1,20 @@
-"""Finds a run of ours on disk and reads the config it was made with."""
+"""The directory of a run: finding it, its config, and one run at a time in it."""
 
-import dataclasses
+import contextlib
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
-import jax.numpy as jnp
+import filelock
 import ml_collections
 
 from rae_dit.config import Config, ConfigError, from_config_dict
-from rae_dit.models.layers import Dtype
+from rae_dit.config.check import refusal
+
+log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 30.0
 
 
 def find_run(path: str | Path) -> Path | None:
@@ -47,23 +53,34 @@ def read_config(workdir: Path) -> Config:
         raise ConfigError(f"{path} is not a config of this version: {error}") from error
 
 
-def with_compute(
-    config: Config,
-    *,
-    dtype: Dtype = jnp.float32,
-    attention: str = "auto",
-    scan_layers: bool = True,
-    remat: str = "none",
-) -> Config:
-    """The config with other ways to compute, whatever the run trained with.
+@contextlib.contextmanager
+def workdir_lock(workdir: Path, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+    """Holds a lock in a workdir, which is made if needed.
+
+    The system takes the lock back when the process ends, in whatever way. One that was killed may
+    need a moment for that, so it is waited for. Where files cannot be locked a warning is all.
+
+    Args:
+        workdir: of the run.
+        wait_seconds: for how long.
 
     Raises:
-        ConfigError: dtype is neither float32 nor bfloat16, or another choice does not exist.
+        ConfigError: another run is at work there.
     """
-    precisions = {jnp.dtype(jnp.float32): "fp32", jnp.dtype(jnp.bfloat16): "bf16"}
-    if jnp.dtype(dtype) not in precisions:
-        raise ConfigError(f"dtype: got {jnp.dtype(dtype)}, expected float32 or bfloat16")
-    values = dataclasses.asdict(config)
-    values["precision"] = precisions[jnp.dtype(dtype)]
-    values["compute"] |= {"attention": attention, "scan_layers": scan_layers, "remat": remat}
-    return from_config_dict(ml_collections.ConfigDict(values))
+    workdir.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(workdir / ".lock")
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            log.info("another run is at work in %s; its end is waited for", workdir)
+            lock.acquire(timeout=wait_seconds)
+    except filelock.Timeout as error:
+        expected = "a directory in which no other run is at work; end that one, or take another"
+        raise refusal("--workdir", str(workdir), expected) from error
+    except (OSError, NotImplementedError) as error:
+        log.warning("%s cannot be locked (%s): see that one run at a time uses it", workdir, error)
+    try:
+        yield
+    finally:
+        lock.release()
