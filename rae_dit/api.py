@@ -16,9 +16,9 @@ from rae_dit.setup.models import with_compute
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights import released
 from rae_dit.weights.architecture import Pair
-from rae_dit.weights.diffusers import load_diffusers
+from rae_dit.weights.diffusers import read_diffusers
 from rae_dit.weights.hub import find, find_encoder
-from rae_dit.weights.huggingface import Compute, load_encoder
+from rae_dit.weights.huggingface import Compute, read_encoder
 from rae_dit.weights.statistics import read_statistics
 from rae_dit.workdir import find_run, read_config
 
@@ -56,7 +56,7 @@ def load_ddt(
     """
     run = find_run(source)
     if run is None:
-        return released.load_ddt(
+        return released.read_ddt(
             source, input_size=input_size, depth=depth, num_heads=num_heads, **compute
         )
     config = with_compute(read_config(run), **compute)
@@ -107,11 +107,11 @@ def load_rae(
         run = find_run(source)
         if run is not None:
             return rae_of_run(with_compute(read_config(run), **compute), Path(source))
-        return load_diffusers(find(source, DIFFUSERS_FILES), **compute)
+        return read_diffusers(find(source, DIFFUSERS_FILES), **compute)
     if encoder is None:
         raise ValueError("load_rae needs an encoder, or a whole autoencoder in its place.")
     decoding = None if decoder is None else load_decoder(decoder, **compute)
-    encoding, image_mean, image_std = load_encoder(
+    encoding, image_mean, image_std = read_encoder(
         find_encoder(encoder),
         input_size=encoder_input_size,
         grid=None if decoding is None else decoding.grid,
@@ -140,7 +140,7 @@ def load_decoder(source: str | Path, **compute: Unpack[Compute]) -> Decoder:
     """
     run = find_run(source)
     if run is None:
-        return released.load_decoder(source, **compute)
+        return released.read_decoder(source, **compute)
     config = with_compute(read_config(run), **compute)
     if config.objective != "reconstruction":
         raise ConfigError(
@@ -150,7 +150,7 @@ def load_decoder(source: str | Path, **compute: Unpack[Compute]) -> Decoder:
     own = dataclasses.replace(config.decoder, pretrained="", checkpoint=str(source))
     config = dataclasses.replace(config, decoder=own)
     graph = nnx.graphdef(models.abstract(models.make_decoder, config))
-    return nnx.merge(graph, weights.load_decoder(config, one_device()))
+    return nnx.merge(graph, weights.place_decoder(config, one_device()))
 
 
 def rae_of_run(config: Config, source: Path) -> RAE:
@@ -163,7 +163,7 @@ def rae_of_run(config: Config, source: Path) -> RAE:
             decoder = dataclasses.replace(decoder, pretrained="", checkpoint=str(source))
     config = dataclasses.replace(config, encoder=encoder, decoder=decoder)
     decodes = bool(decoder.pretrained or decoder.checkpoint)
-    return nnx.merge(*weights.load_rae(config, one_device(), decoder=decodes))
+    return nnx.merge(*weights.place_rae(config, one_device(), decoder=decodes))
 
 
 def one_device() -> jax.sharding.Mesh:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from golden_files import GOLDEN, arrays, channels_last
+from support.golden_files import GOLDEN, arrays, channels_last
 
 from rae_dit.api import load_ddt, load_rae
 from rae_dit.weights.mapping import WeightsError
-from rae_dit.weights.released import load_decoder
+from rae_dit.weights.released import read_decoder
 
 ENCODER, DECODER = GOLDEN / "rae_dinov2_encoder", GOLDEN / "rae_dinov2_decoder"
 
@@ -19,7 +19,7 @@ def test_the_encoder_s_input_follows_the_decoder():
 
 def test_a_directory_and_its_file_are_the_same_decoder():
     tokens = np.random.default_rng(0).standard_normal((1, 16, 48)).astype(np.float32)
-    by_directory, by_file = load_decoder(DECODER), load_decoder(DECODER / "model.pt")
+    by_directory, by_file = read_decoder(DECODER), read_decoder(DECODER / "model.pt")
     np.testing.assert_array_equal(by_directory(tokens), by_file(tokens))
 
 
@@ -30,7 +30,7 @@ def test_the_decoder_of_a_stage_1_checkpoint_is_found(tmp_path, capsys):
     torch.save({"ema": whole, "step": 3}, tmp_path / "ep-0000003.pt")
     (tmp_path / "config.json").write_text((DECODER / "config.json").read_text())
     tokens = np.random.default_rng(0).standard_normal((1, 16, 48)).astype(np.float32)
-    np.testing.assert_array_equal(load_decoder(tmp_path)(tokens), load_decoder(DECODER)(tokens))
+    np.testing.assert_array_equal(read_decoder(tmp_path)(tokens), read_decoder(DECODER)(tokens))
     assert "taking 'decoder.*'" in capsys.readouterr().out
 
 
@@ -64,4 +64,4 @@ def test_misused_arguments_are_refused(tmp_path):
     with pytest.raises(WeightsError, match="This is not a DiT"):
         load_ddt(DECODER / "model.pt")
     with pytest.raises(WeightsError, match="This is not a decoder"):
-        load_decoder(GOLDEN / "ddt_default.pt")
+        read_decoder(GOLDEN / "ddt_default.pt")

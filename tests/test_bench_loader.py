@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.bench_loader import OURS, TORCH, check_pixels, measure, table
-from launch.plain_images import HEIGHT, WIDTH, PlainFolder, cpu_seconds, write_jpegs
+from launch.benchmarks.bench_loader import OURS, TORCH, check_pixels, measure, table
+from launch.benchmarks.plain_images import HEIGHT, WIDTH, PlainFolder, cpu_seconds, write_jpegs
 
 
 def test_pixels_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

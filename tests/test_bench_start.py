@@ -1,4 +1,4 @@
-"""launch/bench_start.py waits for the first line of metrics and leaves nothing running."""
+"""launch/benchmarks/bench_start.py waits for the first line of metrics and leaves nothing running."""
 
 import sys
 import time
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.bench_start import first_step_seconds
+from launch.benchmarks.bench_start import first_step_seconds
 
 RUN = """
 import os, pathlib, sys, time

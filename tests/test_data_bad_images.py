@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 import pytest
-from image_files import TRAIN, assert_same, encoded, images_of, take
+from support.image_files import TRAIN, assert_same, encoded, images_of, take
 
 from rae_dit.data.bad_images import BadShareError, Replacements
 from rae_dit.data.files import Strings

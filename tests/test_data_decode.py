@@ -4,8 +4,8 @@ import io
 
 import numpy as np
 import pytest
-from image_files import encoded
 from PIL import Image
+from support.image_files import encoded
 
 from rae_dit.data.images import BadImageError, decode
 

@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from image_files import check_reader, check_stream, encoded, images_of
+from support.image_files import check_reader, check_stream, encoded, images_of
 
 from rae_dit.data import folder
 from rae_dit.data.files import SourceError

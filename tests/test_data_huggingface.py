@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
 import pytest
-from image_files import check_reader, check_stream, encoded, images_of
+from support.image_files import check_reader, check_stream, encoded, images_of
 
 from rae_dit.data.files import SourceError
 from rae_dit.data.huggingface import open_huggingface

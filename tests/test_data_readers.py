@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from image_files import encoded, take
+from support.image_files import encoded, take
 from test_data_huggingface import table, write
 from test_data_tar import record, write_tar
 from test_data_tfds import write_tfds

@@ -4,7 +4,7 @@ import io
 import tarfile
 
 import pytest
-from image_files import check_reader, check_stream, encoded
+from support.image_files import check_reader, check_stream, encoded
 
 from rae_dit.data.files import SourceError
 from rae_dit.data.tar import open_tar

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
-from image_files import check_reader, check_stream, encoded
+from support.image_files import check_reader, check_stream, encoded
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from rae_dit.data.files import SourceError

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from image_files import TRAIN
+from support.image_files import TRAIN
 
 from rae_dit.data.pipeline import train_batches
 from rae_dit.data.sources import synthetic
@@ -30,7 +30,7 @@ def test_a_notice_to_stop_does_not_end_them() -> None:
 
 KILLED = """
 import multiprocessing, os, signal
-from image_files import TRAIN
+from support.image_files import TRAIN
 from rae_dit.data.pipeline import train_batches
 from rae_dit.data.sources import synthetic
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_files import GOLDEN
-from small_run import small_config
+from support.golden_files import GOLDEN
+from support.small_run import small_config
 
 from rae_dit.config import ConfigError
 from rae_dit.setup import models

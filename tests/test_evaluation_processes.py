@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from run_processes import start, start_pair, wait
+from support.run_processes import start, start_pair, wait
 
 pytestmark = pytest.mark.slow
 

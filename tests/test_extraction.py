@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from golden_files import GOLDEN
-from small_run import assert_trees_equal, host, small_config
+from support.golden_files import GOLDEN
+from support.small_run import assert_trees_equal, host, small_config
 
 import rae_dit
 from rae_dit.api import load_decoder
@@ -73,7 +73,7 @@ def test_stage_2_takes_either_form_by_one_field(run, monkeypatch, tmp_path):
     images = []
     for field, value in fields.items():
         config = small_config(**{"encoder.depth": 1, "decoder.depth": 1, field: str(value)})
-        rae = weights.load_rae(config, make_mesh(1), decoder=True)
+        rae = weights.place_rae(config, make_mesh(1), decoder=True)
         images.append(codec.decode(*rae, latents))
         assert_trees_equal(rae.parameters["decoder"], ema_of(run))
     np.testing.assert_array_equal(*images)

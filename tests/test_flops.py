@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr
-from small_run import small_config
+from support.small_run import small_config
 
 from configs import default, dit_dino, dit_dino_512, dit_mae, dit_siglip2, rae_digits
 from rae_dit import flops

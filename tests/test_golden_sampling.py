@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_files import GOLDEN, arrays, channels_last, relative_error
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from support.golden_files import GOLDEN, arrays, channels_last, relative_error
 
 import rae_dit
 from rae_dit.diffusion import flow, guidance, sampler

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from training_states import biggest_file, flip_byte
+from support.training_states import biggest_file, flip_byte
 
-from launch.kill_lane import KEEP_LAST, ROOT
-from launch.killed_run import Judge, committed
+from launch.campaigns.kill_lane import KEEP_LAST, ROOT
+from launch.campaigns.killed_run import Judge, committed
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "PYTHONPATH": str(folder),
     }
-    script = [sys.executable, str(ROOT / "launch" / "kill_campaign.py")]
+    script = [sys.executable, str(ROOT / "launch" / "campaigns" / "kill_campaign.py")]
     options = ["--kills=3", "--seed=1", "--workers=0", f"--output={folder / 'campaign'}"]
     ended = subprocess.run(
         [*script, *options], env=environment, capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""launch/measure.py keeps results, passes over what is done, begins nothing that cannot end."""
+"""launch/benchmarks/measure.py keeps results, passes over what is done, begins nothing that cannot end."""
 
 import json
 import shlex
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launch import measure
-from launch.measure import Measurement
+from launch.benchmarks.measure import Measurement
 
 GOOD = Measurement("good", """-c 'print("{\\"part\\": 1}"); print("words")'""", 1)
 BAD = Measurement("bad", "-c 'raise SystemExit(3)'", 1)

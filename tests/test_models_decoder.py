@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_files import GOLDEN
+from support.golden_files import GOLDEN
 
 from rae_dit.models.decoder import Decoder, decoder_positions
 

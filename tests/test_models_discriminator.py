@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from golden_files import GOLDEN, arrays, channels_last, relative_error
+from support.golden_files import GOLDEN, arrays, channels_last, relative_error
 
 from rae_dit.models.discriminator import (
     Heads,
@@ -18,7 +18,7 @@ from rae_dit.models.discriminator import (
     power_iteration,
 )
 from rae_dit.models.features import DINO, Features
-from rae_dit.weights.discriminator import dino_entries, heads_entries, load_dino, load_heads
+from rae_dit.weights.discriminator import dino_entries, heads_entries, load_heads, read_dino
 from rae_dit.weights.mapping import WeightsError, export_tensors, parameters_of
 from rae_dit.weights.tensor_file import open_tensors, save_tensors
 
@@ -49,7 +49,7 @@ def make_heads(dtype=jnp.float32, count=3, width=RECIPE["embed_dim"], rngs=0):
 
 def load(dtype=jnp.float32):
     """Features and heads of the golden files."""
-    dino = load_dino(GOLDEN / "disc_dino_tiny.pth", nnx.eval_shape(lambda: make_dino(dtype)))
+    dino = read_dino(GOLDEN / "disc_dino_tiny.pth", nnx.eval_shape(lambda: make_dino(dtype)))
     heads = nnx.eval_shape(lambda: make_heads(dtype))
     features = Features(dino, image_mean=MEAN, image_std=STD, layers=LAYERS)
     return features, load_heads(GOLDEN / "disc_heads_tiny.pt", heads, kernel_size=KERNEL)
@@ -198,7 +198,7 @@ def test_a_file_of_another_network_is_refused(tmp_path, change, message):
     change(tensors)
     save_tensors(tmp_path / "dino.pth", tensors)
     with pytest.raises(WeightsError, match=message):
-        load_dino(tmp_path / "dino.pth", nnx.eval_shape(make_dino))
+        read_dino(tmp_path / "dino.pth", nnx.eval_shape(make_dino))
 
 
 def test_impossible_sizes_are_refused():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from golden_files import GOLDEN, arrays, relative_error
+from support.golden_files import GOLDEN, arrays, relative_error
 from transformers import (
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
@@ -21,7 +21,7 @@ from transformers import (
 from rae_dit.api import load_rae
 from rae_dit.models.encoder import MAE, DINOv2, SigLIP
 from rae_dit.models.layers import gelu_exact, gelu_tanh
-from rae_dit.weights.huggingface import load_encoder
+from rae_dit.weights.huggingface import read_encoder
 
 SIZES = {
     "patch_size": 4,
@@ -150,7 +150,7 @@ def test_equals_transformers_at_three_sizes(family, side, tmp_path):
     torch.nn.init.zeros_(norm.bias)
     with torch.no_grad():
         reference = model(pixels, **arguments).last_hidden_state[:, first:]
-    loaded, _, _ = load_encoder(tmp_path, input_size=side, grid=None)
+    loaded, _, _ = read_encoder(tmp_path, input_size=side, grid=None)
     assert type(loaded) is family
     assert relative_error(loaded(images(side)), reference) < 2e-5
 

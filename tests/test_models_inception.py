@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from flax import nnx
-from golden_files import arrays, channels_last, relative_error
-from rule_weights import inception_tensors
+from support.golden_files import arrays, channels_last, relative_error
+from support.rule_weights import inception_tensors
 
 from rae_dit.models.inception import InceptionV3, pool
 from rae_dit.models.inception_blocks import AVERAGE
 from rae_dit.models.resize import resize_like_tensorflow1
-from rae_dit.weights.inception import load_inception
+from rae_dit.weights.inception import read_inception
 
 
 @pytest.fixture(scope="module")
 def inception(tmp_path_factory):
     path = tmp_path_factory.mktemp("inception") / "weights.npz"
     np.savez(path, **inception_tensors())
-    return load_inception(path)
+    return read_inception(path)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from golden_files import GOLDEN, arrays, channels_last, relative_error
+from support.golden_files import GOLDEN, arrays, channels_last, relative_error
 
 from rae_dit.api import load_rae
 from rae_dit.models.decoder import Decoder

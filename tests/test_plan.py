@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from absl import flags
-from small_run import small_config
+from support.small_run import small_config
 
 from configs import dit_dino
 from rae_dit import plan as command

@@ -6,7 +6,7 @@ import threading
 import jax
 import pytest
 from jax.sharding import AbstractMesh
-from small_run import small_config
+from support.small_run import small_config
 
 from configs import dit_dino
 from rae_dit import flops

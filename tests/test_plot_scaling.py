@@ -1,4 +1,4 @@
-"""launch/plot_scaling.py finds the straight lines and shares that are in the measurements."""
+"""launch/benchmarks/plot_scaling.py finds the straight lines and shares that are in the measurements."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launch import plot_scaling
-from launch.measure import ROOT
+from launch.benchmarks.measure import ROOT
 
 MEASURED = ROOT / "docs" / "measured" / "h100_2026-11-26.jsonl"
 

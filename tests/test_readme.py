@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 from absl import flags
 from flax import nnx
-from golden_files import GOLDEN
+from support.golden_files import GOLDEN
 
 from rae_dit.config import ConfigError
 from rae_dit.main import Mode, define_flags, parse

@@ -5,8 +5,8 @@ import json
 import jax
 import numpy as np
 import pytest
-from golden_files import GOLDEN
-from small_run import assert_trees_equal, small_config
+from support.golden_files import GOLDEN
+from support.small_run import assert_trees_equal, small_config
 
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import ConfigError
@@ -88,14 +88,14 @@ def test_stage_2_reads_the_averaged_decoder_of_such_a_run(straight):
     changes = {name: SETTINGS[name] for name in SETTINGS if not name.startswith("gan")}
     changes |= {"objective": "flow_matching", "decoder.checkpoint": str(straight)}
     mesh = make_mesh(1, jax.devices()[:1])
-    decoder = weights.load_rae(small_config(**changes), mesh, decoder=True).parameters["decoder"]
+    decoder = weights.place_rae(small_config(**changes), mesh, decoder=True).parameters["decoder"]
     assert_trees_equal(decoder, state_of(straight, config).ema)
 
 
 def test_the_files_of_the_config_are_what_is_loaded(tmp_path):
     mesh = make_mesh(1, jax.devices()[:1])
     settings = SETTINGS | FILES
-    frozen = weights.load_frozen(small_config(**settings), mesh)
+    frozen = weights.place_frozen(small_config(**settings), mesh)
     assert frozen.keys() == {"rae", "lpips", "features"}
     tensors = open_tensors(GOLDEN / "disc_dino_tiny.pth")
     position = frozen["features"]["network"]["position"]
@@ -103,12 +103,12 @@ def test_the_files_of_the_config_are_what_is_loaded(tmp_path):
 
     missing = {"perceptual.vgg": str(tmp_path / "a"), "perceptual.linear": str(tmp_path / "b")}
     with pytest.raises(FileNotFoundError):
-        weights.load_frozen(small_config(**(settings | missing)), mesh)
-    frozen = weights.load_frozen(small_config(**SETTINGS), mesh)
+        weights.place_frozen(small_config(**(settings | missing)), mesh)
+    frozen = weights.place_frozen(small_config(**SETTINGS), mesh)
     assert frozen.keys() == {"rae", "features"}
     assert_trees_equal(frozen["features"]["network"], frozen["rae"]["encoder"])
     plain = small_config(**(SETTINGS | {"gan.weight": 0.0}))
-    assert weights.load_frozen(plain, mesh).keys() == {"rae"}
+    assert weights.place_frozen(plain, mesh).keys() == {"rae"}
     assert stage1.make_step(plain, None, None).func.__name__ == "train_step"
 
 

@@ -2,8 +2,8 @@
 
 import jax
 import numpy as np
-from run_processes import config_of
-from small_run import batches, host
+from support.run_processes import config_of
+from support.small_run import batches, host
 
 from rae_dit.setup import weights
 from rae_dit.training.program import make_program
@@ -23,7 +23,7 @@ def test_closed_form_after_a_hundred_steps():
     config = config_of(changes | moving)
     mesh = make_mesh(1, jax.devices()[:1])
     program = make_program(config, mesh)
-    state, frozen = program.create(), weights.load_frozen(config, mesh)
+    state, frozen = program.create(), weights.place_frozen(config, mesh)
 
     def weighted(params, weight):
         return jax.tree.map(lambda leaf: weight * np.float64(leaf), host(params))

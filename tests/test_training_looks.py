@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from small_run import assert_trees_equal, batches, small_config
+from support.small_run import assert_trees_equal, batches, small_config
 from test_training_loop import SETTINGS, final_state, metric_lines, straight
 
 from rae_dit.config import ConfigError
@@ -104,7 +104,7 @@ def test_it_is_seen_with_the_parameters_and_on_the_batch_of_the_step(looked_at):
     workdir, _ = looked_at
     config, mesh = small_config(**(SETTINGS | {"metrics.telemetry": True})), make_mesh(1)
     state, _ = final_state(workdir, config)
-    frozen, batch = weights.load_frozen(config, mesh), place_batch(batches(config, 4)[3], mesh)
+    frozen, batch = weights.place_frozen(config, mesh), place_batch(batches(config, 4)[3], mesh)
     seen = make_program(config, mesh).telemetry(state.params, frozen, batch, state.key)
     line = metric_lines(workdir)[-1]
     assert {name: line[name] for name in seen} == {name: float(seen[name]) for name in seen}

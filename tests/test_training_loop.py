@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small_run import assert_trees_equal, small_config
+from support.small_run import assert_trees_equal, small_config
 
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.data.pipeline import ChangedDataError

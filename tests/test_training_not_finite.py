@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from run_processes import config_of
-from small_run import assert_trees_equal, batches, host
+from support.run_processes import config_of
+from support.small_run import assert_trees_equal, batches, host
 
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.objectives.base import Objective
@@ -50,7 +50,7 @@ class Run(NamedTuple):
 def run() -> Run:
     config = config_of({})
     mesh = make_mesh(1, jax.devices()[:1])
-    program, frozen = make_program(config, mesh), weights.load_frozen(config, mesh)
+    program, frozen = make_program(config, mesh), weights.place_frozen(config, mesh)
     placed = [place_batch(batch, mesh) for batch in batches(config, 4)]
     state = program.create()
     for batch in placed[:2]:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
-from run_processes import config_of
-from small_run import small_config
+from support.run_processes import config_of
+from support.small_run import small_config
 
 from rae_dit import load_rae
 from rae_dit.config import ConfigError

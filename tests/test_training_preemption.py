@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from run_processes import PATIENCE, ROOT, config_of, log_of, start, wait
-from small_run import assert_trees_equal
+from support.run_processes import PATIENCE, ROOT, config_of, log_of, start, wait
+from support.small_run import assert_trees_equal
 
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.training import loop

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from small_run import batches, host, small_config, take_steps
+from support.small_run import batches, host, small_config, take_steps
 
 from rae_dit import compiler
 from rae_dit.setup import weights
@@ -15,7 +15,7 @@ def test_one_trace_over_five_steps_and_donated_buffers_are_gone():
     config = small_config()
     mesh = make_mesh(1, jax.devices()[:1])
     program = make_program(config, mesh)
-    state, frozen = program.create(), weights.load_frozen(config, mesh)
+    state, frozen = program.create(), weights.place_frozen(config, mesh)
     for batch in batches(config, 5):
         before = state
         state, _ = program.step(state, frozen, place_batch(batch, mesh))
@@ -30,7 +30,7 @@ def test_every_function_asks_for_the_options_of_its_platform(monkeypatch: pytest
     config = small_config()
     mesh = make_mesh(1, jax.devices()[:1])
     program = make_program(config, mesh)
-    frozen = weights.load_frozen(config, mesh)
+    frozen = weights.place_frozen(config, mesh)
     images = batches(config, 1)[0]
     images["weight"] = np.ones(len(images["label"]), np.float32)
     batch = place_batch(images, mesh)

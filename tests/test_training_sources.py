@@ -6,8 +6,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from image_files import encoded
-from small_run import assert_trees_equal, small_config
+from support.image_files import encoded
+from support.small_run import assert_trees_equal, small_config
 from test_data_huggingface import table, write
 from test_data_tar import record, write_tar
 from test_data_tfds import write_tfds
@@ -83,7 +83,7 @@ def take_steps(
 ) -> dict[int, TrainState]:
     """Goes on from wherever the state stands, as the loop does; returns the state at each step."""
     mesh, source = make_mesh(1, jax.devices()[:1]), data.open_source(config, "train")
-    frozen = weights.load_frozen(config, mesh)
+    frozen = weights.place_frozen(config, mesh)
     stream = pipeline.train_batches(
         source,
         batch_size=config.data.batch_size,

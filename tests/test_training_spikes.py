@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_processes import config_of
-from small_run import assert_trees_equal, batches
+from support.run_processes import config_of
+from support.small_run import assert_trees_equal, batches
 
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.training import loop

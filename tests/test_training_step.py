@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_run import batches, small_config
+from support.small_run import batches, small_config
 
 from rae_dit.objectives.base import Objective
 from rae_dit.setup import models, weights
@@ -25,7 +25,7 @@ def flow():
     params = make_program(config, mesh).create().params
     # At initialisation the velocity is zero and most gradients with it.
     params = jax.tree.map(lambda p: p + 0.02 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), params)
-    frozen = weights.load_frozen(config, mesh)
+    frozen = weights.place_frozen(config, mesh)
     objective = models.make_objective(config, training=True)
     example = jax.jit(objective.draw)(frozen, batches(config, 1)[0], jax.random.key(3))
     return objective, params, frozen, example
@@ -42,7 +42,7 @@ def test_accumulation_is_one_big_batch(flow, parts):
 
 def test_labels_are_dropped_at_the_given_rate():
     config = small_config(**{"ddt.class_dropout": 0.25, "data.batch_size": 512})
-    frozen = weights.load_frozen(config, make_mesh(1, jax.devices()[:1]))
+    frozen = weights.place_frozen(config, make_mesh(1, jax.devices()[:1]))
     batch = batches(config, 1)[0]
     for training, rate in ((True, 0.25), (False, 0.0)):
         objective = models.make_objective(config, training=training)

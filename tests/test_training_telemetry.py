@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from small_run import batches, small_config
+from support.small_run import batches, small_config
 
 from rae_dit.models.activation_stats import observe_ddt
 from rae_dit.setup import models, weights
@@ -24,7 +24,7 @@ def parts(devices, config):
     mesh = make_mesh(config.sharding.fsdp, jax.devices()[:devices])
     program = make_program(config, mesh)
     params = jax.tree.map(wave, program.create().params)
-    frozen = weights.load_frozen(config, mesh)
+    frozen = weights.place_frozen(config, mesh)
     return program, params, frozen, place_batch(batches(config, 1)[0], mesh)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_run import small_config
+from support.small_run import small_config
 
 import rae_dit
 from rae_dit.config import ConfigError, from_config_dict
@@ -21,7 +21,7 @@ TWICE = {"decoder.patch_size": 4, "data.image_size": 16, "encoder.depth": 1, "de
 
 
 def rae_of(config) -> Model:
-    return weights.load_rae(config, make_mesh(1, jax.devices()[:1]), decoder=True)
+    return weights.place_rae(config, make_mesh(1, jax.devices()[:1]), decoder=True)
 
 
 def test_sixteen_pixels_go_through_the_latent_of_eight():
@@ -39,7 +39,7 @@ def test_stage_1_compares_the_large_images():
     config = small_config(**TWICE, objective="reconstruction")
     objective = models.make_objective(config, training=True)
     params = nnx.to_pure_dict(nnx.state(models.make_decoder(config, nnx.Rngs(0))))
-    frozen = weights.load_frozen(config, make_mesh(1, jax.devices()[:1]))
+    frozen = weights.place_frozen(config, make_mesh(1, jax.devices()[:1]))
     image = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3))
     batch = {"image": image, "label": jnp.zeros(2, jnp.int32)}
     example = objective.draw(frozen, batch, jax.random.key(1))

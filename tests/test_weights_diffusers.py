@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from flax import nnx
-from golden_files import GOLDEN, arrays, channels_last, relative_error
+from support.golden_files import GOLDEN, arrays, channels_last, relative_error
 
 from rae_dit.api import load_rae
 from rae_dit.models.decoder import Decoder
@@ -15,7 +15,7 @@ from rae_dit.models.rae import RAE
 from rae_dit.weights.diffusers_export import save_diffusers
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.official import export_decoder
-from rae_dit.weights.released import load_decoder
+from rae_dit.weights.released import read_decoder
 from rae_dit.weights.tensor_file import open_tensors, save_tensors
 
 FAMILIES = ["dinov2", "mae"]
@@ -134,7 +134,7 @@ def test_rescaled_positions_survive_the_official_form(tmp_path):
     assert decoder.position_spacing == 4
     save_tensors(tmp_path / "model.pt", export_decoder(decoder))
     (tmp_path / "config.json").write_text((GOLDEN / "rae_mae_decoder/config.json").read_text())
-    again = load_decoder(tmp_path)
+    again = read_decoder(tmp_path)
     tokens = np.random.default_rng(0).standard_normal((1, 16, 64)).astype(np.float32)
     np.testing.assert_array_equal(again(tokens), decoder(tokens))
 

@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from golden_files import GOLDEN, arrays, channels_last
 from safetensors.numpy import load_file, save_file
+from support.golden_files import GOLDEN, arrays, channels_last
 
 from rae_dit.models.encoder import MAE, DINOv2, SigLIP
 from rae_dit.weights.encoder_names import canonical_name
-from rae_dit.weights.huggingface import load_encoder
+from rae_dit.weights.huggingface import read_encoder
 from rae_dit.weights.mapping import WeightsError
 
 INPUT = {"dinov2": 56, "siglip2": 64, "mae": 64}
@@ -28,7 +28,7 @@ def edit_config(path, **changes):
 
 
 def tokens(path, family):
-    encoder, _, _ = load_encoder(path, input_size=INPUT[family], grid=None)
+    encoder, _, _ = read_encoder(path, input_size=INPUT[family], grid=None)
     return encoder(
         channels_last(arrays(f"rae_{family}")["image"])[:, : INPUT[family], : INPUT[family]]
     )
@@ -93,8 +93,8 @@ def test_the_vision_tower_of_siglip_alone_is_the_same_encoder(tmp_path):
 
 def test_the_input_size_follows_the_grid_or_the_position_table():
     path = GOLDEN / "rae_dinov2_encoder"
-    assert load_encoder(path, input_size=None, grid=4)[0].input_size == 56
-    assert load_encoder(path, input_size=None, grid=None)[0].input_size == 70
+    assert read_encoder(path, input_size=None, grid=4)[0].input_size == 56
+    assert read_encoder(path, input_size=None, grid=None)[0].input_size == 70
 
 
 def test_image_constants_are_the_processor_s_or_the_published_ones(tmp_path, capsys):
@@ -102,9 +102,9 @@ def test_image_constants_are_the_processor_s_or_the_published_ones(tmp_path, cap
     (path / "preprocessor_config.json").write_text(
         json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]})
     )
-    assert load_encoder(path, input_size=64, grid=None)[1:] == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert read_encoder(path, input_size=64, grid=None)[1:] == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     (path / "preprocessor_config.json").unlink()
-    assert load_encoder(path, input_size=64, grid=None)[1:] == ((0.5,) * 3, (0.5,) * 3)
+    assert read_encoder(path, input_size=64, grid=None)[1:] == ((0.5,) * 3, (0.5,) * 3)
     assert "using the constants published for SigLIP" in capsys.readouterr().out
 
 
@@ -112,16 +112,16 @@ def test_other_models_are_refused(tmp_path):
     path = directory(tmp_path, "dinov2")
     edit_config(path, use_swiglu_ffn=True)
     with pytest.raises(WeightsError, match="SwiGLU"):
-        load_encoder(path, input_size=56, grid=None)
+        read_encoder(path, input_size=56, grid=None)
     edit_config(path, use_swiglu_ffn=False, hidden_act="relu")
     with pytest.raises(WeightsError, match="hidden_act is 'relu'"):
-        load_encoder(path, input_size=56, grid=None)
+        read_encoder(path, input_size=56, grid=None)
     edit_config(path, model_type="dinov2", hidden_act="gelu")
     with pytest.raises(WeightsError, match="without registers"):
-        load_encoder(path, input_size=56, grid=None)
+        read_encoder(path, input_size=56, grid=None)
     edit_config(path, model_type="vit")
     with pytest.raises(WeightsError, match="model_type is 'vit'"):
-        load_encoder(path, input_size=56, grid=None)
+        read_encoder(path, input_size=56, grid=None)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_every_tensor_is_accounted_for(change, message, tmp_path):
     change(tensors)
     save_file(tensors, path / "model.safetensors")
     with pytest.raises(WeightsError, match=message):
-        load_encoder(path, input_size=56, grid=None)
+        read_encoder(path, input_size=56, grid=None)
     (path / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match="holds no weights"):
-        load_encoder(path, input_size=56, grid=None)
+        read_encoder(path, input_size=56, grid=None)

@@ -4,8 +4,8 @@ import shutil
 
 import huggingface_hub
 import pytest
-from golden_files import GOLDEN
 from huggingface_hub.errors import LocalEntryNotFoundError
+from support.golden_files import GOLDEN
 
 from rae_dit.weights.hub import encoder_family, find, find_encoder
 from rae_dit.weights.mapping import WeightsError

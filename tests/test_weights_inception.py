@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from rule_weights import inception_tensors
 from safetensors.numpy import save_file
+from support.rule_weights import inception_tensors
 
 from rae_dit.models.inception import InceptionV3
-from rae_dit.weights.inception import entries, export_inception, load_inception
+from rae_dit.weights.inception import entries, export_inception, read_inception
 from rae_dit.weights.mapping import WeightsError, export_shapes, parameters_of
 
 
@@ -28,12 +28,12 @@ def test_the_file_that_fid_tools_share(tmp_path):
     path = tmp_path / "pt_inception-2015-12-05-6726825d.pth"
     tensors = {name: torch.tensor(tensor) for name, tensor in inception_tensors().items()}
     torch.save(tensors, path, _use_new_zipfile_serialization=False)
-    assert_by_rule(load_inception(path))
+    assert_by_rule(read_inception(path))
 
 
 def test_safetensors(tmp_path):
     save_file(without_counters(inception_tensors()), tmp_path / "inception.safetensors")
-    assert_by_rule(load_inception(tmp_path / "inception.safetensors"))
+    assert_by_rule(read_inception(tmp_path / "inception.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,12 @@ def test_another_network_is_refused_by_name(tmp_path, change, problem):
     change(tensors)
     save_file(tensors, tmp_path / "inception.safetensors")
     with pytest.raises(WeightsError, match=problem):
-        load_inception(tmp_path / "inception.safetensors")
+        read_inception(tmp_path / "inception.safetensors")
 
 
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(WeightsError, match=r"There is no file .*docs/evaluation.md") as caught:
-        load_inception(tmp_path / "nowhere.pth")
+        read_inception(tmp_path / "nowhere.pth")
     assert "\n" not in str(caught.value)
 
 

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from golden_files import GOLDEN
+from support.golden_files import GOLDEN
 
 from rae_dit.weights.__main__ import main
 from rae_dit.weights.tensor_file import open_tensors

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from golden_files import GOLDEN, arrays, channels_last, relative_error
-from torch_ddt import TorchDDT
+from support.golden_files import GOLDEN, arrays, channels_last, relative_error
+from support.torch_ddt import TorchDDT
 
 from rae_dit.api import load_ddt
 from rae_dit.models.ddt import DDT
@@ -20,7 +20,7 @@ from rae_dit.weights.official import (
     export_ddt,
     export_decoder,
 )
-from rae_dit.weights.released import load_decoder
+from rae_dit.weights.released import read_decoder
 from rae_dit.weights.tensor_file import open_tensors, save_tensors
 
 BUFFER = "feat_rope.freqs"
@@ -107,7 +107,7 @@ def test_ddt_round_trips_are_bit_equal(name, suffix, tmp_path):
 def test_decoder_round_trips_are_bit_equal(family, tmp_path):
     source = GOLDEN / f"rae_{family}_decoder"
     original = open_tensors(source / "model.pt")
-    written = export_decoder(load_decoder(source))
+    written = export_decoder(read_decoder(source))
     assert set(written) == set(original)
     for key, tensor in original.items():
         np.testing.assert_array_equal(written[key], tensor, err_msg=key)
@@ -238,7 +238,7 @@ def test_equal_widths_take_the_last_two_blocks_as_head_and_say_so(tmp_path, caps
 
 def test_decoders_without_config_take_heads_of_released_widths(tmp_path):
     with pytest.raises(WeightsError, match=r"width 64 is not a released one.*config\.json"):
-        load_decoder(GOLDEN.parent / copy_alone(tmp_path))
+        read_decoder(GOLDEN.parent / copy_alone(tmp_path))
 
     def released():
         return Decoder(
@@ -247,7 +247,7 @@ def test_decoders_without_config_take_heads_of_released_widths(tmp_path):
         )  # fmt: skip
 
     save_tensors(tmp_path / "b.pt", export_decoder(released()))
-    assert load_decoder(tmp_path / "b.pt").trunk.blocks.attention.num_heads == 12
+    assert read_decoder(tmp_path / "b.pt").trunk.blocks.attention.num_heads == 12
 
 
 def copy_alone(tmp_path):
@@ -263,7 +263,7 @@ def test_decoders_with_altered_positions_are_refused(tmp_path):
     config = (GOLDEN / "rae_mae_decoder" / "config.json").read_text()
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(WeightsError, match=r"yet different .decoder_pos_embed"):
-        load_decoder(tmp_path)
+        read_decoder(tmp_path)
     (tmp_path / "config.json").write_text(config.replace('"gelu"', '"relu"'))
     with pytest.raises(WeightsError, match="activation 'relu'"):
-        load_decoder(tmp_path)
+        read_decoder(tmp_path)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from golden_files import GOLDEN
+from support.golden_files import GOLDEN
 
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.statistics import read_statistics, write_statistics

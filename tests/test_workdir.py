@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_run import assert_trees_equal, small_config
+from support.small_run import assert_trees_equal, small_config
 
 import rae_dit
 from rae_dit import workdir

@@ -31,7 +31,7 @@ from rae_dit.evaluation.stored import StoredImages, open_stored
 from rae_dit.multihost import allgather_bytes
 from rae_dit.setup import data
 from rae_dit.storage.files import obstacle, replacing
-from rae_dit.weights.inception import load_inception
+from rae_dit.weights.inception import read_inception
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def make_judge(config: Config) -> Judge:
 
 def inception_judge(path: str, batch_size: int) -> InceptionJudge:
     """The Inception with the weights of a file, known by the file's hash."""
-    network = load_inception(path)
+    network = read_inception(path)
     return InceptionJudge.of(network, batch_size=batch_size, identity=hash_of(Path(path)))
 
 

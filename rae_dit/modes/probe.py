@@ -50,7 +50,7 @@ def probe(config: Config, workdir: Path) -> None:
         "step": last_step,
     }
     with jax.default_matmul_precision(models.matmul_precision(config)):
-        frozen = weights.load_frozen(config, mesh)
+        frozen = weights.place_frozen(config, mesh)
         for name, params in (("parameters", state.params), ("ema", state.ema)):
             report[name], report["images"] = held_out_means(
                 program.validate,

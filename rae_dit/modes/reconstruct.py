@@ -37,7 +37,7 @@ from rae_dit.sampling import codec
 from rae_dit.setup import data, models, weights
 from rae_dit.storage.files import write_json
 from rae_dit.training.sharding import batch_sharding, make_mesh, place_batch, replicated
-from rae_dit.weights.lpips import load_lpips
+from rae_dit.weights.lpips import read_lpips
 
 log = logging.getLogger(__name__)
 SHOWN = 16
@@ -143,7 +143,7 @@ def pairs(config: Config, source: Source, mesh: Mesh) -> Iterator[Pair]:
     index, size = jax.process_index(), config.data.batch_size
     local = size // jax.process_count()
     lpips = lpips_on(config, mesh)
-    graph, parameters = weights.load_rae(config, mesh, decoder=True)
+    graph, parameters = weights.place_rae(config, mesh, decoder=True)
     batches = ordered_batches(
         source,
         batch_size=size,
@@ -170,7 +170,7 @@ def lpips_on(config: Config, mesh: Mesh) -> tuple[nnx.GraphDef, nnx.State] | Non
     """LPIPS on every device, if its weights are given."""
     if not config.perceptual.vgg:
         return None
-    graph, state = nnx.split(load_lpips(config.perceptual.vgg, config.perceptual.linear))
+    graph, state = nnx.split(read_lpips(config.perceptual.vgg, config.perceptual.linear))
     return graph, jax.device_put(state, replicated(mesh))
 
 

@@ -70,7 +70,7 @@ def stats(config: Config, workdir: Path) -> None:
         expected = f"a file in a directory; {place} is none that can be written"
         raise refusal("stats.output", config.stats.output, expected)
     with jax.default_matmul_precision(models.matmul_precision(config)):
-        encoder = weights.load_rae(config, mesh, decoder=False)
+        encoder = weights.place_rae(config, mesh, decoder=False)
         provenance = describe(config, source, encoder)
         found = resume(partial, provenance, latent_shape(config))
         totals, _ = found

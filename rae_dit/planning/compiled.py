@@ -64,7 +64,7 @@ def abstract_step(config: Config, mesh: Mesh) -> Step:
     everywhere = replicated(mesh)
     frozen = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-        jax.eval_shape(lambda: weights.load_frozen(config, mesh)),
+        jax.eval_shape(lambda: weights.place_frozen(config, mesh)),
     )
     images, side = config.data.batch_size, config.data.image_size
     split = batch_sharding(mesh)

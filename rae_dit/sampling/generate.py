@@ -59,9 +59,9 @@ def load_generator(config: Config, workdir: Path) -> Generator:
         WeightsError: a file of others cannot be used.
     """
     mesh = make_mesh(config.sharding.fsdp)
-    guide = weights.load_guide(config, mesh) if config.sample.guide_checkpoint else None
-    ddt = weights.load_ddt(config, workdir, mesh)
-    rae = weights.load_rae(config, mesh, decoder=True)
+    guide = weights.place_guide(config, mesh) if config.sample.guide_checkpoint else None
+    ddt = weights.place_ddt(config, workdir, mesh)
+    rae = weights.place_rae(config, mesh, decoder=True)
     merged = None if guide is None else nnx.merge(*guide)
     return Generator(nnx.merge(*ddt), nnx.merge(*rae), mesh, merged)
 

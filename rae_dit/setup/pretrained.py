@@ -21,7 +21,7 @@ from rae_dit.weights.official import import_ddt
 Fields = dict[str, tuple[object, object]]
 
 
-def load_encoder(config: Config) -> VisionTransformer:
+def pretrained_encoder(config: Config) -> VisionTransformer:
     """The encoder `encoder.pretrained`: a Hugging Face directory, hub id or reference name.
 
     Raises:
@@ -29,7 +29,7 @@ def load_encoder(config: Config) -> VisionTransformer:
         ConfigError: it is not what the section `encoder` says; names the field and both values.
     """
     wanted = config.encoder
-    encoder, mean, std = huggingface.load_encoder(
+    encoder, mean, std = huggingface.read_encoder(
         find_encoder(wanted.pretrained), input_size=wanted.input_size, grid=None, **compute(config)
     )
     block = encoder.trunk.blocks
@@ -55,7 +55,7 @@ def load_encoder(config: Config) -> VisionTransformer:
     return encoder
 
 
-def load_decoder(config: Config) -> Decoder:
+def pretrained_decoder(config: Config) -> Decoder:
     """The decoder `decoder.pretrained`: a .pt file, a directory, or a hub id.
 
     Raises:
@@ -63,7 +63,7 @@ def load_decoder(config: Config) -> Decoder:
         ConfigError: it is not what the config says; names the field and both values.
     """
     wanted = config.decoder
-    decoder = released.load_decoder(wanted.pretrained, **compute(config))
+    decoder = released.read_decoder(wanted.pretrained, **compute(config))
     block = decoder.trunk.blocks
     check(
         "decoder",
@@ -83,7 +83,7 @@ def load_decoder(config: Config) -> Decoder:
     return decoder
 
 
-def load_ddt(config: Config) -> DDT:
+def pretrained_ddt(config: Config) -> DDT:
     """The DiT^DH `ddt.pretrained`: an official file, a directory with one, or a hub id.
 
     Raises:

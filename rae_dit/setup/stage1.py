@@ -24,8 +24,8 @@ from rae_dit.training.gan_step import stage1_step
 from rae_dit.training.gan_updates import Adversary, Perceptual
 from rae_dit.training.optim import adamw, learning_rate
 from rae_dit.training.step import train_step
-from rae_dit.weights.discriminator import load_dino
-from rae_dit.weights.lpips import load_lpips
+from rae_dit.weights.discriminator import read_dino
+from rae_dit.weights.lpips import read_lpips
 
 Step = Callable[..., Any]
 """(state, frozen, batch) -> (state, metrics)."""
@@ -149,12 +149,12 @@ def make_heads(config: Config, rngs: nnx.Rngs) -> Heads:
     )
 
 
-def read_lpips(config: Config) -> LPIPS:
-    """LPIPS from the files of `perceptual`; raises as `load_lpips`."""
+def pretrained_lpips(config: Config) -> LPIPS:
+    """LPIPS from the files of `perceptual`; raises as `read_lpips`."""
     vgg, linear = Path(config.perceptual.vgg), Path(config.perceptual.linear)
-    return load_lpips(vgg, linear, dtype=models.compute_dtype(config))
+    return read_lpips(vgg, linear, dtype=models.compute_dtype(config))
 
 
-def read_dino(config: Config) -> DINO:
-    """DINO from the file `discriminator.pretrained`; raises as `load_dino`."""
-    return load_dino(config.discriminator.pretrained, models.abstract(make_dino, config))
+def pretrained_dino(config: Config) -> DINO:
+    """DINO from the file `discriminator.pretrained`; raises as `read_dino`."""
+    return read_dino(config.discriminator.pretrained, models.abstract(make_dino, config))

@@ -34,7 +34,7 @@ from rae_dit.setup.models import (
     make_lpips,
     rae_graph,
 )
-from rae_dit.setup.stage1 import has_discriminator, make_dino, read_dino, read_lpips
+from rae_dit.setup.stage1 import has_discriminator, make_dino, pretrained_dino, pretrained_lpips
 from rae_dit.training.sharding import parameter_shardings, replicated
 from rae_dit.training.state import TrainState
 from rae_dit.weights import released
@@ -60,7 +60,7 @@ def shapes(module: nnx.Module, mesh: Mesh) -> Tree:
     )
 
 
-def initialise(make: Callable[[Config, nnx.Rngs], nnx.Module], config: Config, mesh: Mesh) -> Model:
+def initialize(make: Callable[[Config, nnx.Rngs], nnx.Module], config: Config, mesh: Mesh) -> Model:
     """Initial parameters, made in place on the devices that will hold them."""
     module = abstract(make, config)
 
@@ -71,13 +71,13 @@ def initialise(make: Callable[[Config, nnx.Rngs], nnx.Module], config: Config, m
     return Model(nnx.graphdef(module), parameters())
 
 
-def placed(module: nnx.Module, mesh: Mesh) -> Tree:
+def to_devices(module: nnx.Module, mesh: Mesh) -> Tree:
     """The parameters of a module that every process has read, laid out as its axes say."""
     on_host = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(module)))
     return jax.device_put(on_host, parameter_shardings(module, mesh))
 
 
-def load_rae(config: Config, mesh: Mesh, *, decoder: bool) -> Model:
+def place_rae(config: Config, mesh: Mesh, *, decoder: bool) -> Model:
     """The frozen autoencoder: weights of others, from checkpoints of ours or initial; statistics.
 
     Args:
@@ -86,15 +86,15 @@ def load_rae(config: Config, mesh: Mesh, *, decoder: bool) -> Model:
         decoder: whether it is needed; stage 2 trains without.
     """
     statistics = config.encoder.statistics
-    parameters: Tree = {"encoder": load_encoder(config, mesh)}
+    parameters: Tree = {"encoder": place_encoder(config, mesh)}
     if decoder:
-        parameters["decoder"] = load_decoder(config, mesh)
+        parameters["decoder"] = place_decoder(config, mesh)
     if statistics:
-        parameters |= load_statistics(Path(statistics), config)
+        parameters |= statistics_leaves(Path(statistics), config)
     return Model(rae_graph(config, decoder=decoder), jax.device_put(parameters, replicated(mesh)))
 
 
-def load_statistics(path: Path, config: Config) -> Tree:
+def statistics_leaves(path: Path, config: Config) -> Tree:
     """The leaves of an RAE that hold its latent statistics."""
     found = read_statistics(path, latent_grid(config), config.encoder.hidden_size)
     return {
@@ -103,29 +103,29 @@ def load_statistics(path: Path, config: Config) -> Tree:
     }
 
 
-def load_encoder(config: Config, mesh: Mesh) -> Tree:
+def place_encoder(config: Config, mesh: Mesh) -> Tree:
     """The encoder's parameters: pretrained, from the EMA of a classification run, or initial."""
     if config.encoder.pretrained:
-        return placed(pretrained.load_encoder(config), mesh)
+        return to_devices(pretrained.pretrained_encoder(config), mesh)
     if config.encoder.checkpoint:
         like = shapes(abstract(make_classifier, config), mesh)
         return restore_ema(Path(config.encoder.checkpoint), like)["rae"]["encoder"]
     log.warning("encoder: random weights; encoder.pretrained or encoder.checkpoint gives others")
-    return initialise(make_encoder, config, mesh).parameters
+    return initialize(make_encoder, config, mesh).parameters
 
 
-def load_decoder(config: Config, mesh: Mesh) -> Tree:
+def place_decoder(config: Config, mesh: Mesh) -> Tree:
     """The decoder's parameters: pretrained, from the EMA of a reconstruction run, or initial."""
     if config.decoder.pretrained:
-        return placed(pretrained.load_decoder(config), mesh)
+        return to_devices(pretrained.pretrained_decoder(config), mesh)
     if config.decoder.checkpoint:
         like = shapes(abstract(make_decoder, config), mesh)
         return restore_ema(Path(config.decoder.checkpoint), like)
     log.warning("decoder: random weights; decoder.pretrained or decoder.checkpoint gives others")
-    return initialise(make_decoder, config, mesh).parameters
+    return initialize(make_decoder, config, mesh).parameters
 
 
-def load_ddt(config: Config, workdir: Path, mesh: Mesh) -> Model:
+def place_ddt(config: Config, workdir: Path, mesh: Mesh) -> Model:
     """The DiT^DH to sample from: the newest EMA of the run, or `ddt.pretrained` before it has one.
 
     Raises:
@@ -133,8 +133,8 @@ def load_ddt(config: Config, workdir: Path, mesh: Mesh) -> Model:
     """
     if config.ddt.pretrained and not has_checkpoint(workdir):
         log.info("no checkpoint in %s: taking %s", workdir, config.ddt.pretrained)
-        module = pretrained.load_ddt(config)
-        return Model(nnx.graphdef(module), placed(module, mesh))
+        module = pretrained.pretrained_ddt(config)
+        return Model(nnx.graphdef(module), to_devices(module, mesh))
     return restore_ddt(config, workdir, mesh)
 
 
@@ -144,7 +144,7 @@ def restore_ddt(config: Config, path: Path, mesh: Mesh) -> Model:
     return Model(nnx.graphdef(module), restore_ema(path, shapes(module, mesh)))
 
 
-def load_guide(config: Config, mesh: Mesh) -> Model:
+def place_guide(config: Config, mesh: Mesh) -> Model:
     """The weaker model of AutoGuidance: the EMA of a run of ours, or a file of others.
 
     It may have any depth and widths; latents and classes are those of the config.
@@ -157,11 +157,11 @@ def load_guide(config: Config, mesh: Mesh) -> Model:
     path = config.sample.guide_checkpoint
     run = find_run(path)
     if run is None:
-        guide = released.load_ddt(
+        guide = released.read_ddt(
             path, input_size=None, depth=None, num_heads=None, **pretrained.compute(config)
         )
         check_guide(config, guide)
-        return Model(nnx.graphdef(guide), placed(guide, mesh))
+        return Model(nnx.graphdef(guide), to_devices(guide, mesh))
     theirs = read_config(run)
     if theirs.objective != "flow_matching":
         expected = f"a stage-2 run; the objective of that one is {theirs.objective!r}"
@@ -190,9 +190,9 @@ def start_from_pretrained(config: Config, state: TrainState, mesh: Mesh) -> Trai
     """
     match config.objective:
         case "flow_matching" if source := config.ddt.pretrained:
-            params = placed(pretrained.load_ddt(config), mesh)
+            params = to_devices(pretrained.pretrained_ddt(config), mesh)
         case "reconstruction" if source := config.decoder.pretrained or config.decoder.checkpoint:
-            params = load_decoder(config, mesh)
+            params = place_decoder(config, mesh)
         case _:
             return state
     log.info("starting from %s", source)
@@ -214,34 +214,34 @@ def with_own_decoder(config: Config, workdir: Path) -> Config:
     return dataclasses.replace(config, decoder=own)
 
 
-def load_frozen(config: Config, mesh: Mesh) -> Tree:
+def place_frozen(config: Config, mesh: Mesh) -> Tree:
     """What the config's objective uses and does not train."""
     if config.objective == "classification" and not config.probe.freeze_encoder:
         return {}
-    rae = load_rae(config, mesh, decoder=False).parameters
+    rae = place_rae(config, mesh, decoder=False).parameters
     if config.objective != "reconstruction":
         return rae
     frozen: Tree = {"rae": rae}
     if config.perceptual.weight:
-        frozen["lpips"] = load_lpips(config, mesh)
+        frozen["lpips"] = place_lpips(config, mesh)
     if has_discriminator(config):
-        frozen["features"] = {"network": load_features(config, mesh, rae["encoder"])}
+        frozen["features"] = {"network": place_features(config, mesh, rae["encoder"])}
     return jax.device_put(frozen, replicated(mesh))
 
 
-def load_lpips(config: Config, mesh: Mesh) -> Tree:
+def place_lpips(config: Config, mesh: Mesh) -> Tree:
     """LPIPS' parameters: from the files that `perceptual` names, or initial."""
     if config.perceptual.vgg:
-        return placed(read_lpips(config), mesh)
+        return to_devices(pretrained_lpips(config), mesh)
     log.warning("LPIPS: random weights; perceptual.vgg and perceptual.linear give others")
-    return initialise(make_lpips, config, mesh).parameters
+    return initialize(make_lpips, config, mesh).parameters
 
 
-def load_features(config: Config, mesh: Mesh, encoder: Tree) -> Tree:
+def place_features(config: Config, mesh: Mesh, encoder: Tree) -> Tree:
     """The discriminator's feature network: the run's own encoder, DINO from a file, or initial."""
     if config.discriminator.features == "encoder":
         return encoder
     if config.discriminator.pretrained:
-        return placed(read_dino(config), mesh)
+        return to_devices(pretrained_dino(config), mesh)
     log.warning("discriminator: features of random weights; discriminator.pretrained gives others")
-    return initialise(make_dino, config, mesh).parameters
+    return initialize(make_dino, config, mesh).parameters

@@ -85,11 +85,11 @@ def open_run(config: Config, mesh: Mesh) -> Run:
         make_program(config, mesh),
         source,
         validation,
-        frozen=weights.load_frozen(config, mesh),
-        decoder=jax.device_put(weights.load_decoder(config, mesh), replicated(mesh))
+        frozen=weights.place_frozen(config, mesh),
+        decoder=jax.device_put(weights.place_decoder(config, mesh), replicated(mesh))
         if makes_images
         else {},
-        guide=weights.load_guide(config, mesh) if guided else None,
+        guide=weights.place_guide(config, mesh) if guided else None,
         judge=judge,
     )
 

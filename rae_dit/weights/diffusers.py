@@ -57,7 +57,7 @@ def encoder_type(name: str) -> tuple[type[VisionTransformer], dict[str, Any], in
     raise WeightsError(f"encoder_type is {name!r}; expected 'dinov2', 'siglip2' or 'mae'.")
 
 
-def load_diffusers(directory: Path, **compute: Unpack[Compute]) -> RAE:
+def read_diffusers(directory: Path, **compute: Unpack[Compute]) -> RAE:
     """Reads an `AutoencoderRAE` directory.
 
     Raises:
@@ -88,8 +88,8 @@ def load_diffusers(directory: Path, **compute: Unpack[Compute]) -> RAE:
     )
 
 
-def load_diffusers_decoder(directory: Path, **compute: Unpack[Compute]) -> Decoder:
-    """Reads the decoder alone from an `AutoencoderRAE` directory; raises as `load_diffusers`."""
+def read_diffusers_decoder(directory: Path, **compute: Unpack[Compute]) -> Decoder:
+    """Reads the decoder alone from an `AutoencoderRAE` directory; raises as `read_diffusers`."""
     config = read_config(directory)
     grid = config["encoder_input_size"] // config["encoder_patch_size"]
     return import_decoder_part(config, open_tensors(weight_file(directory)), grid, **compute)

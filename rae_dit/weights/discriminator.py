@@ -34,7 +34,7 @@ from rae_dit.weights.tensor_file import open_tensors
 UNUSED = ("norm.", "head.")
 
 
-def load_dino(path: str | Path, abstract: DINO) -> DINO:
+def read_dino(path: str | Path, abstract: DINO) -> DINO:
     """Fills an abstract DINO with the tensors of a file.
 
     Raises:

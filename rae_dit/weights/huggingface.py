@@ -35,7 +35,7 @@ class Compute(TypedDict, total=False):
     dtype: Dtype
 
 
-def load_encoder(
+def read_encoder(
     directory: Path, *, input_size: int | None, grid: int | None, **compute: Unpack[Compute]
 ) -> tuple[VisionTransformer, Triple, Triple]:
     """Reads an encoder and the mean and deviation of the images it was trained on.

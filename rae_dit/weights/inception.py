@@ -36,7 +36,7 @@ CONV_NORM = [
 ]
 
 
-def load_inception(path: str | Path) -> InceptionV3:
+def read_inception(path: str | Path) -> InceptionV3:
     """Reads the network from a file.
 
     Args:
@@ -62,7 +62,7 @@ def load_inception(path: str | Path) -> InceptionV3:
 
 
 def export_inception(model: InceptionV3) -> dict[str, np.ndarray]:
-    """The state dict that `load_inception` reads, without torch's counters."""
+    """The state dict that `read_inception` reads, without torch's counters."""
     return export_tensors(entries(), parameters_of(model))
 
 

@@ -26,7 +26,7 @@ KERNEL = Layout(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0
 CHANNELS = Layout(lambda x: x[0, :, 0, 0], lambda x: x[None, :, None, None])
 
 
-def load_lpips(vgg: str | Path, linear: str | Path, *, dtype: Dtype = jnp.float32) -> LPIPS:
+def read_lpips(vgg: str | Path, linear: str | Path, *, dtype: Dtype = jnp.float32) -> LPIPS:
     """Reads LPIPS.
 
     Args:

@@ -9,7 +9,7 @@ from flax import nnx
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.weights.architecture import Pair, ddt_architecture, decoder_architecture
-from rae_dit.weights.diffusers import load_diffusers_decoder
+from rae_dit.weights.diffusers import read_diffusers_decoder
 from rae_dit.weights.encoder_names import without_prefix
 from rae_dit.weights.hub import find
 from rae_dit.weights.huggingface import Compute
@@ -30,7 +30,7 @@ def open_ddt(source: str | Path) -> Tensors:
     return open_tensors(single_file(find(source, DDT_FILES)))
 
 
-def load_ddt(
+def read_ddt(
     source: str | Path,
     *,
     input_size: int | None,
@@ -47,7 +47,7 @@ def load_ddt(
     return import_ddt(tensors, abstract)
 
 
-def load_decoder(source: str | Path, **compute: Unpack[Compute]) -> Decoder:
+def read_decoder(source: str | Path, **compute: Unpack[Compute]) -> Decoder:
     """Loads a decoder: a file, a directory with one, or a hub id (with a path inside).
 
     Of a stage-1 training checkpoint or a diffusers `AutoencoderRAE`, which hold the encoder too,
@@ -64,7 +64,7 @@ def load_decoder(source: str | Path, **compute: Unpack[Compute]) -> Decoder:
     if config_path.exists():
         content = json.loads(config_path.read_text())
         if "encoder_type" in content:
-            return load_diffusers_decoder(path.parent, **compute)
+            return read_diffusers_decoder(path.parent, **compute)
         config = content if "decoder_num_attention_heads" in content else None
     tensors = open_tensors(path)
     if "decoder.decoder_embed.weight" in tensors:

@@ -1,0 +1,214 @@
+r"""How fast the parts of a run are on this machine: one JSON line per measurement.
+
+    python launch/benchmarks/bench.py --config=configs/dit_dino.py --parts=train,sample \
+        --config.precision=bf16 --config.data.batch_size=128
+
+Weights are random and images are noise that already lies on the device, so that what is timed is
+the computation: the training step is the one that `rae_dit.main` runs. A product of two square
+bfloat16 matrices is timed in the same run as the ceiling that the figures stand beside.
+"""
+
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from flax import nnx
+from ml_collections import config_flags
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from launch.benchmarks import timing
+from rae_dit.config import Config, from_config_dict
+from rae_dit.flops import model_flops
+from rae_dit.planning.compiled import without_files
+from rae_dit.sampling.codec import decode, encode
+from rae_dit.sampling.latents import noise_of, sample_latents
+from rae_dit.setup import models, weights
+from rae_dit.training.profile import without_python
+from rae_dit.training.program import make_program
+from rae_dit.training.sharding import batch_sharding, make_mesh, place_batch
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file.")
+flags.mark_flag_as_required("config")
+PARTS = flags.DEFINE_list(
+    "parts", ["ceiling", "train", "encode", "decode", "sample"], "What is measured."
+)
+WINDOWS = flags.DEFINE_integer("windows", 5, "Timed windows; the median counts.", lower_bound=1)
+REPEATS = flags.DEFINE_integer("repeats", 10, "Calls per window.", lower_bound=1)
+PROFILE = flags.DEFINE_string("profile", "", "Directory for a trace of three training steps.")
+
+CEILING_SIZE = 8192
+WARM_SECONDS = 5
+
+
+def main(_: list[str]) -> None:
+    """Prints a line for every part."""
+    config = without_files(from_config_dict(CONFIG.value))
+    mesh = make_mesh(config.sharding.fsdp)
+    with jax.default_matmul_precision(models.matmul_precision(config)), jax.set_mesh(mesh):
+        for part in PARTS.value:
+            for line in MEASUREMENTS[part](config, mesh):
+                print(json.dumps({"part": part} | line | facts(config)), flush=True)
+
+
+def facts(config: Config) -> dict[str, Any]:
+    """What a figure depends on besides the code."""
+    return {
+        "precision": config.precision,
+        "compute": dataclasses.asdict(config.compute),
+        "fsdp": config.sharding.fsdp,
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "jax": jax.__version__,
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        "peak_gib": round(peak_bytes() / 2**30, 2),
+    }
+
+
+def commit() -> str:
+    """Short name of the commit; '' outside a checkout, '+' after it when files differ."""
+    try:
+        command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def peak_bytes() -> int:
+    """Most device memory in use since the process began; 0 where the device does not say."""
+    return int((jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0))
+
+
+def median_seconds(call: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds of the first call and of one in the median window, as the flags say."""
+    return timing.median_seconds(
+        call, jax.block_until_ready, windows=WINDOWS.value, repeats=REPEATS.value
+    )
+
+
+def rates(seconds: tuple[float, float], images: int, flops_per_image: float) -> dict[str, float]:
+    """The figures of a part that handles `images` images a call."""
+    return timing.rates(seconds, images, flops_per_image / 1e12, jax.device_count())
+
+
+def measure_ceiling(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
+    """A product of square bfloat16 matrices of normal numbers on one device, cold and warm.
+
+    A large GPU holds its highest clock for a moment only: after seconds of matrix products its
+    power limit sets the pace, and that is the ceiling of a run that goes on for days.
+    """
+    del config, mesh
+    left, right = jax.random.normal(jax.random.key(0), (2, CEILING_SIZE, CEILING_SIZE), "bfloat16")
+    product = jax.jit(lambda a, b: a @ b)
+    for state in ("cold", "warm"):
+        _, seconds = median_seconds(lambda: product(left, right))
+        tflops = 2e-12 * CEILING_SIZE**3 / seconds
+        yield {"state": state, "ms": round(1e3 * seconds, 3), "tflops": round(tflops, 1)}
+        end = time.monotonic() + WARM_SECONDS
+        while state == "cold" and time.monotonic() < end:
+            jax.block_until_ready([product(left, right) for _ in range(100)])
+
+
+def measure_train(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
+    """The step of `rae_dit.main`: encode, loss, backward, clip, AdamW and EMA."""
+    program = make_program(config, mesh)
+    frozen = weights.place_frozen(config, mesh)
+    state = program.create()
+    batch = place_batch(random_images(config), mesh)
+
+    def step() -> Any:
+        nonlocal state
+        state, metrics = program.step(state, frozen, batch)
+        return metrics
+
+    images = config.data.batch_size
+    yield rates(median_seconds(step), images, model_flops(config).train_step)
+    if PROFILE.value:
+        with jax.profiler.trace(PROFILE.value, profiler_options=without_python()):
+            for _ in range(3):
+                metrics = step()
+            jax.block_until_ready(metrics)
+
+
+def measure_encode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
+    """Images to latents."""
+    graph, parameters = weights.place_rae(config, mesh, decoder=False)
+    image = place_batch(random_images(config), mesh)["image"]
+    seconds = median_seconds(lambda: encode(graph, parameters, image))
+    yield rates(seconds, config.data.batch_size, model_flops(config).encoder)
+
+
+def measure_decode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
+    """Latents to images."""
+    graph, parameters = weights.place_rae(config, mesh, decoder=True)
+    latents = jax.device_put(random_latents(config), batch_sharding(mesh))
+    seconds = median_seconds(lambda: decode(graph, parameters, latents))
+    yield rates(seconds, config.sample.batch_size, model_flops(config).decoder)
+
+
+def measure_sample(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
+    """Noise to latents, and on to images, without guidance and with CFG."""
+    ddt = nnx.merge(*weights.initialize(models.make_ddt, config, mesh))
+    rae = weights.place_rae(config, mesh, decoder=True)
+    noise = jax.device_put(random_latents(config), batch_sharding(mesh))
+    labels = jax.device_put(np.arange(len(noise), dtype=np.int32) % config.data.num_classes)
+    updates = config.sample.num_steps - (config.sample.grid == "official")
+    for cfg_scale in (1.0, 1.5):
+        evaluations = updates * (1 if cfg_scale == 1.0 else 2)
+        sample = functools.partial(
+            sample_latents,
+            ddt,
+            noise,
+            labels,
+            steps=config.sample.num_steps,
+            shift=models.latent_shift(config),
+            cfg_scale=cfg_scale,
+            grid=config.sample.grid,
+        )
+        flops = evaluations * model_flops(config).ddt
+        line = rates(median_seconds(sample), len(noise), flops)
+        yield {"cfg_scale": cfg_scale, "decoded": False} | line
+        seconds = median_seconds(lambda sample=sample: decode(*rae, sample()))
+        line = rates(seconds, len(noise), flops + model_flops(config).decoder)
+        yield {"cfg_scale": cfg_scale, "decoded": True} | line
+
+
+MEASUREMENTS = {
+    "ceiling": measure_ceiling,
+    "train": measure_train,
+    "encode": measure_encode,
+    "decode": measure_decode,
+    "sample": measure_sample,
+}
+
+
+def random_images(config: Config) -> dict[str, np.ndarray]:
+    """A batch of noise: f32 [B,H,W,3] in [0, 1] and int32 labels."""
+    generator = np.random.default_rng(0)
+    size, count = config.data.image_size, config.data.batch_size
+    return {
+        "image": generator.random((count, size, size, 3), np.float32),
+        "label": generator.integers(0, config.data.num_classes, count, np.int32),
+    }
+
+
+def random_latents(config: Config) -> jnp.ndarray:
+    """Normal noise in the shape of `sample.batch_size` latents."""
+    grid = models.latent_grid(config)
+    shape = (grid, grid, config.encoder.hidden_size)
+    return noise_of(jax.random.key(0), jnp.arange(config.sample.batch_size), shape)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,102 @@
+r"""What the parts of a stage-1 step cost on this machine: one JSON line per configuration.
+
+    python launch/benchmarks/bench_stage1.py --config=configs/rae_dino.py --config.precision=bf16 \
+        --config.data.batch_size=32
+
+Weights are random. Lines, each a step of `rae_dit.main` that does more than the one before:
+"draw" encodes and adds noise; "l1" trains the decoder on L1 alone, "lpips" on LPIPS besides; of
+"gan", one program, "waiting" has neither side of the discriminator yet, "judging" trains it,
+"both" has the decoder's term as well. A part's cost is the difference of two lines. `peak_gib` is
+the most since the process began, which grows with the lines; all three of "gan" are one program.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import app
+from bench import CONFIG, facts, median_seconds, random_images
+
+from rae_dit.config import Config, from_config_dict
+from rae_dit.planning.compiled import without_files
+from rae_dit.setup import models, weights
+from rae_dit.training.program import make_program
+from rae_dit.training.sharding import make_mesh, place_batch
+
+
+def main(_: list[str]) -> None:
+    """Prints a line for every configuration."""
+    config = with_random_weights(from_config_dict(CONFIG.value))
+    mesh = make_mesh(config.sharding.fsdp)
+    with jax.default_matmul_precision(models.matmul_precision(config)), jax.set_mesh(mesh):
+        for line in measurements(config, mesh):
+            print(json.dumps(line | facts(config)), flush=True)
+
+
+def with_random_weights(config: Config) -> Config:
+    """The same shapes without any file; the discriminator starts at step 1, its term at 2."""
+    return dataclasses.replace(
+        without_files(config),
+        perceptual=dataclasses.replace(config.perceptual, vgg="", linear="", start=0),
+        gan=dataclasses.replace(config.gan, discriminator_start=1, start=2),
+        discriminator=dataclasses.replace(config.discriminator, pretrained=""),
+    )
+
+
+def measurements(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
+    """All lines, from the step that does least."""
+    batch = place_batch(random_images(config), mesh)
+    plain = dataclasses.replace(
+        config,
+        perceptual=dataclasses.replace(config.perceptual, weight=0.0),
+        gan=dataclasses.replace(config.gan, weight=0.0),
+    )
+    frozen = weights.place_frozen(plain, mesh)
+    draw = jax.jit(models.make_objective(plain, training=True).draw)
+    key = jax.random.key(0)
+    yield line("draw", config, median_seconds(lambda: draw(frozen, batch, key)))
+    yield from steps("l1", plain, mesh, batch, {"": 0})
+    if config.perceptual.weight:
+        changed = dataclasses.replace(plain, perceptual=config.perceptual)
+        yield from steps("lpips", changed, mesh, batch, {"": 0})
+    yield from steps("gan", config, mesh, batch, {"waiting": 0, "judging": 1, "both": 2})
+
+
+def steps(
+    part: str, config: Config, mesh: jax.sharding.Mesh, batch: Any, phases: dict[str, int]
+) -> Iterator[dict[str, Any]]:
+    """One compiled step, timed while it stands at each of the given steps of the run."""
+    program = make_program(config, mesh)
+    frozen = weights.place_frozen(config, mesh)
+    state = program.create()
+
+    def take(number: int) -> Any:
+        nonlocal state
+        held = jax.device_put(jnp.int32(number), state.step.sharding)
+        state, metrics = program.step(dataclasses.replace(state, step=held), frozen, batch)
+        return metrics
+
+    for phase, number in phases.items():
+        seconds = median_seconds(lambda number=number: take(number))
+        yield line(f"{part} {phase}".strip(), config, seconds)
+    if not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)):
+        raise RuntimeError(f"{part}: the parameters are not finite; these times mean nothing")
+
+
+def line(part: str, config: Config, seconds: tuple[float, float]) -> dict[str, Any]:
+    """What is printed of one configuration."""
+    first, median = seconds
+    return {
+        "part": part,
+        "batch": config.data.batch_size,
+        "ms": round(1e3 * median, 2),
+        "images_per_second": round(config.data.batch_size / median, 2),
+        "first_call_seconds": round(first, 1),
+    }
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,126 @@
+"""One of the campaigns that kill_campaign.py runs side by side: starts, kills, judges, again."""
+
+import contextlib
+import itertools
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from launch.campaigns.killed_run import Judge, committed, metric_lines, unfinished
+
+ROOT = Path(__file__).resolve().parents[2]
+KEEP_LAST = 2
+STEPS_PER_KILL = 6  # of the length of the run; a life takes 3 steps on average
+AIMS = ("starting", "stepping", "saving", "saving")  # half of the kills in writes
+LONGEST_DELAY = 0.3  # seconds from what was waited for to the kill; a write takes about as long
+PATIENCE = 300  # seconds after which a run counts as hung
+
+
+class Task(NamedTuple):
+    """One campaign of several."""
+
+    work: Path  # its directory, beside that of the uninterrupted run
+    cores: list[int]  # it runs on these
+    kills: int
+    seed: str  # decides when
+    arguments: list[str]  # the command of the run, without its workdir
+    start_seconds: float  # to the first step of the run
+
+
+def launch(arguments: list[str], workdir: Path, log: Path) -> subprocess.Popen:
+    """Starts a process group; all of them share one compile cache, which kills hit as well."""
+    with log.open("w") as file:
+        return subprocess.Popen(
+            [*arguments, f"--workdir={workdir}"],
+            cwd=ROOT,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+
+
+def finish(arguments: list[str], workdir: Path, log: Path) -> None:
+    """Runs a command to its end.
+
+    Raises:
+        RuntimeError: it failed; with the end of its log.
+    """
+    status = launch(arguments, workdir, log).wait()
+    if status != 0:
+        raise RuntimeError(f"{' '.join(arguments)} ended with {status}:\n{tail(log)}")
+
+
+def tail(log: Path) -> str:
+    """The end of a log."""
+    return log.read_text()[-3000:]
+
+
+def await_aim(aim: str, target: int, workdir: Path, process: subprocess.Popen) -> bool:
+    """Waits until the run does what it is to be killed at; False if it ends or hangs instead."""
+    before, metrics = unfinished(workdir), workdir / "metrics.jsonl"
+    begun, deadline = time.time(), time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+        if not metrics.exists() or metrics.stat().st_mtime < begun:
+            continue  # what a former life left
+        reached = metrics.read_bytes().count(b"\n") >= target
+        if reached and (aim == "stepping" or unfinished(workdir) - before):
+            return True
+    return False
+
+
+def run_lane(task: Task) -> dict[str, list[Any]]:
+    """One campaign; returns its lives and the problems that it found.
+
+    A run that ends before it is hit is judged as ended, and the next one begins from nothing.
+    """
+    os.sched_setaffinity(0, task.cores)
+    draw, workdir = random.Random(task.seed), task.work / "run"
+    judge = Judge(task.work.parent / "reference", KEEP_LAST)
+    newest, lives, problems = 0, [], []
+    for number in itertools.count():
+        if len(lives) == task.kills:
+            break
+        aim = draw.choice(AIMS)
+        delay = draw.uniform(0, task.start_seconds if aim == "starting" else LONGEST_DELAY)
+        target = newest + draw.randint(1, STEPS_PER_KILL - 2)
+        log, before = task.work / f"{number:03d}.log", unfinished(workdir)
+        process = launch(task.arguments, workdir, log)
+        hit = aim == "starting" or await_aim(aim, target, workdir, process)
+        time.sleep(delay if hit else 0)
+        ended = process.poll() is not None
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself: reported below
+            os.killpg(process.pid, signal.SIGKILL)
+        if process.wait() == 0:
+            found = judge.problems_at_the_end(workdir, newest)
+            problems += [f"{task.work.name}, start {number}: {text}" for text in found]
+            shutil.rmtree(workdir)
+            newest = 0
+            continue
+
+        found = judge.problems(workdir, newest)
+        if ended or not hit:
+            found.append(f"it failed or hung before it was killed:\n{tail(log)}")
+        match = re.search(r"continuing from step (\d+)", log.read_text())
+        if match and int(match[1]) != newest:
+            found.append(f"it continued from step {match[1]}, not from {newest}")
+        problems += [f"{task.work.name}, start {number}: {text}" for text in found]
+        newest = max(committed(workdir), default=0)
+        lost = max(0, len(metric_lines(workdir)) - newest)
+        in_a_write = bool(unfinished(workdir) - before)
+        lives.append(
+            {"aim": aim, "in_a_write": in_a_write, "newest_step": newest, "steps_lost": lost}
+        )
+    try:
+        finish(task.arguments, workdir, task.work / "last.log")
+        found = judge.problems_at_the_end(workdir, newest)
+    except RuntimeError as error:
+        found = [str(error)]
+    problems += [f"{task.work.name}, at the end: {text}" for text in found]
+    return {"lives": lives, "problems": problems}

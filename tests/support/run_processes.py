@@ -1,0 +1,102 @@
+"""Training runs in processes of their own, with little to compile; for tests that need several."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rae_dit.config import Config
+from support.small_run import small_config
+
+ROOT = Path(__file__).parent.parent.parent
+SETTINGS = {  # stage 1: a frozen encoder, random numbers and a trained decoder
+    "objective": "reconstruction",
+    "encoder.depth": 1,
+    "decoder.depth": 1,
+    "metrics.log_every": 1,
+    "metrics.validate_every": 4,
+    "metrics.validate_batches": 1,
+    "checkpoint.save_every": 2,
+    "checkpoint.keep_last": 10,
+    "optim.max_steps": 4,
+}
+PATIENCE = 300  # seconds; the machine may be busy
+
+
+def config_of(changes: dict[str, object]) -> Config:
+    """The config of such a run."""
+    return small_config(**(SETTINGS | changes))
+
+
+def start(
+    workdir: Path,
+    changes: dict[str, object],
+    *,
+    devices: int,
+    place: tuple[str, int, int] | None,
+    mode: str = "train",
+) -> subprocess.Popen:
+    """Starts one process of a run; its output goes to WORKDIR/../WORKDIR-ID.log.
+
+    Args:
+        workdir: of the run. Beside it lies a compile cache, which all runs of a test share.
+        changes: dotted fields that differ from SETTINGS.
+        devices: of this process.
+        place: coordinator, number of processes, and which this is: through launch/gpu_hosts.sh.
+        mode: what to do.
+    """
+    beside = workdir.parent
+    # A tensorflow that cannot be imported saves seconds; the run says so and does without.
+    (beside / "stubs").mkdir(exist_ok=True)
+    (beside / "stubs" / "tensorflow.py").write_text("raise ImportError('not in this test')\n")
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+        "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(beside / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONPATH": str(beside / "stubs"),
+        "PYTHON": sys.executable,
+    }
+    command = [sys.executable, "-m", "rae_dit.main"]
+    if place is not None:
+        names = ("COORDINATOR", "NUM", "ID")
+        environment |= {name: str(value) for name, value in zip(names, place, strict=True)}
+        command = ["bash", str(ROOT / "launch" / "gpu_hosts.sh")]
+    command += [f"--config={ROOT / 'configs' / 'dit_dummy.py'}", f"--workdir={workdir}"]
+    command += [f"--mode={mode}"]
+    command += [f"--config.{name}={value}" for name, value in (SETTINGS | changes).items()]
+    with log_of(workdir, 0 if place is None else place[2]).open("a") as log:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def start_pair(
+    workdir: Path, changes: dict[str, object], *, mode: str = "train"
+) -> list[subprocess.Popen]:
+    """Starts a run of two processes with two devices each."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        coordinator = f"localhost:{probe.getsockname()[1]}"
+    places = [(coordinator, 2, i) for i in (0, 1)]
+    return [start(workdir, changes, devices=2, place=place, mode=mode) for place in places]
+
+
+def log_of(workdir: Path, process: int) -> Path:
+    """Where the output of a process is."""
+    return workdir.parent / f"{workdir.name}-{process}.log"
+
+
+def wait(workdir: Path, processes: list[subprocess.Popen]) -> None:
+    """Waits until all processes of a run have ended well."""
+    deadline = time.monotonic() + PATIENCE
+    try:
+        codes = [process.wait(max(1, deadline - time.monotonic())) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    logs = [log_of(workdir, i).read_text()[-3000:] for i in range(len(processes))]
+    assert codes == [0] * len(processes), "\n".join(logs)

@@ -1,0 +1,117 @@
+"""LPIPS against the reference's numbers, and what any distance must do."""
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from support.golden_files import arrays, channels_last
+
+from rae_dit.models.lpips import LPIPS, unit_length
+from rae_dit.weights.lpips import linear_entries, read_lpips, vgg_entries
+from rae_dit.weights.mapping import WeightsError, export_shapes, parameters_of
+from rae_dit.weights.tensor_file import save_tensors
+
+
+def by_rule(name, shape):
+    """The golden files' weights by rule (golden/README.md)."""
+    random = np.random.default_rng(zlib.crc32(name.encode()))
+    if len(shape) > 1:
+        value = random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+    else:
+        value = 0.1 * random.standard_normal(shape)
+    return value.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def golden():
+    found = arrays("lpips")
+    return (channels_last(found["a"]) + 1) / 2, (channels_last(found["b"]) + 1) / 2, found
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, golden):
+    """VGG16 with its classifier, which must be left out, and the linear weights."""
+    directory = tmp_path_factory.mktemp("lpips")
+    abstract = nnx.eval_shape(lambda: LPIPS(rngs=nnx.Rngs(0)))
+    here = {path: leaf for path, leaf in parameters_of(abstract).items() if path[:3] == "vgg"}
+    tensors = {
+        name: by_rule(name, shape) for name, shape in export_shapes(vgg_entries(), here).items()
+    }
+    save_tensors(directory / "vgg16.pth", tensors | {"classifier.0.weight": np.zeros((2, 2))})
+    linear = {f"lin{n}.model.1.weight": golden[2][f"lin{n}"] for n in range(5)}
+    save_tensors(directory / "vgg.pth", linear)
+    return directory / "vgg16.pth", directory / "vgg.pth"
+
+
+@pytest.fixture(scope="module")
+def lpips(files):
+    graph, parameters = nnx.split(read_lpips(*files))
+    return jax.jit(lambda a, b: nnx.merge(graph, parameters)(a, b))
+
+
+def test_distance_is_the_reference_s(lpips, golden):
+    a, b, found = golden
+    np.testing.assert_allclose(lpips(a, b), found["distance"], rtol=1e-4)
+
+
+def test_distance_is_symmetric_and_zero_only_for_equal_images(lpips, golden):
+    a, b, _ = golden
+    np.testing.assert_allclose(lpips(a, b), lpips(b, a), rtol=1e-5)
+    np.testing.assert_array_equal(lpips(a, a), 0)
+    assert np.all(lpips(a, b) > 0.01)
+
+
+def test_unit_length_has_a_gradient_at_zero():
+    gradient = jax.grad(lambda x: unit_length(x).sum())(jnp.zeros((1, 1, 1, 4)))
+    assert np.isfinite(gradient).all()
+    x = jnp.asarray([3.0, 0.0, 4.0]).reshape(1, 1, 1, 3)
+    np.testing.assert_allclose(unit_length(x).ravel(), [0.6, 0, 0.8], rtol=1e-6)
+
+
+def test_bfloat16_is_close(files, golden):
+    a, b = (image[:1, :16, :16] for image in golden[:2])
+    distances = []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        graph, parameters = nnx.split(read_lpips(*files, dtype=dtype))
+
+        def both(parameters, a, b, graph=graph):
+            lpips = nnx.merge(graph, parameters)
+            return lpips(a, b), lpips.vgg(a)[0]
+
+        distance, maps = jax.jit(both)(parameters, a, b)
+        assert distance.dtype == jnp.float32
+        assert maps.dtype == dtype
+        distances.append(distance)
+    np.testing.assert_allclose(*distances, rtol=0.05)
+    assert not np.array_equal(*distances)
+
+
+def test_small_images_are_refused(lpips):
+    with pytest.raises(ValueError, match="8x8 pixels, expected at least 16"):
+        lpips(np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 3)))
+
+
+@pytest.mark.parametrize("missing", ["features.28.weight", "lin4.model.1.weight"])
+def test_a_file_that_lacks_a_tensor_is_refused(files, tmp_path, missing):
+    from rae_dit.weights.tensor_file import open_tensors
+
+    paths = []
+    for path in files:
+        tensors = open_tensors(path)
+        kept = {name: tensors[name] for name in tensors if name != missing}
+        save_tensors(tmp_path / path.name, kept)
+        paths.append(tmp_path / path.name)
+    with pytest.raises(WeightsError, match=f"1 missing \\({missing}\\)"):
+        read_lpips(*paths)
+
+
+def test_names_are_torchvision_s_and_lpips_s():
+    names = [entry.keys[0] for entry in vgg_entries() if entry.path.endswith("kernel")]
+    numbers = [int(name.split(".")[1]) for name in names]
+    assert numbers == [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]  # torchvision's vgg16
+    assert [entry.keys[0] for entry in linear_entries()] == [
+        f"lin{number}.model.1.weight" for number in range(5)
+    ]

@@ -1,0 +1,285 @@
+"""Evaluation end to end on models with random weights: figures, files, refusals."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from support.small_run import small_config
+
+from rae_dit.config import ConfigError
+from rae_dit.data.transforms import to_uint8
+from rae_dit.evaluation import pipeline, references
+from rae_dit.evaluation.digits import DigitJudge, pixel_features
+from rae_dit.evaluation.feature_extractors import InceptionJudge
+from rae_dit.evaluation.frechet import Moments, frechet_distance
+from rae_dit.evaluation.manifold import precision_recall
+from rae_dit.models.inception import InceptionFeatures
+from rae_dit.modes import evaluate as act
+from rae_dit.modes.evaluate import evaluate, score
+from rae_dit.sampling.generate import Generator, generate
+from rae_dit.sampling.npz import write_npz
+from rae_dit.setup import models
+from rae_dit.training.sharding import make_mesh
+
+INCEPTION = {
+    "evaluate.judge": "inception",
+    "evaluate.metrics": ("fid", "sfid", "inception_score", "precision", "recall"),
+    "evaluate.num_samples": 11,
+    "evaluate.batch_size": 4,
+}
+
+
+class Projections(nnx.Module):
+    """Random projections of pixels; narrow, as a distance costs the cube of the width."""
+
+    def __init__(self):
+        widths = {"pool": 16, "spatial": 12, "logits": 10}
+        rng = np.random.default_rng(0)
+        for name, width in widths.items():
+            kernel = rng.normal(size=(192, width)) / 14
+            setattr(self, name, nnx.Param(kernel.astype(np.float32)))
+
+    def __call__(self, image):
+        x = image.reshape(len(image), -1) / 255.0
+        return InceptionFeatures(x @ self.pool[...], x @ self.spatial[...], x @ self.logits[...])
+
+
+@pytest.fixture(scope="module")
+def generator():
+    config = small_config()
+    rae = models.make_rae(config, nnx.Rngs(0), decoder=True, statistics=False)
+    ddt = models.make_ddt(config, nnx.Rngs(1))
+    graph, state = nnx.split(ddt)  # as initialised, a DiT stands still whatever the label
+    keys = iter(jax.random.split(jax.random.key(2), len(jax.tree.leaves(state))))
+    moved = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(next(keys), x.shape), state)
+    return Generator(nnx.merge(graph, moved), rae, make_mesh(1, jax.devices()[:2]))
+
+
+@pytest.fixture
+def inception(monkeypatch, tmp_path):
+    """The config of a judge whose network is small, and whose file of weights is any file."""
+    monkeypatch.setattr(pipeline, "read_inception", lambda path: Projections())
+    monkeypatch.setattr(references, "WIDTH", {"mu": 16, "mu_s": 12})
+    (tmp_path / "weights.pth").write_bytes(b"any")
+    return INCEPTION | {"evaluate.inception": str(tmp_path / "weights.pth")}
+
+
+def images_of(generator, config, count=11, scale=1.0):
+    labels = [i % 4 for i in range(count)]
+    return np.concatenate(list(generate(generator, config, labels, cfg_scale=scale)))
+
+
+def projected(images):
+    return InceptionJudge.of(Projections(), batch_size=64, identity="")(images)
+
+
+def test_digits_score_is_that_of_all_images_at_once(generator, tmp_path):
+    config = small_config(**{"evaluate.num_samples": 11, "evaluate.batch_size": 3})
+    values = score(generator, pipeline.make_judge(config), config, tmp_path)
+    images, source = images_of(generator, config), pipeline.records.open_source(config, "train")
+    real = np.stack([source[i]["image"] for i in range(len(source))]) / np.float32(255)
+    labels = np.array([source[i]["label"] for i in range(len(source))])
+    judge = DigitJudge.fit(real, labels)
+    assert values == pytest.approx(
+        {
+            "class_accuracy": judge.accuracy(images, np.arange(11) % 4),
+            "frechet": frechet_distance(
+                Moments.of(pixel_features(real)), Moments.of(pixel_features(images))
+            ),
+        },
+        rel=1e-9,
+    )
+
+
+def test_inception_score_and_distances_against_a_reference_of_statistics(
+    generator, inception, tmp_path
+):
+    real = np.random.default_rng(1).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
+    found = projected(real / np.float32(255))
+    pool, spatial = Moments.of(found.pool + 1.0), Moments.of(found.spatial * 2.0)
+    statistics = {"mu": pool.mean, "sigma": pool.covariance}
+    statistics |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
+    np.savez(tmp_path / "reference.npz", arr_0=real, **statistics)
+    config = small_config(**inception, **{"evaluate.reference": str(tmp_path / "reference.npz")})
+    values = score(generator, pipeline.make_judge(config), config, tmp_path)
+    generated = projected(to_uint8(images_of(generator, config)) / np.float32(255))
+    assert tuple(values) == config.evaluate.metrics
+    fid = frechet_distance(pool, Moments.of(generated.pool))
+    assert values["fid"] == pytest.approx(fid, rel=1e-6)
+    sfid = frechet_distance(spatial, Moments.of(generated.spatial))
+    assert values["sfid"] == pytest.approx(sfid, rel=1e-6)
+    pair = precision_recall(found.pool, generated.pool)
+    assert (values["precision"], values["recall"]) == pair
+    assert 1 < values["inception_score"] < 11
+
+
+def test_a_reference_from_the_source_is_computed_once(generator, inception, tmp_path, monkeypatch):
+    config = small_config(**inception)
+    first = score(generator, pipeline.make_judge(config), config, tmp_path)
+    (kept,) = (tmp_path / "references").iterdir()
+    monkeypatch.setattr(pipeline, "source_batches", None)
+    assert score(generator, pipeline.make_judge(config), config, tmp_path) == first
+    (tmp_path / "weights.pth").write_bytes(b"others")  # another judge: another reference
+    with pytest.raises(TypeError):
+        score(generator, pipeline.make_judge(config), config, tmp_path)
+    assert list((tmp_path / "references").iterdir()) == [kept]
+
+
+def test_stored_images_give_the_figures_of_generated_ones(
+    generator, inception, tmp_path, monkeypatch
+):
+    """To the last bit, in whatever batches: the judge sees what a file would hold."""
+    config = small_config(**inception, **{"sample.cfg_scale": 2.0, "sample.batch_size": 6})
+    monkeypatch.setattr(act, "load_generator", lambda config, workdir: generator)
+    evaluate(config, tmp_path)
+    online = json.loads((tmp_path / "evaluation.json").read_text())
+    images = to_uint8(images_of(generator, config, scale=2.0))
+    write_npz(tmp_path / "samples.npz", iter(images), np.arange(11) % 4)
+    stored = small_config(**inception, **{"evaluate.samples": str(tmp_path / "samples.npz")})
+    evaluate(stored, tmp_path)
+    offline = json.loads((tmp_path / "evaluation.json").read_text())
+    for metric in config.evaluate.metrics:
+        assert online[f"{metric}_guided"] == offline[metric]
+    assert offline["samples"]["sha256"] == pipeline.hash_of(tmp_path / "samples.npz")
+    assert offline["num_samples"] == 11
+
+
+def test_report_says_what_the_figures_depend_on(generator, tmp_path, monkeypatch):
+    monkeypatch.setattr(act, "load_generator", lambda config, workdir: generator)
+    (tmp_path / "checkpoints" / "12").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "8").mkdir()
+    config = small_config(**{"sample.cfg_scale": 3.0, "evaluate.unguided": True})
+    evaluate(config, tmp_path)
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    for kind in ("unguided", "guided", "real"):
+        assert 0 <= report[f"class_accuracy_{kind}"] <= 1
+        assert report[f"frechet_{kind}"] >= 0
+    assert report["frechet_guided"] != report["frechet_unguided"]
+    wanted = {
+        "checkpoint": str(tmp_path),
+        "checkpoint_step": 12,
+        "num_samples": 8,
+        "num_steps": 4,
+        "grid": "official",
+        "method": "euler",
+        "cfg_scale_guided": 3.0,
+        "label_mode": "equal",
+        "seed": 0,
+        "precision": "fp32",
+        "reference": "synthetic",
+        "reference_images": 1024,
+        "judge": "digits",
+    }
+    assert wanted.items() <= report.items()
+    assert (tmp_path / "samples_guided.png").is_file()
+    assert (tmp_path / "samples_unguided.png").is_file()
+
+
+def test_only_the_guided_images_unless_asked(generator, tmp_path):
+    guided = small_config(**{"sample.cfg_scale": 3.0})
+    assert act.guidance_scales(guided) == {"guided": 3.0}
+    assert act.guidance_scales(small_config()) == {"unguided": 1.0}
+
+
+def test_groups_hold_every_image_once_and_in_order():
+    shares = [(np.arange(a, b), np.arange(a, b) * 10) for a, b in ((0, 1), (1, 8), (8, 8), (8, 11))]
+    groups = list(act.regrouped(iter(shares), 3))
+    assert [len(numbers) for numbers, _ in groups] == [3, 3, 3, 2]
+    np.testing.assert_array_equal(np.concatenate([n for n, _ in groups]), np.arange(11))
+    np.testing.assert_array_equal(np.concatenate([x for _, x in groups]), 10 * np.arange(11))
+
+
+def save(folder, **arrays):
+    path = folder / "file.npz"
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def images(count, side=8):
+    return np.zeros((count, side, side, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (lambda d: {"evaluate.inception": ""}, "evaluate.inception: got '', expected the file pt_"),
+        (lambda d: {"evaluate.inception": f"{d}/no.pth"}, "evaluate.inception: .*no.pth', exp"),
+        (lambda d: {"evaluate.reference": f"{d}/no.npz"}, "evaluate.reference: .* does not exist"),
+        (
+            lambda d: {"evaluate.reference": save(d, mean=np.zeros(3))},
+            r"evaluate.reference: .*\['mean'\], expected mu and sigma or images in arr_0 for 'fid'",
+        ),
+        (
+            lambda d: {"evaluate.reference": save(d, mu=np.zeros(64), sigma=np.zeros((64, 64)))},
+            r"evaluate.reference: .* mu \(64,\) and sigma \(64, 64\), expected \(16,\)",
+        ),
+        (
+            lambda d: {"evaluate.reference": save(d, activations=np.zeros((5, 64)))},
+            r"evaluate.reference: .* activations \(5, 64\), expected \[n, 16\]",
+        ),
+        (lambda d: {"evaluate.samples": f"{d}/none"}, "evaluate.samples: got .*none', expected an"),
+        (lambda d: {"evaluate.samples": save(d, arr_0=images(0))}, "evaluate.samples: .*n >= 1"),
+        (
+            lambda d: {"evaluate.samples": save(d, arr_0=images(3))},
+            "evaluate.samples: got 3 images, expected at least 4 for fid, sfid",
+        ),
+        (lambda d: {"evaluate.num_samples": 1}, "evaluate.num_samples: got 1 images, expected at"),
+        (
+            lambda d: {"data.source": "folder", "data.path": "x", "evaluate.judge": "digits",
+                       "evaluate.metrics": ("frechet",)},
+            "evaluate.judge: got 'digits', expected 'inception' for data.source 'folder'",
+        ),
+        (
+            lambda d: {"evaluate.judge": "digits", "evaluate.metrics": ("frechet",),
+                       "data.image_size": 12, "decoder.patch_size": 3},
+            "data.image_size: got 12, expected a multiple of 8 for evaluate.judge 'digits'",
+        ),
+        (
+            lambda d: {"evaluate.judge": "digits", "evaluate.metrics": ("class_accuracy",),
+                       "evaluate.samples": save(d, arr_0=images(5))},
+            "evaluate.samples: got .* without labels, expected names that end in _LABEL",
+        ),
+        (
+            lambda d: {"evaluate.judge": "digits", "evaluate.metrics": ("frechet",),
+                       "evaluate.samples": save(d, arr_0=images(5, 12))},
+            "evaluate.samples: got images of 12 x 12 pixels, expected squares .* multiple of 8",
+        ),
+        (
+            lambda d: {"evaluate.samples": "", "evaluate.reference_cache": __file__},
+            "evaluate.reference_cache: got .*, expected a directory; .* none that can be written",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_before_anything_is_computed(inception, tmp_path, changes, message):
+    config = small_config(**(inception | changes(tmp_path)))
+    with pytest.raises(ConfigError, match=message) as caught:
+        evaluate(config, tmp_path / "workdir")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "workdir").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluate.metrics": ("fid",)}, "evaluate.metrics: .* of judge 'digits': class_accuracy"),
+        ({"evaluate.metrics": ()}, "evaluate.metrics: got"),
+        ({"evaluate.metrics": ("frechet", "frechet")}, "evaluate.metrics: got"),
+        ({"evaluate.metrics": ("fit",)}, r"evaluate.metrics\[0\]: got 'fit', .*did you mean 'fid'"),
+        ({"evaluate.reference": "x.npz"}, "evaluate.reference: got 'x.npz', expected '' because"),
+        (
+            {"objective": "reconstruction", "metrics.evaluate_every": 2},
+            "metrics.evaluate_every: got 2, expected None because objective 'reconstruction'",
+        ),
+    ],
+)
+def test_bad_settings_are_refused_with_the_config(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        small_config(**changes)
+
+
+def test_config_sections_go_through_files():
+    config = small_config(**INCEPTION)
+    assert dataclasses.asdict(config)["evaluate"]["metrics"] == INCEPTION["evaluate.metrics"]

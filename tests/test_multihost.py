@@ -1,0 +1,123 @@
+"""Two processes decide alike: when a loss is a spike, what is the best step, who draws."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.run_processes import PATIENCE, ROOT, config_of, log_of, start_pair, wait
+
+from rae_dit.training.loop import train
+
+# Both say something else, and hear the same: the arguments are the coordinator and who this is.
+TALK = r"""
+import os, sys
+import numpy as np
+from rae_dit.evaluation.metric_state import merge_processes
+from rae_dit.multihost import broadcast_set, allgather_bytes, on_first_process
+from rae_dit.config import ConfigError
+from rae_dit.evaluation.metric_state import Features, Tally
+from rae_dit.multihost import first_error
+from rae_dit.multihost import ProcessInfo, initialize
+me = int(sys.argv[2])
+initialize(ProcessInfo(sys.argv[1], 2, me), hear_sigterm=False)
+def leave(*error):
+    sys.__excepthook__(*error)
+    os._exit(1)  # at once: a plain exit waits for the other
+sys.excepthook = leave
+
+assert first_error("") == ""
+assert first_error(f"said by {me}") == "said by 0"
+assert first_error("the second's" if me else "") == "the second's"
+assert first_error("x" + "\u00e4" * 400) == "x" + "\u00e4" * 255  # cut within a letter
+
+assert allgather_bytes(b"") == [b"", b""]
+assert allgather_bytes(b"a\0" * (1 + me)) == [b"a\0", b"a\0a\0"]
+assert allgather_bytes(b"a\0" * (2 - me)) == [b"a\0a\0", b"a\0"]
+
+assert broadcast_set([{0, 2}, {1, 3}][me], 4) == {0, 2}
+assert broadcast_set([set(), {1, 3}][me], 4) == set()
+
+done = []
+on_first_process(lambda: done.append(me))
+assert done == [0][me:]
+def refuse():
+    raise ConfigError(f"refused by {me}")
+try:
+    on_first_process(refuse)
+except ConfigError as error:
+    assert str(error) == "refused by 0"
+else:
+    raise AssertionError("nobody was refused")
+
+images = np.random.default_rng(0).random((6, 3))
+def tally_of(numbers):
+    tally = Tally(keep=2)
+    tally.add(numbers, Features(images[numbers], classes=numbers), np.zeros(6, int)[numbers])
+    return tally
+ours, whole = merge_processes(tally_of(np.arange(6)[me::2])), tally_of(np.arange(6))
+assert (ours.keep, ours.count, ours.right, ours.read) == (2, 6, 1, 6)
+np.testing.assert_allclose(ours.pool.moments().mean, images.mean(0), rtol=1e-15)  # float64
+np.testing.assert_allclose(ours.pool.moments().covariance, np.cov(images.T), rtol=1e-13)
+np.testing.assert_array_equal(ours.features(), whole.features())
+"""
+
+
+def test_what_they_tell_each_other_is_the_same_on_both() -> None:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        coordinator = f"localhost:{probe.getsockname()[1]}"
+    commands = [[sys.executable, "-c", TALK, coordinator, str(process)] for process in (0, 1)]
+    processes = [subprocess.Popen(command, cwd=ROOT) for command in commands]
+    deadline, codes = time.monotonic() + PATIENCE, [None, None]
+    while None in codes and not any(codes) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        codes = [process.poll() for process in processes]
+    for process in processes:
+        process.kill()
+    assert codes == [0, 0]
+
+
+SETTINGS = {
+    "optim.spike_factor": 1.02,  # so low that this run goes back twice by itself
+    "optim.spike_window": 2,
+    "optim.max_steps": 6,
+    "checkpoint.save_every": 1,
+    "checkpoint.keep_last": 1,
+    "checkpoint.best_metric": "val/loss",
+    "checkpoint.best_mode": "max",
+    "metrics.validate_every": 2,
+    "metrics.sample_every": 3,
+}
+
+
+def lines(workdir: Path) -> list[dict[str, float]]:
+    """Metrics without the clock's."""
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("speed/")} for line in found]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    pair, alone = tmp_path / "pair", tmp_path / "alone"
+    processes = start_pair(pair, SETTINGS)
+    train(config_of(SETTINGS), alone)
+    wait(pair, processes)
+    ours, theirs = lines(pair), lines(alone)
+    assert [line["step"] for line in ours] == [1, 2, 3, 4, 5, 6]
+    for line, other in zip(ours, theirs, strict=True):
+        assert line == pytest.approx(other, rel=1e-4)
+    assert ours[-1]["train/rollbacks"] > 0
+    assert "is a spike: back to step" in log_of(pair, 0).read_text()
+    assert names(pair / "checkpoints") == names(alone / "checkpoints")
+    best, same = (json.loads((w / "checkpoints" / "best.json").read_text()) for w in (pair, alone))
+    assert (best["step"], best["value"]) == (same["step"], pytest.approx(same["value"], rel=1e-4))
+    assert (pair / "checkpoints" / str(best["step"])).is_dir()
+    assert names(pair / "pictures") == ["step_3.png", "step_6.png"]

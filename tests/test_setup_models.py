@@ -1,0 +1,121 @@
+"""Every config at its true size, in shapes alone: no memory, no compile, no files."""
+
+import dataclasses
+import importlib
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from support.golden_files import GOLDEN
+
+from rae_dit.config import Config, from_config_dict
+from rae_dit.models.layers import RMSNorm, SwiGLU
+from rae_dit.setup import models
+
+FOLDER = pathlib.Path(__file__).parent.parent / "configs"
+NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+
+
+def config_of(name: str) -> Config:
+    return from_config_dict(importlib.import_module(f"configs.{name}").get_config())
+
+
+def parameters(module: nnx.Module) -> dict:
+    return nnx.to_pure_dict(nnx.state(module))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_objective_traces_at_true_size(name: str) -> None:
+    config = config_of(name)
+    params = parameters(models.abstract(models.make_trained, config))
+    frozen = {}
+    if config.objective != "classification" or config.probe.freeze_encoder:
+
+        def make_rae(config: Config, rngs: nnx.Rngs) -> nnx.Module:
+            statistics = bool(config.encoder.statistics)
+            return models.make_rae(config, rngs, decoder=False, statistics=statistics)
+
+        frozen = parameters(models.abstract(make_rae, config))
+    if config.objective == "reconstruction":
+        frozen = {"rae": frozen, "lpips": parameters(models.abstract(models.make_lpips, config))}
+    size, side = 2, config.data.image_size
+    batch = {
+        "image": jax.ShapeDtypeStruct((size, side, side, 3), jnp.float32),
+        "label": jax.ShapeDtypeStruct((size,), jnp.int32),
+    }
+    objective = models.make_objective(config, training=True)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    example = jax.eval_shape(objective.draw, frozen, batch, key)
+    loss, metrics = jax.eval_shape(objective.loss, params, frozen, example)
+    assert (loss.shape, loss.dtype) == ((size,), jnp.float32)
+    assert all(metric.shape == (size,) for metric in metrics.values())
+    if config.objective == "flow_matching":
+        grid = models.latent_grid(config)
+        assert example["latent"].shape == (size, grid, grid, config.encoder.hidden_size)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("dit_dino_s", "S"), ("dit_dino_b", "B"), ("dit_dino_l", "L"), ("dit_dino", "XL")],
+)
+def test_sizes_have_the_released_number_of_parameters(name: str, size: str) -> None:
+    released = json.loads((GOLDEN / "manifests.json").read_text())[f"ddt_{size}_params"]
+    leaves = jax.tree.leaves(parameters(models.abstract(models.make_ddt, config_of(name))))
+    assert sum(leaf.size for leaf in leaves) == released
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_every_switch_of_the_ddt_reaches_it(wanted: bool) -> None:
+    switches = ("use_rope", "use_pos_embed", "use_qknorm", "use_rmsnorm", "use_swiglu")
+    config = config_of("dit_dummy")
+    changed = dataclasses.replace(config.ddt, **dict.fromkeys(switches, wanted))
+    ddt = models.abstract(models.make_ddt, dataclasses.replace(config, ddt=changed))
+    block = ddt.backbone.blocks
+    assert ddt.use_rope == wanted
+    assert (ddt.position is not None) == wanted
+    assert (block.attention.q_norm is not None) == wanted
+    assert isinstance(block.norm1, RMSNorm) == wanted
+    assert isinstance(block.mlp, SwiGLU) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "shift", "grid"),
+    [("dit_dino", 6.9282, 16), ("dit_dino_512", 13.8564, 32), ("dit_mae", 6.9282, 16)],
+)
+def test_the_shift_follows_from_the_latent_s_size(name: str, shift: float, grid: int) -> None:
+    config = config_of(name)
+    assert config.flow.shift is None
+    assert models.latent_grid(config) == grid
+    assert models.latent_shift(config) == pytest.approx(shift, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shift"), [({"shift": 2.5}, 2.5), ({"shift_base": 256}, 27.7128)]
+)
+def test_what_is_said_of_the_shift_goes_first(changes: dict[str, float], shift: float) -> None:
+    config = config_of("dit_dino")
+    config = dataclasses.replace(config, flow=dataclasses.replace(config.flow, **changes))
+    assert models.latent_shift(config) == pytest.approx(shift, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "position_grid", "mean", "std"),
+    [
+        ("dit_dino", 37, 0.485, 0.229),
+        ("dit_dino_512", 37, 0.485, 0.229),
+        ("dit_siglip2", 16, 0.5, 0.5),
+    ],
+)
+def test_the_encoder_has_its_own_positions_and_image_constants(
+    name: str, position_grid: int, mean: float, std: float
+) -> None:
+    def make(config: Config, rngs: nnx.Rngs) -> nnx.Module:
+        return models.make_rae(config, rngs, decoder=True, statistics=False)
+
+    rae = models.abstract(make, config_of(name))
+    assert rae.encoder.position_grid == position_grid
+    assert (rae.image_mean[0], rae.image_std[0]) == (mean, std)
+    assert rae.decoder.grid * rae.decoder.patch_size == config_of(name).data.image_size

@@ -1,0 +1,320 @@
+"""The step that trains decoder and discriminator."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from support.small_run import assert_trees_equal, batches, host, small_config, take_steps
+
+from rae_dit.objectives.adversarial import deception
+from rae_dit.objectives.reconstruction import decode, reconstruction
+from rae_dit.setup import models, stage1, weights
+from rae_dit.training.gan_updates import (
+    Perceptual,
+    as_saved,
+    decoder_gradient,
+    discriminator_update,
+)
+from rae_dit.training.program import make_program
+from rae_dit.training.sharding import make_mesh, place_batch
+
+SETTINGS = {  # the discriminator from step 1, the decoder's term from step 2
+    "objective": "reconstruction",
+    "encoder.depth": 1,
+    "decoder.depth": 1,
+    "gan.weight": 0.75,
+    "gan.discriminator_start": 1,
+    "gan.start": 2,
+    "gan.warmup_steps": 2,
+    "gan.decay_end_step": 8,
+    "gan.learning_rate": 1e-2,
+    "gan.final_learning_rate": 1e-3,
+    "discriminator.features": "encoder",
+    "discriminator.layers": (0, 0),
+    "discriminator.kernel_size": 3,
+}
+
+
+def config_of(**changes):
+    return small_config(**(SETTINGS | changes))
+
+
+class Parts:
+    """What the step is made of, at step 2, where everything is on."""
+
+    def __init__(self):
+        self.config = config_of()
+        self.mesh = make_mesh(1, jax.devices()[:1])
+        state = make_program(self.config, self.mesh).create()
+        # At step 0 the CLS token is zero, and a LayerNorm of it has a gradient of 1e6.
+        params = jax.tree.map(
+            lambda p: p + 0.02 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), state.params
+        )
+        self.state = dataclasses.replace(state, step=jnp.int32(2), params=params)
+        self.frozen = weights.place_frozen(self.config, self.mesh)
+        self.rae = models.rae_graph(self.config, decoder=True)
+        self.adversary = stage1.make_adversary(self.config)
+        objective = models.make_objective(self.config, training=True)
+        batch = batches(self.config, 1)[0]
+        self.example = dict(jax.jit(objective.draw)(self.frozen, batch, jax.random.key(3)))
+        for number, name in enumerate(("decoder_keys", "real_keys", "fake_keys")):
+            self.example[name] = jax.random.split(jax.random.key(number), 8)
+
+    def decoder_gradient(self, example):
+        return jax.jit(
+            lambda state, part: decoder_gradient(
+                state, self.frozen, part, self.rae, None, self.adversary
+            )
+        )(self.state, example)
+
+    def terms(self, params):
+        """L1 and adversarial loss of the decoder, written down plainly."""
+        image = decode(self.rae, params, self.frozen, self.example["tokens"])
+        judge = self.state.discriminator
+        logits = self.adversary.logits(
+            judge.params, judge.vectors, self.frozen, self.example["decoder_keys"], image
+        )
+        return jnp.mean(jnp.abs(image - self.example["image"])), deception(logits)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return Parts()
+
+
+def test_adaptive_weight_is_that_of_finite_differences(parts):
+    kernel = parts.state.params["predict"]["kernel"]
+    step = 2e-3
+
+    def losses(offset):
+        moved = {"kernel": kernel + offset.reshape(kernel.shape)}
+        return jnp.stack(
+            parts.terms(parts.state.params | {"predict": parts.state.params["predict"] | moved})
+        )
+
+    slopes = jax.jit(jax.vmap(lambda row: (losses(row) - losses(-row)) / (2 * step)))(
+        step * jnp.eye(kernel.size)
+    )
+    ratio = jnp.linalg.norm(slopes[:, 0]) / jnp.linalg.norm(slopes[:, 1])
+    metrics, _ = parts.decoder_gradient(parts.example)
+    assert 0.01 < float(ratio) < 100
+    np.testing.assert_allclose(metrics["adaptive_weight"], ratio, rtol=0.02)
+
+
+def test_gradient_is_that_of_the_weighted_sum_with_the_weight_held(parts):
+    metrics, gradient = parts.decoder_gradient(parts.example)
+
+    def total(params):
+        l1, gan = parts.terms(params)
+        return l1 + 0.75 * metrics["adaptive_weight"] * gan, (l1, gan)
+
+    (_, terms), wanted = jax.jit(jax.value_and_grad(total, has_aux=True))(parts.state.params)
+    np.testing.assert_allclose((metrics["l1"], metrics["gan"]), terms, rtol=1e-4)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(wanted))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5 * scale),
+        gradient,
+        wanted,
+    )
+
+
+class SquaredError(nnx.Module):
+    """Stands in for LPIPS: a distance of pairs with a parameter."""
+
+    def __init__(self):
+        self.scale = nnx.Param(jnp.float32(3.0))
+
+    def __call__(self, a, b):
+        return self.scale[...] * jnp.mean(jnp.square(a - b), axis=(1, 2, 3))
+
+
+def test_the_perceptual_term_starts_when_told_and_adds_to_the_gradient(parts):
+    graph, leaves = nnx.split(SquaredError())
+    frozen = parts.frozen | {"lpips": nnx.to_pure_dict(leaves)}
+    weight = 0.5
+
+    def gradient(start):
+        term = Perceptual(graph, weight=weight, start=start)
+        return jax.jit(
+            lambda state: decoder_gradient(state, frozen, parts.example, parts.rae, term, None)
+        )(parts.state)
+
+    def plain(params, weight):
+        example = parts.example
+        error = decode(parts.rae, params, frozen, example["tokens"]) - example["image"]
+        distance = 3 * jnp.mean(jnp.square(error))
+        return jnp.mean(jnp.abs(error)) + weight * distance, distance
+
+    for start, weighs in ((2, weight), (3, 0.0)):  # the state stands at step 2
+        metrics, found = gradient(start)
+        (loss, distance), wanted = jax.value_and_grad(plain, has_aux=True)(
+            parts.state.params, weighs
+        )
+        np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+        np.testing.assert_allclose(metrics["lpips"], distance if weighs else 0, rtol=1e-5)
+        scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(wanted))
+        jax.tree.map(
+            lambda a, b, scale=scale: np.testing.assert_allclose(a, b, atol=1e-4 * scale),
+            found,
+            wanted,
+        )
+    settings = {"noise_tau": 0.0, "lpips_weight": weight}
+    objective = reconstruction(parts.rae, parts.rae, graph, **settings)
+    loss, metrics = objective.loss(parts.state.params, frozen, parts.example)
+    assert loss.shape == (8,)
+    wanted, distance = plain(parts.state.params, weight)
+    np.testing.assert_allclose(loss.mean(), wanted, rtol=1e-5)
+    np.testing.assert_allclose(metrics["lpips"].mean(), distance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fakes", ["clean", "noisy"])
+def test_the_discriminator_learns_second_from_the_new_decoder(parts, fakes):
+    config = config_of(**{"gan.fakes": fakes})
+    program = make_program(config, parts.mesh)
+    batch = place_batch(batches(config, 1)[0], parts.mesh)
+    before = parts.state
+    after, metrics = program.step(jax.tree.map(jnp.copy, before), parts.frozen, batch)
+    assert float(metrics["skipped"]) == 0
+
+    draw_key, *augment_keys = jax.random.split(jax.random.fold_in(before.key, before.step), 4)
+    draw = models.make_objective(config, training=True).draw
+    example = jax.jit(draw)(parts.frozen, batch, draw_key)
+    assert not np.allclose(example["tokens"], example["clean_tokens"], atol=0.1)
+    judged = {
+        "image": batch["image"],
+        "tokens": example["tokens" if fakes == "noisy" else "clean_tokens"],
+        "real_keys": jax.random.split(augment_keys[1], 8),
+        "fake_keys": jax.random.split(augment_keys[2], 8),
+    }
+    update = jax.jit(
+        lambda old, params, example: discriminator_update(
+            old, params, parts.frozen, example, parts.rae, parts.adversary, 1
+        )
+    )
+    wanted, judgement = update(before.discriminator, after.params, judged)
+    for name, value in judgement.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        after.discriminator.vectors,
+        wanted.vectors,
+    )
+    assert int(after.discriminator.updates) == 1
+    other = "clean_tokens" if fakes == "noisy" else "tokens"
+    _, others = update(before.discriminator, after.params, judged | {"tokens": example[other]})
+    assert abs(float(others["logits_fake"] - metrics["logits_fake"])) > 1e-5
+    _, olds = update(before.discriminator, before.params, judged)
+    assert abs(float(olds["logits_fake"] - metrics["logits_fake"])) > 1e-5
+
+
+def test_accumulation_is_one_big_batch_but_for_the_adaptive_weight(parts):
+    names = ("image", "real_keys", "fake_keys")
+    judged = {name: parts.example[name] for name in names}
+    judged["tokens"] = parts.example["clean_tokens"]
+    whole, cut = (
+        jax.jit(
+            lambda old, steps=steps: discriminator_update(
+                old, parts.state.params, parts.frozen, judged, parts.rae, parts.adversary, steps
+            )[1]
+        )(parts.state.discriminator)
+        for steps in (1, 4)
+    )
+    for name, value in whole.items():
+        np.testing.assert_allclose(cut[name], value, rtol=1e-4, atol=1e-7)
+
+
+def test_terms_start_when_told_in_one_program(parts):
+    program, state, metrics = take_steps(config_of(), 4)
+    assert program.step._cache_size() == 1
+    first = make_program(config_of(), parts.mesh).create()
+    judged = [m["discriminator_loss"] > 0 for m in metrics]
+    assert judged == [False, True, True, True]
+    assert [m["adaptive_weight"] > 0 for m in metrics] == [False, False, True, True]
+    assert [m["gan"] != 0 for m in metrics] == [False, False, True, True]
+    rates = [m["discriminator_lr"] for m in metrics]  # by its own updates
+    np.testing.assert_allclose(rates[:3], [0, 5e-3, 1e-2], rtol=1e-6)
+    assert int(state.discriminator.updates) == 3
+    assert state.ema.keys() == state.params.keys() == first.params.keys()
+
+    _, waiting, _ = take_steps(config_of(), 1)
+    assert_trees_equal(waiting.discriminator, first.discriminator)
+
+
+def test_before_the_discriminator_starts_the_step_is_that_of_l1_alone():
+    _, alone, _ = take_steps(config_of(**{"gan.weight": 0.0, "decoder.noise_tau": 0.0}), 2)
+    late = {"gan.discriminator_start": 9, "gan.start": 9, "decoder.noise_tau": 0.0}
+    _, together, _ = take_steps(config_of(**late), 2)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        host(together.ema),
+        host(alone.ema),
+    )
+    assert alone.discriminator is None
+
+
+@pytest.mark.parametrize("broken", ["image", "judge"])
+def test_a_step_that_is_not_finite_changes_neither_side(parts, broken):
+    config = config_of()
+    program = make_program(config, parts.mesh)
+    batch = batches(config, 1)[0]
+    # At step 1 the decoder has no adversarial term yet: it is fine whatever the judge says.
+    state = dataclasses.replace(jax.tree.map(jnp.copy, parts.state), step=jnp.int32(1))
+    if broken == "image":
+        batch["image"] = batch["image"].copy()
+        batch["image"][3, 2, 1, 0] = np.nan
+    else:
+        params = jax.tree.map(lambda leaf: leaf * jnp.inf, state.discriminator.params)
+        state = dataclasses.replace(
+            state, discriminator=dataclasses.replace(state.discriminator, params=params)
+        )
+    before = jax.tree.map(jnp.copy, state)
+    after, metrics = program.step(state, parts.frozen, place_batch(batch, parts.mesh))
+    assert float(metrics["skipped"]) == 1
+    for name in ("params", "ema", "opt_state", "discriminator"):
+        assert_trees_equal(getattr(after, name), getattr(before, name))
+    assert int(after.step) == 2
+    assert int(after.bad_steps) == 1
+
+
+@functools.cache
+def trained(devices, fsdp):
+    config = config_of(**{"sharding.fsdp": fsdp, "gan.discriminator_start": 0, "gan.start": 1})
+    return take_steps(config, 3, devices=devices)
+
+
+def without_idle(heads):
+    """Without the biases that a norm takes away again: Adam turns their rounding into steps."""
+    return {
+        (*name, leaf): value
+        for name, layer in ((("heads", name), layer) for name, layer in heads["heads"].items())
+        for leaf, value in layer.items()
+        if (name[1], leaf) not in {("enter", "bias"), ("mix", "bias")}
+    }
+
+
+@pytest.mark.parametrize("fsdp", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_two_devices_hold_the_discriminator_of_one(fsdp):
+    _, one, one_metrics = trained(1, 1)
+    _, two, two_metrics = trained(2, fsdp)
+    for leaf in jax.tree.leaves(two.discriminator):
+        copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(copies) == 2
+        np.testing.assert_array_equal(copies[0], copies[1])
+        assert copies[0].shape == leaf.shape
+    for name in ("params", "vectors"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
+            *(without_idle(host(getattr(s.discriminator, name))) for s in (one, two)),
+        )
+    for a, b in zip(one_metrics, two_metrics, strict=True):
+        for name in ("l1", "discriminator_loss", "adaptive_weight"):
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=1e-6)
+
+
+def test_reconstructions_are_judged_as_saved():
+    image = jnp.asarray([-0.2, 0.0, 0.49 / 255, 0.51 / 255, 0.701, 1.3]).reshape(1, 1, 2, 3)
+    np.testing.assert_allclose(as_saved(image).ravel() * 255, [0, 0, 0, 1, 179, 255], atol=1e-4)
