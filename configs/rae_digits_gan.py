@@ -5,8 +5,8 @@ out, since VGG16 cannot halve 8 pixels four times.
 
 COMMAND   python -m rae_dit.main --config=configs/rae_digits_gan.py --workdir=runs/rae_digits_gan \
               --config.encoder.checkpoint=runs/encoder_digits
-          (launch/campaigns/stage1_digits.py trains all of it for a seed, with L1 alone beside it, and
-          measures)
+          (launch/campaigns/stage1_digits.py trains all of it for a seed, with L1 alone beside it,
+          and measures)
 HARDWARE  CPU; 8 minutes on less than half a core, about half of it compiling
 EXPECTED  seeds 0, 1, 2 (2026-11-25), held-out digits decoded from noisy tokens, L1 alone -> this:
           sharpness 0.83 0.86 0.87 -> 0.94 0.99 1.02, Frechet distance 0.95 0.65 0.51 -> 0.52 0.48

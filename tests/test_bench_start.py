@@ -1,4 +1,4 @@
-"""launch/benchmarks/bench_start.py waits for the first line of metrics and leaves nothing running."""
+"""bench_start.py waits for the first line of metrics and leaves nothing running."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""launch/benchmarks/measure.py keeps results, passes over what is done, begins nothing that cannot end."""
+"""measure.py keeps results, passes over what is done, begins nothing that cannot end."""
 
 import json
 import shlex
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import measure
+from launch.benchmarks import measure
 from launch.benchmarks.measure import Measurement
 
 GOOD = Measurement("good", """-c 'print("{\\"part\\": 1}"); print("words")'""", 1)

@@ -1,11 +1,11 @@
-"""launch/benchmarks/plot_scaling.py finds the straight lines and shares that are in the measurements."""
+"""plot_scaling.py finds the straight lines and shares that are in the measurements."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from launch import plot_scaling
+from launch.benchmarks import plot_scaling
 from launch.benchmarks.measure import ROOT
 
 MEASURED = ROOT / "docs" / "measured" / "h100_2026-11-26.jsonl"

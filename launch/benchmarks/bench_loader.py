@@ -1,6 +1,7 @@
 r"""Images per second of the loader, beside a torch DataLoader with PIL that does the same.
 
-    python launch/benchmarks/bench_loader.py [--workers 0 1 4 16] [--seconds 5] [--repeats 5] [--output FILE]
+    python launch/benchmarks/bench_loader.py [--workers 0 1 4 16] [--seconds 5] [--repeats 5] \
+        [--output FILE]
 
 Both read the same JPEG files of 500 x 375 pixels from a folder, cut out ADM's centre crop of 256
 pixels and yield shuffled batches of float32 in [0, 1]; their pixels are compared first. Each

@@ -1,8 +1,8 @@
 r"""Seconds from starting `rae_dit.main` to the end of its first step, without and with a cache.
 
-    python launch/benchmarks/bench_start.py --config=configs/dit_dino.py --config.data.source=synthetic \
-        --config.encoder.pretrained= --config.decoder.pretrained= --config.precision=bf16 \
-        --config.data.batch_size=64
+    python launch/benchmarks/bench_start.py --config=configs/dit_dino.py \
+        --config.data.source=synthetic --config.encoder.pretrained= --config.decoder.pretrained= \
+        --config.precision=bf16 --config.data.batch_size=64
 
 All arguments are given to the run, whose workdir and compile cache are temporary. It logs its first
 step, so that the step is waited for, and is killed then. One JSON line for each start.

@@ -1,11 +1,13 @@
 r"""The peer of launch/benchmarks/bench.py: the same work in PyTorch, as the official code does it.
 
-    python launch/benchmarks/bench_torch.py [--parts ceiling train sample] [--as_shipped] [--as_written]
+    python launch/benchmarks/bench_torch.py [--parts ceiling train sample] \
+        [--as_shipped] [--as_written]
 
-DiT^DH-XL (tests/support/torch_ddt.py, the oracle of our tests: the reference's tensors and, under autocast,
-its dtypes: float32 residual stream, norms and rotations, bfloat16 products), DINOv2-B with
-registers from `transformers`, autocast to bfloat16, torch.compile; Euler with 50 points. Weights
-are random and images are noise on the device, as in bench.py, whose way of timing this file shares.
+DiT^DH-XL (tests/support/torch_ddt.py, the oracle of our tests: the reference's tensors and, under
+autocast, its dtypes: float32 residual stream, norms and rotations, bfloat16 products), DINOv2-B
+with registers from `transformers`, autocast to bfloat16, torch.compile; Euler with 50 points.
+Weights are random and images are noise on the device, as in bench.py, whose way of timing this file
+shares.
 
 By default each part takes the fastest form torch has: a compiled bfloat16 encoder, fused AdamW, a
 multi-tensor EMA; so the peer is not slower than its users could make it. `--as_written` has AdamW

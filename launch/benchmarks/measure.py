@@ -28,7 +28,10 @@ SMALL = TRAIN.replace("dit_dino.py", "dit_dino_s.py")
 LARGE_IMAGES = TRAIN.replace("dit_dino.py", "dit_dino_512.py")
 SAMPLE = f"{XL} --parts=sample --windows=3 --repeats=1 --config.sample.batch_size=64"
 TORCH = "launch/benchmarks/bench_torch.py --parts"
-STAGE1 = "launch/benchmarks/bench_stage1.py --config=configs/rae_dino.py --config.data.batch_size=32 --windows=3"
+STAGE1 = (
+    "launch/benchmarks/bench_stage1.py --config=configs/rae_dino.py --config.data.batch_size=32 "
+    "--windows=3"
+)
 START = (
     "launch/benchmarks/bench_start.py --config=configs/dit_dino.py --config.data.source=synthetic "
     "--config.encoder.pretrained= --config.decoder.pretrained= --config.data.batch_size=64 "

@@ -1,6 +1,7 @@
 r"""Kills a training run again and again, and shows that it ends as if nothing had happened.
 
-    python launch/campaigns/kill_campaign.py --kills 100 --seed 0 --workers 2 --output runs/kills --parallel 8
+    python launch/campaigns/kill_campaign.py --kills 100 --seed 0 --workers 2 \
+        --output runs/kills --parallel 8
 
 The run is the README's stage 2 on digits, made tiny and with a random encoder. SIGKILL hits its
 process group at random: while it starts, between steps, and in the writes of its checkpoints. After

@@ -1,6 +1,7 @@
-"""Stage 1 on digits with and without a discriminator: trains, measures, draws; one seed.
+r"""Stage 1 on digits with and without a discriminator: trains, measures, draws; one seed.
 
-    python launch/campaigns/stage1_digits.py --work=runs/stage1_digits/seed0 --seed=0 [--steps=640 --tau=3]
+    python launch/campaigns/stage1_digits.py --work=runs/stage1_digits/seed0 --seed=0 \
+        [--steps=640 --tau=3]
 
 Two decoders of one encoder: L1 alone ("l1"), and with a discriminator that is shown reconstructions
 of noisy tokens ("gan"). Prints one JSON line: for each, decoding clean and noisy tokens of held-out
