@@ -1,0 +1,127 @@
+"""Sizes and switches of each network, as frozen dataclasses: one language for three speakers.
+
+A config section becomes one (setup/models.py), a file of weights is read into one (weights/), a
+constructor is given one (`DDT(architecture, compute, rngs=…)`). Whether a file fits a config is
+then a comparison of fields. No JAX here, no paths and no settings of a run.
+"""
+
+import dataclasses
+from typing import Literal
+
+Pair = tuple[int, int]
+Attention = Literal["auto", "xla", "cudnn", "splash"]
+Remat = Literal["none", "dots", "full"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """How a network computes; no choice changes a result by more than rounding.
+
+    Attributes:
+        attention: implementation, see `models/attention.dot_product_attention`.
+        scan_layers: run a stack of blocks under `lax.scan` instead of unrolled.
+        remat: what the backward pass recomputes: "none", "dots" (everything but matrix products)
+            or "full" (everything but each block's input).
+        dtype: of matrix products; parameters are float32 in any case.
+    """
+
+    attention: Attention = "auto"
+    scan_layers: bool = True
+    remat: Remat = "none"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DDTArchitecture:
+    """DiT^DH. Pairs are (backbone, head).
+
+    Attributes:
+        input_size: side h = w of the latent grid.
+        in_channels: channels C of the latent.
+        patch_size: latent positions per token side.
+        hidden_size: widths; multiples of 4 each.
+        depth: numbers of blocks.
+        num_heads: heads; each divides its width, with head widths that are multiples of 4.
+        mlp_ratio: MLP hidden width over model width; SwiGLU takes two thirds of it.
+        num_classes: K; labels are 0..K-1 and K means "no class".
+        use_qknorm: normalize queries and keys.
+        use_swiglu: gated MLPs.
+        use_rope: rotary positions.
+        use_rmsnorm: RMSNorm with weight instead of LayerNorm without.
+        use_pos_embed: fixed sine-cosine positions on the backbone's tokens.
+    """
+
+    input_size: int
+    in_channels: int
+    patch_size: int = 1
+    hidden_size: Pair
+    depth: Pair
+    num_heads: Pair
+    mlp_ratio: float = 4.0
+    num_classes: int
+    use_qknorm: bool = False
+    use_swiglu: bool = True
+    use_rope: bool = True
+    use_rmsnorm: bool = True
+    use_pos_embed: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViTArchitecture:
+    """The pre-norm blocks of a vision transformer: every encoder, the decoder, DINO.
+
+    Attributes:
+        hidden_size: width D.
+        depth: number of blocks.
+        num_heads: heads; they divide D.
+        intermediate_size: hidden width of the MLPs.
+        activation: of the MLPs: exact GELU, or its tanh approximation.
+        eps: added to the variance in every norm.
+        layer_scale: a learned factor for each channel of each branch.
+    """
+
+    hidden_size: int
+    depth: int
+    num_heads: int
+    intermediate_size: int
+    activation: Literal["gelu", "gelu_tanh"] = "gelu"
+    eps: float = 1e-6
+    layer_scale: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderArchitecture(ViTArchitecture):
+    """A representation encoder.
+
+    Attributes:
+        family: name of its family, one file in `models/encoders`.
+        input_size: side of the image in pixels; a multiple of `patch_size`.
+        patch_size: side of a patch in pixels.
+        position_grid: side of the stored position table, in patches; interpolated to
+            `input_size // patch_size`.
+        num_registers: register tokens, of the families that have them.
+    """
+
+    family: str
+    input_size: int
+    patch_size: int
+    position_grid: int
+    num_registers: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoderArchitecture(ViTArchitecture):
+    """The decoder from tokens to pixels.
+
+    Attributes:
+        in_width: width of the incoming tokens.
+        grid: tokens a side; N = grid^2.
+        patch_size: pixels a side that each token becomes.
+        position_spacing: distance of neighboring tokens in the position code: 1 in the reference,
+            16 / grid in diffusers, which is the same for 16 x 16 tokens only.
+    """
+
+    in_width: int
+    grid: int
+    patch_size: int
+    position_spacing: float = 1.0
