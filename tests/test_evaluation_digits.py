@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rae_dit.data.sources import digits
-from rae_dit.evaluation.digits import DigitJudge, pixel_features
+from rae_dit.evaluation.digits import DigitClassifier, pixel_features
 
 
 def _real(split, image_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -16,8 +16,8 @@ def _real(split, image_size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def judge() -> DigitJudge:
-    return DigitJudge.fit(*_real("train", 8))
+def judge() -> DigitClassifier:
+    return DigitClassifier.fit(*_real("train", 8))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_features_are_grey_means_in_reading_order_clipped_before_pooling():
 
 def test_same_training_digits_give_the_same_judge(held_out):
     images, labels = _real("train", 8)
-    first, second = (DigitJudge.fit(images[:300], labels[:300]) for _ in range(2))
+    first, second = (DigitClassifier.fit(images[:300], labels[:300]) for _ in range(2))
     np.testing.assert_array_equal(first.predict(held_out[0]), second.predict(held_out[0]))
 
 
@@ -98,4 +98,4 @@ def test_bad_labels_are_named(judge, labels):
 
 def test_one_class_is_no_training_set():
     with pytest.raises(ValueError, match="1 different labels, expected at least 2"):
-        DigitJudge.fit(np.zeros((4, 8, 8, 3)), np.zeros(4, int))
+        DigitClassifier.fit(np.zeros((4, 8, 8, 3)), np.zeros(4, int))

@@ -6,8 +6,8 @@ import pytest
 from flax import nnx
 
 from rae_dit.data.transforms import to_float, to_uint8
-from rae_dit.evaluation.digits import DigitJudge, pixel_features
-from rae_dit.evaluation.feature_extractors import DigitsJudge, InceptionJudge
+from rae_dit.evaluation.digits import DigitClassifier, pixel_features
+from rae_dit.evaluation.feature_extractors import DigitFeatures, InceptionExtractor
 from rae_dit.models.inception import InceptionFeatures
 
 
@@ -23,7 +23,7 @@ class Pixels(nnx.Module):
 
 
 def judge(batch_size=5):
-    return InceptionJudge.of(Pixels(), batch_size=batch_size, identity="x")
+    return InceptionExtractor.of(Pixels(), batch_size=batch_size, identity="x")
 
 
 def test_every_level_comes_back_from_a_float():
@@ -55,7 +55,7 @@ def test_all_devices_of_the_process_share_a_batch():
 
 def test_digits_are_seen_as_they_are():
     images = np.random.default_rng(1).random((12, 8, 8, 3), np.float32)
-    reader = DigitJudge.fit(images, np.arange(12) % 3)
-    found = DigitsJudge(reader, "x")(images)
+    reader = DigitClassifier.fit(images, np.arange(12) % 3)
+    found = DigitFeatures(reader, "x")(images)
     np.testing.assert_array_equal(found.pool, pixel_features(images))
     np.testing.assert_array_equal(found.classes, reader.predict(images))

@@ -12,8 +12,8 @@ from support.small_run import small_config
 from rae_dit.config import ConfigError
 from rae_dit.data.transforms import to_uint8
 from rae_dit.evaluation import pipeline, references
-from rae_dit.evaluation.digits import DigitJudge, pixel_features
-from rae_dit.evaluation.feature_extractors import InceptionJudge
+from rae_dit.evaluation.digits import DigitClassifier, pixel_features
+from rae_dit.evaluation.feature_extractors import InceptionExtractor
 from rae_dit.evaluation.frechet import Moments, frechet_distance
 from rae_dit.evaluation.manifold import precision_recall
 from rae_dit.models.inception import InceptionFeatures
@@ -73,7 +73,7 @@ def images_of(generator, config, count=11, scale=1.0):
 
 
 def projected(images):
-    return InceptionJudge.of(Projections(), batch_size=64, identity="")(images)
+    return InceptionExtractor.of(Projections(), batch_size=64, identity="")(images)
 
 
 def test_digits_score_is_that_of_all_images_at_once(generator, tmp_path):
@@ -82,7 +82,7 @@ def test_digits_score_is_that_of_all_images_at_once(generator, tmp_path):
     images, source = images_of(generator, config), pipeline.records.open_source(config, "train")
     real = np.stack([source[i]["image"] for i in range(len(source))]) / np.float32(255)
     labels = np.array([source[i]["label"] for i in range(len(source))])
-    judge = DigitJudge.fit(real, labels)
+    judge = DigitClassifier.fit(real, labels)
     assert values == pytest.approx(
         {
             "class_accuracy": judge.accuracy(images, np.arange(11) % 4),

@@ -15,7 +15,7 @@ from rae_dit.data.bad_images import BadShareError
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation import pipeline
-from rae_dit.evaluation.feature_extractors import InceptionJudge
+from rae_dit.evaluation.feature_extractors import InceptionExtractor
 from rae_dit.evaluation.frechet import Moments, frechet_distance
 from rae_dit.evaluation.reconstruction import l1, psnr, ssim
 from rae_dit.modes import reconstruct as act
@@ -85,7 +85,7 @@ def test_held_out_images_by_every_measure(monkeypatch, tmp_path, batch_size):
     assert found["psnr"] == pytest.approx(psnr(before, after).mean(), rel=1e-6)
     assert found["ssim"] == pytest.approx(ssim(before, after).mean(), rel=1e-6)
     assert found["lpips"] == pytest.approx(0.5 * found["l1"], rel=1e-5)
-    judge = InceptionJudge.of(Wide(), batch_size=64, identity="")
+    judge = InceptionExtractor.of(Wide(), batch_size=64, identity="")
     features = [Moments.of(judge(to_uint8(x) / np.float32(255)).pool) for x in (before, after)]
     assert found["rfid"] == pytest.approx(frechet_distance(*features), rel=1e-6)
     assert found["inception"]["sha256"] == pipeline.hash_of(tmp_path / "inception")

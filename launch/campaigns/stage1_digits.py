@@ -149,13 +149,13 @@ def stacked(source: "Source") -> tuple[np.ndarray, np.ndarray]:
 def figures(result: np.ndarray, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """What is said of one set of reconstructions."""
     from rae_dit.data.sources import digits
-    from rae_dit.evaluation.digits import DigitJudge, pixel_features
+    from rae_dit.evaluation.digits import DigitClassifier, pixel_features
     from rae_dit.evaluation.frechet import Moments, frechet_distance
     from rae_dit.evaluation.reconstruction import psnr
     from rae_dit.evaluation.sharpness import sharpness
 
     moments = [Moments.of(pixel_features(x)) for x in (result, images)]
-    judge = DigitJudge.fit(*stacked(digits("train", images.shape[1])))
+    judge = DigitClassifier.fit(*stacked(digits("train", images.shape[1])))
     values = {
         "sharpness": sharpness(grey(result), grey(images)),
         "psnr": float(np.mean(psnr(result, images))),

@@ -67,8 +67,8 @@ def pixel_features(images: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class DigitJudge:
-    """A fitted reader of digits; make one with `DigitJudge.fit`.
+class DigitClassifier:
+    """A fitted reader of digits; make one with `DigitClassifier.fit`.
 
     Attributes:
         classifier: maps f64 [n, 64] in [0, 1] to the labels it was fitted with.
@@ -96,7 +96,7 @@ class DigitJudge:
         labels = _checked_labels(features, labels)
         if len(np.unique(labels)) < 2:
             raise ValueError(
-                f"DigitJudge.fit: {len(np.unique(labels))} different labels, expected at least "
+                f"DigitClassifier.fit: {len(np.unique(labels))} different labels, expected at least "
                 "2. Pass the whole training split."
             )
         moved = np.concatenate([_moved(features, *shift) for shift in SHIFTS])
@@ -117,7 +117,7 @@ class DigitJudge:
         features = pixel_features(images)
         if len(features) == 0:
             raise ValueError(
-                "DigitJudge.predict: got no images, expected at least one. "
+                "DigitClassifier.predict: got no images, expected at least one. "
                 "Check that sampling produced some."
             )
         return np.asarray(self.classifier.predict(features), np.int32)
@@ -150,7 +150,7 @@ def _checked_labels(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"DigitJudge: labels are {labels.dtype} {labels.shape}, expected integers "
+            f"DigitClassifier: labels are {labels.dtype} {labels.shape}, expected integers "
             f"[{len(images)}]. Pass one integer label per image."
         )
     return labels

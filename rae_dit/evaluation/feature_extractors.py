@@ -16,12 +16,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, UInt8
 
 from rae_dit.data.transforms import to_uint8
-from rae_dit.evaluation.digits import DigitJudge, pixel_features
+from rae_dit.evaluation.digits import DigitClassifier, pixel_features
 from rae_dit.evaluation.metric_state import Features
 from rae_dit.models.inception import InceptionFeatures, InceptionV3
 
 
-class Judge(Protocol):
+class FeatureExtractor(Protocol):
     """Turns images into features; `identity` tells one judge's features from another's."""
 
     @property
@@ -35,8 +35,8 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class InceptionJudge:
-    """The Inception on all devices of this process; make one with `InceptionJudge.of`.
+class InceptionExtractor:
+    """The Inception on all devices of this process; make one with `InceptionExtractor.of`.
 
     Attributes:
         graph: of the network.
@@ -66,19 +66,19 @@ class InceptionJudge:
         )
 
     def __call__(self, images: np.ndarray) -> Features:
-        """See `Judge`."""
+        """See `FeatureExtractor`."""
         parts = []
         for start in range(0, len(images), self.batch_size):
             some = to_uint8(images[start : start + self.batch_size])
             filled = np.resize(some, (self.batch_size, *some.shape[1:]))
-            found = look(self.graph, self.parameters, jax.device_put(filled, self.rows))
+            found = extract(self.graph, self.parameters, jax.device_put(filled, self.rows))
             parts.append([np.asarray(values)[: len(some)] for values in found])
         pool, spatial, logits = (np.concatenate(values) for values in zip(*parts, strict=True))
         return Features(pool, spatial, logits)
 
 
 @jax.jit(static_argnums=0)
-def look(
+def extract(
     graph: nnx.GraphDef, parameters: nnx.State, images: UInt8[Array, "B H W 3"]
 ) -> InceptionFeatures:
     """The network's features of uint8 images."""
@@ -87,7 +87,7 @@ def look(
 
 
 @dataclass(frozen=True)
-class DigitsJudge:
+class DigitFeatures:
     """Grey levels as features, and a classifier fitted on real images that reads the class.
 
     Attributes:
@@ -95,9 +95,9 @@ class DigitsJudge:
         identity: what it was fitted on.
     """
 
-    reader: DigitJudge
+    reader: DigitClassifier
     identity: str
 
     def __call__(self, images: np.ndarray) -> Features:
-        """See `Judge`."""
+        """See `FeatureExtractor`."""
         return Features(pool=pixel_features(images), classes=self.reader.predict(images))

@@ -23,8 +23,12 @@ from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
 from rae_dit.data.transforms import to_float
 from rae_dit.evaluation.digits import SIDE as DIGIT_SIDE
-from rae_dit.evaluation.digits import DigitJudge
-from rae_dit.evaluation.feature_extractors import DigitsJudge, InceptionJudge, Judge
+from rae_dit.evaluation.digits import DigitClassifier
+from rae_dit.evaluation.feature_extractors import (
+    DigitFeatures,
+    FeatureExtractor,
+    InceptionExtractor,
+)
 from rae_dit.evaluation.metric_state import Tally, from_bytes, merge_processes, to_bytes
 from rae_dit.evaluation.references import hash_of, open_reference
 from rae_dit.evaluation.stored import StoredImages, open_stored
@@ -75,7 +79,7 @@ def check(config: Config) -> Config:
             "pt_inception-2015-12-05-6726825d.pth (docs/evaluation.md says where it is)"
         )
     if settings.reference:
-        with refusing("evaluate.reference"):
+        with as_config_error("evaluate.reference"):
             open_reference(settings.reference, settings.metrics)
     count = settings.num_samples
     if settings.samples:
@@ -106,7 +110,7 @@ def check(config: Config) -> Config:
 
 
 @contextlib.contextmanager
-def refusing(field: str) -> Iterator[None]:
+def as_config_error(field: str) -> Iterator[None]:
     """Turns a SourceError inside the block into a ConfigError that names the field."""
     try:
         yield
@@ -116,11 +120,11 @@ def refusing(field: str) -> Iterator[None]:
 
 def stored_samples(config: Config) -> StoredImages:
     """The images of `evaluate.samples`."""
-    with refusing("evaluate.samples"):
+    with as_config_error("evaluate.samples"):
         return open_stored(config.evaluate.samples)
 
 
-def make_judge(config: Config) -> Judge:
+def make_judge(config: Config) -> FeatureExtractor:
     """The judge that the config names, with its weights loaded or fitted.
 
     Raises:
@@ -132,16 +136,16 @@ def make_judge(config: Config) -> Judge:
     found = [source[i] for i in range(len(source))]
     images = np.stack([to_float(record["image"]) for record in found])
     labels = np.asarray([record["label"] for record in found])
-    return DigitsJudge(DigitJudge.fit(images, labels), f"digits of {source.fingerprint}")
+    return DigitFeatures(DigitClassifier.fit(images, labels), f"digits of {source.fingerprint}")
 
 
-def inception_judge(path: str, batch_size: int) -> InceptionJudge:
+def inception_judge(path: str, batch_size: int) -> InceptionExtractor:
     """The Inception with the weights of a file, known by the file's hash."""
     network = read_inception(path)
-    return InceptionJudge.of(network, batch_size=batch_size, identity=hash_of(Path(path)))
+    return InceptionExtractor.of(network, batch_size=batch_size, identity=hash_of(Path(path)))
 
 
-def make_reference(config: Config, workdir: Path, judge: Judge) -> Tally | None:
+def make_reference(config: Config, workdir: Path, judge: FeatureExtractor) -> Tally | None:
     """What generated images are compared with; None where no metric compares.
 
     Computed statistics are kept in `evaluate.reference_cache` under a hash of the judge and the
@@ -163,7 +167,7 @@ def make_reference(config: Config, workdir: Path, judge: Judge) -> Tally | None:
             f"{judge.identity}/{source.fingerprint}/{keep}",
             lambda: tally_of(judge, source_batches(source, settings.batch_size), keep=keep),
         )
-    with refusing("evaluate.reference"):
+    with as_config_error("evaluate.reference"):
         file = open_reference(settings.reference, settings.metrics)
         tally = Tally()
         if file.lacks(settings.metrics):
@@ -198,7 +202,7 @@ def cached(config: Config, workdir: Path, identity: str, compute: Callable[[], T
     return tally
 
 
-def tally_of(judge: Judge, batches: Iterable[Batch], *, keep: int) -> Tally:
+def tally_of(judge: FeatureExtractor, batches: Iterable[Batch], *, keep: int) -> Tally:
     """The tally of all processes' images; each looks at its own."""
     tally = Tally(keep)
     for numbers, images, labels in batches:
@@ -228,7 +232,7 @@ def stored_batches(images: StoredImages, batch_size: int, *, field: str) -> Iter
     start, stop = (len(images) * i // count for i in (index, index + 1))
     total = -(-(stop - start) // batch_size)
     blocks = images.blocks(batch_size, start, stop)
-    with refusing(field):
+    with as_config_error(field):
         for block in progress(blocks, f"images of {images.path.name}", total):
             numbers = np.arange(start, start + len(block))
             start += len(block)

@@ -16,7 +16,7 @@ import numpy as np
 from rae_dit import __version__
 from rae_dit.config import Config
 from rae_dit.evaluation import pipeline
-from rae_dit.evaluation.feature_extractors import Judge
+from rae_dit.evaluation.feature_extractors import FeatureExtractor
 from rae_dit.evaluation.figures import sample_grid
 from rae_dit.evaluation.metric_state import Tally, metric_values
 from rae_dit.evaluation.pipeline import Batch
@@ -66,7 +66,9 @@ def evaluate(config: Config, workdir: Path) -> None:
     log.info("evaluation: %s", report)
 
 
-def score(generator: Generator, judge: Judge, config: Config, workdir: Path) -> dict[str, float]:
+def score(
+    generator: Generator, judge: FeatureExtractor, config: Config, workdir: Path
+) -> dict[str, float]:
     """Metric -> value of `evaluate.num_samples` images with `sample.cfg_scale`, on every process.
 
     Args:
@@ -86,7 +88,7 @@ def score(generator: Generator, judge: Judge, config: Config, workdir: Path) -> 
 
 
 def judge_batches(
-    config: Config, judge: Judge, reference: Tally | None, batches: Iterator[Batch]
+    config: Config, judge: FeatureExtractor, reference: Tally | None, batches: Iterator[Batch]
 ) -> dict[str, float]:
     """The metrics of images; computed on process 0 and told to the others."""
     metrics = config.evaluate.metrics

@@ -26,7 +26,7 @@ from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
 from rae_dit.data.transforms import to_uint8
 from rae_dit.evaluation import pipeline
-from rae_dit.evaluation.feature_extractors import Judge
+from rae_dit.evaluation.feature_extractors import FeatureExtractor
 from rae_dit.evaluation.figures import reconstruction_grid
 from rae_dit.evaluation.metric_state import Tally, merge_processes, metric_values
 from rae_dit.evaluation.reconstruction import SSIM_WINDOW, l1, psnr, ssim
@@ -118,7 +118,7 @@ def open_images(config: Config) -> Source:
     path = config.reconstruct.path
     if not path:
         return data.held_out(config)
-    with pipeline.refusing("reconstruct.path"):
+    with pipeline.as_config_error("reconstruct.path"):
         pictures = open_pictures(path)
     return Images(
         files=pictures,
@@ -129,7 +129,7 @@ def open_images(config: Config) -> Source:
     )
 
 
-def rfid_judge(config: Config, source: Source) -> Judge | None:
+def rfid_judge(config: Config, source: Source) -> FeatureExtractor | None:
     """The Inception, if its weights are given and there are images enough for a covariance."""
     settings = config.evaluate
     count = min(len(source), config.reconstruct.num_images or len(source))

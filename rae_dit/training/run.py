@@ -13,7 +13,7 @@ from rae_dit.data import pipeline
 from rae_dit.data.batches import Batches
 from rae_dit.data.sources import Source
 from rae_dit.evaluation import pipeline as evaluation_pipeline
-from rae_dit.evaluation.feature_extractors import Judge
+from rae_dit.evaluation.feature_extractors import FeatureExtractor
 from rae_dit.flops import model_flops, peak_flops
 from rae_dit.models.attention import choose_attention
 from rae_dit.objectives.base import Tree
@@ -48,7 +48,7 @@ class Run(NamedTuple):
     frozen: Tree
     decoder: Tree
     guide: weights.Model | None
-    judge: Judge | None
+    judge: FeatureExtractor | None
 
 
 def open_run(config: Config, mesh: Mesh) -> Run:
