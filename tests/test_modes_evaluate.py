@@ -16,12 +16,15 @@ from rae_dit.evaluation.digits import DigitClassifier, pixel_features
 from rae_dit.evaluation.feature_extractors import InceptionExtractor
 from rae_dit.evaluation.frechet import Moments, frechet_distance
 from rae_dit.evaluation.manifold import precision_recall
+from rae_dit.evaluation.references import hash_of
 from rae_dit.models.inception import InceptionFeatures
 from rae_dit.modes import evaluate as act
-from rae_dit.modes.evaluate import evaluate, score
+from rae_dit.modes.evaluate import evaluate
 from rae_dit.sampling.generate import Generator, generate
 from rae_dit.sampling.npz import write_npz
-from rae_dit.setup import models
+from rae_dit.setup import data, models
+from rae_dit.setup import evaluation as setup
+from rae_dit.setup.evaluation import make_feature_extractor, score
 from rae_dit.training.sharding import make_mesh
 
 INCEPTION = {
@@ -60,8 +63,8 @@ def generator():
 
 @pytest.fixture
 def inception(monkeypatch, tmp_path):
-    """The config of a judge whose network is small, and whose file of weights is any file."""
-    monkeypatch.setattr(pipeline, "read_inception", lambda path: Projections())
+    """The config of an extractor whose network is small, and whose file of weights is any file."""
+    monkeypatch.setattr(setup, "read_inception", lambda path: Projections())
     monkeypatch.setattr(references, "WIDTH", {"mu": 16, "mu_s": 12})
     (tmp_path / "weights.pth").write_bytes(b"any")
     return INCEPTION | {"evaluate.inception": str(tmp_path / "weights.pth")}
@@ -78,8 +81,8 @@ def projected(images):
 
 def test_digits_score_is_that_of_all_images_at_once(generator, tmp_path):
     config = small_config(**{"evaluate.num_samples": 11, "evaluate.batch_size": 3})
-    values = score(generator, pipeline.make_judge(config), config, tmp_path)
-    images, source = images_of(generator, config), pipeline.records.open_source(config, "train")
+    values = score(generator, make_feature_extractor(config), config, tmp_path)
+    images, source = images_of(generator, config), data.open_source(config, "train")
     real = np.stack([source[i]["image"] for i in range(len(source))]) / np.float32(255)
     labels = np.array([source[i]["label"] for i in range(len(source))])
     judge = DigitClassifier.fit(real, labels)
@@ -104,7 +107,7 @@ def test_inception_score_and_distances_against_a_reference_of_statistics(
     statistics |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
     np.savez(tmp_path / "reference.npz", arr_0=real, **statistics)
     config = small_config(**inception, **{"evaluate.reference": str(tmp_path / "reference.npz")})
-    values = score(generator, pipeline.make_judge(config), config, tmp_path)
+    values = score(generator, make_feature_extractor(config), config, tmp_path)
     generated = projected(to_uint8(images_of(generator, config)) / np.float32(255))
     assert tuple(values) == config.evaluate.metrics
     fid = frechet_distance(pool, Moments.of(generated.pool))
@@ -118,20 +121,20 @@ def test_inception_score_and_distances_against_a_reference_of_statistics(
 
 def test_a_reference_from_the_source_is_computed_once(generator, inception, tmp_path, monkeypatch):
     config = small_config(**inception)
-    first = score(generator, pipeline.make_judge(config), config, tmp_path)
+    first = score(generator, make_feature_extractor(config), config, tmp_path)
     (kept,) = (tmp_path / "references").iterdir()
-    monkeypatch.setattr(pipeline, "source_batches", None)
-    assert score(generator, pipeline.make_judge(config), config, tmp_path) == first
-    (tmp_path / "weights.pth").write_bytes(b"others")  # another judge: another reference
+    monkeypatch.setattr(setup, "source_batches", None)
+    assert score(generator, make_feature_extractor(config), config, tmp_path) == first
+    (tmp_path / "weights.pth").write_bytes(b"others")  # another network: another reference
     with pytest.raises(TypeError):
-        score(generator, pipeline.make_judge(config), config, tmp_path)
+        score(generator, make_feature_extractor(config), config, tmp_path)
     assert list((tmp_path / "references").iterdir()) == [kept]
 
 
 def test_stored_images_give_the_figures_of_generated_ones(
     generator, inception, tmp_path, monkeypatch
 ):
-    """To the last bit, in whatever batches: the judge sees what a file would hold."""
+    """To the last bit, in whatever batches: the extractor sees what a file would hold."""
     config = small_config(**inception, **{"sample.cfg_scale": 2.0, "sample.batch_size": 6})
     monkeypatch.setattr(act, "load_generator", lambda config, workdir: generator)
     evaluate(config, tmp_path)
@@ -143,7 +146,7 @@ def test_stored_images_give_the_figures_of_generated_ones(
     offline = json.loads((tmp_path / "evaluation.json").read_text())
     for metric in config.evaluate.metrics:
         assert online[f"{metric}_guided"] == offline[metric]
-    assert offline["samples"]["sha256"] == pipeline.hash_of(tmp_path / "samples.npz")
+    assert offline["samples"]["sha256"] == hash_of(tmp_path / "samples.npz")
     assert offline["num_samples"] == 11
 
 
@@ -186,7 +189,7 @@ def test_only_the_guided_images_unless_asked(generator, tmp_path):
 
 def test_groups_hold_every_image_once_and_in_order():
     shares = [(np.arange(a, b), np.arange(a, b) * 10) for a, b in ((0, 1), (1, 8), (8, 8), (8, 11))]
-    groups = list(act.regrouped(iter(shares), 3))
+    groups = list(pipeline.regrouped(iter(shares), 3))
     assert [len(numbers) for numbers, _ in groups] == [3, 3, 3, 2]
     np.testing.assert_array_equal(np.concatenate([n for n, _ in groups]), np.arange(11))
     np.testing.assert_array_equal(np.concatenate([x for _, x in groups]), 10 * np.arange(11))
@@ -249,7 +252,7 @@ def images(count, side=8):
         ),
         (
             lambda d: {"evaluate.samples": "", "evaluate.reference_cache": __file__},
-            "evaluate.reference_cache: got .*, expected a directory; .* none that can be written",
+            "evaluate.reference_cache: got .*, expected a writable directory; .* is not writable",
         ),
     ],
 )  # fmt: skip

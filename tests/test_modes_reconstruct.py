@@ -14,12 +14,13 @@ from rae_dit.config import ConfigError
 from rae_dit.data.bad_images import BadShareError
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.transforms import to_float, to_uint8
-from rae_dit.evaluation import pipeline
 from rae_dit.evaluation.feature_extractors import InceptionExtractor
 from rae_dit.evaluation.frechet import Moments, frechet_distance
 from rae_dit.evaluation.reconstruction import l1, psnr, ssim
+from rae_dit.evaluation.references import hash_of
 from rae_dit.modes import reconstruct as act
 from rae_dit.modes.reconstruct import reconstruct
+from rae_dit.setup import evaluation as setup
 
 LARGE = {  # 16 pixels: room for SSIM and LPIPS
     "data.image_size": 16,
@@ -66,7 +67,7 @@ def report(folder):
 
 @pytest.mark.parametrize("batch_size", [8, 40])
 def test_held_out_images_by_every_measure(monkeypatch, tmp_path, batch_size):
-    monkeypatch.setattr(pipeline, "read_inception", lambda path: Wide())
+    monkeypatch.setattr(setup, "read_inception", lambda path: Wide())
     monkeypatch.setattr(act, "read_lpips", lambda vgg, linear: HalfDistance())
     for name in ("inception", "vgg", "linear"):
         (tmp_path / name).write_bytes(b"any")
@@ -88,7 +89,7 @@ def test_held_out_images_by_every_measure(monkeypatch, tmp_path, batch_size):
     judge = InceptionExtractor.of(Wide(), batch_size=64, identity="")
     features = [Moments.of(judge(to_uint8(x) / np.float32(255)).pool) for x in (before, after)]
     assert found["rfid"] == pytest.approx(frechet_distance(*features), rel=1e-6)
-    assert found["inception"]["sha256"] == pipeline.hash_of(tmp_path / "inception")
+    assert found["inception"]["sha256"] == hash_of(tmp_path / "inception")
     assert (tmp_path / "reconstructions.png").is_file()
     assert not (tmp_path / "reconstructions").exists()
 

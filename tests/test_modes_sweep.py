@@ -1,4 +1,4 @@
-"""--mode=sweep: each combination once, judged as an evaluation would, continued if stopped."""
+"""--mode=sweep: each combination once, evaluated as --mode=evaluate would, continued if stopped."""
 
 import json
 
@@ -7,11 +7,10 @@ from support.sampling_run import sampling_config
 
 from rae_dit.config import ConfigError
 from rae_dit.evaluation import sweep_table
-from rae_dit.evaluation.pipeline import make_judge
 from rae_dit.evaluation.sweep_table import Cell
-from rae_dit.modes import sweep as acts
-from rae_dit.modes.evaluate import score
+from rae_dit.modes import sweep as mode
 from rae_dit.sampling.generate import load_generator
+from rae_dit.setup.evaluation import make_feature_extractor, score
 
 SWEPT = {
     "evaluate.num_samples": 10,
@@ -27,8 +26,8 @@ def config_of(**changes):
 
 
 def test_a_cell_for_each_combination_and_one_without_guidance():
-    cells = acts.plan(config_of(**{"sweep.num_steps": (3, 5)}))
-    assert [acts.key_of(cell) for cell in cells] == [
+    cells = mode.plan(config_of(**{"sweep.num_steps": (3, 5)}))
+    assert [mode.key_of(cell) for cell in cells] == [
         "cfg_scale 1, 3 steps, interval [0, 1]",
         "cfg_scale 1, 5 steps, interval [0, 1]",
         "cfg_scale 2, 3 steps, interval [0, 1]",
@@ -37,23 +36,25 @@ def test_a_cell_for_each_combination_and_one_without_guidance():
         "cfg_scale 2, 5 steps, interval [0.2, 0.8]",
     ]
     empty = {"sweep.cfg_scales": (), "sweep.num_steps": (), "sweep.cfg_intervals": ()}
-    (alone,) = acts.plan(config_of(**empty))
+    (alone,) = mode.plan(config_of(**empty))
     assert alone.sample == sampling_config().sample
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     path = tmp_path_factory.mktemp("swept")
-    acts.sweep(config_of(), path)
+    mode.sweep(config_of(), path)
     return path
 
 
 def test_each_value_is_what_an_evaluation_gives(swept, tmp_path):
     cells = json.loads((swept / "sweep.json").read_text())["cells"]
     assert len(cells) == 3
-    for cell in acts.plan(config_of())[-1:]:
-        expected = score(load_generator(cell, tmp_path), make_judge(cell), cell, tmp_path)
-        assert cells[acts.key_of(cell)] == pytest.approx(expected, rel=1e-4)
+    for cell in mode.plan(config_of())[-1:]:
+        expected = score(
+            load_generator(cell, tmp_path), make_feature_extractor(cell), cell, tmp_path
+        )
+        assert cells[mode.key_of(cell)] == pytest.approx(expected, rel=1e-4)
     values = [cell["frechet"] for cell in cells.values()]
     assert len(set(values)) == 3
     table = (swept / "sweep.md").read_text().splitlines()
@@ -67,20 +68,20 @@ def test_a_sweep_goes_on_where_it_was_and_may_grow(swept, tmp_path, monkeypatch)
     report = json.loads((swept / "sweep.json").read_text())
     asked = []
 
-    def scored(generator, judge, config, workdir):
-        asked.append(acts.key_of(config))
+    def scored(generator, extractor, config, workdir):
+        asked.append(mode.key_of(config))
         if len(asked) == 2:
             raise KeyboardInterrupt
         return report["cells"].get(asked[-1], {"class_accuracy": 0.5, "frechet": 1.0})
 
-    monkeypatch.setattr(acts, "score", scored)
+    monkeypatch.setattr(mode, "score", scored)
     with pytest.raises(KeyboardInterrupt):
-        acts.sweep(config_of(), tmp_path)
-    acts.sweep(config_of(), tmp_path)
+        mode.sweep(config_of(), tmp_path)
+    mode.sweep(config_of(), tmp_path)
     names = [*report["cells"]]
     assert asked == [names[0], names[1], names[1], names[2]]
     assert json.loads((tmp_path / "sweep.json").read_text()) == report
-    acts.sweep(config_of(**{"sweep.cfg_scales": (1.0, 3.0)}), tmp_path)
+    mode.sweep(config_of(**{"sweep.cfg_scales": (1.0, 3.0)}), tmp_path)
     assert asked[4:] == [names[1].replace("2", "3", 1), names[2].replace("2", "3", 1)]
     assert len(json.loads((tmp_path / "sweep.json").read_text())["cells"]) == 5
 
@@ -95,7 +96,7 @@ def test_a_sweep_goes_on_where_it_was_and_may_grow(swept, tmp_path, monkeypatch)
 )
 def test_a_sweep_of_something_else_is_refused(swept, changes, message):
     with pytest.raises(ConfigError, match=message):
-        acts.sweep(config_of(**changes), swept)
+        mode.sweep(config_of(**changes), swept)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_a_sweep_of_something_else_is_refused(swept, changes, message):
 )
 def test_combinations_that_cannot_be(tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
-        acts.sweep(config_of(**changes), tmp_path)
+        mode.sweep(config_of(**changes), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

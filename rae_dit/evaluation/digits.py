@@ -96,8 +96,8 @@ class DigitClassifier:
         labels = _checked_labels(features, labels)
         if len(np.unique(labels)) < 2:
             raise ValueError(
-                f"DigitClassifier.fit: {len(np.unique(labels))} different labels, expected at least "
-                "2. Pass the whole training split."
+                f"DigitClassifier.fit: got {len(np.unique(labels))} different labels, expected at "
+                "least 2. Pass the whole training split."
             )
         moved = np.concatenate([_moved(features, *shift) for shift in SHIFTS])
         return cls(SVC(kernel="rbf", gamma=GAMMA, C=C).fit(moved, np.tile(labels, len(SHIFTS))))

@@ -1,12 +1,12 @@
-"""From a config to a judge, a reference and tallies of images: what evaluating acts share.
+"""Batches of images -> metric values: shared by the modes that evaluate, and computed references.
 
-Several processes each look at a share of the images; `together` makes one tally of theirs. Nothing
-here depends on how images are split: the same figures come out up to rounding.
+Every process extracts the features of its share of the images; the states are merged over the
+processes. Metric values depend on how the images are split by rounding only.
 """
 
 import contextlib
-import dataclasses
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,30 +16,25 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from rae_dit.config import Config, ConfigError
-from rae_dit.config.check import refusal
+from rae_dit.config import ConfigError
 from rae_dit.data.files import SourceError
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
 from rae_dit.data.transforms import to_float
-from rae_dit.evaluation.digits import SIDE as DIGIT_SIDE
-from rae_dit.evaluation.digits import DigitClassifier
-from rae_dit.evaluation.feature_extractors import (
-    DigitFeatures,
-    FeatureExtractor,
-    InceptionExtractor,
+from rae_dit.evaluation.feature_extractors import FeatureExtractor
+from rae_dit.evaluation.metric_state import (
+    Tally,
+    from_bytes,
+    merge_processes,
+    metric_values,
+    to_bytes,
 )
-from rae_dit.evaluation.metric_state import Tally, from_bytes, merge_processes, to_bytes
-from rae_dit.evaluation.references import hash_of, open_reference
-from rae_dit.evaluation.stored import StoredImages, open_stored
+from rae_dit.evaluation.references import hash_of
+from rae_dit.evaluation.stored import StoredImages
 from rae_dit.multihost import allgather_bytes
-from rae_dit.setup import data
-from rae_dit.storage.files import obstacle, replacing
-from rae_dit.weights.inception import read_inception
+from rae_dit.storage.files import replacing
 
 log = logging.getLogger(__name__)
-
-MANIFOLD = 10_000  # real images whose features are kept for precision and recall, as in ADM's files
 
 
 class Batch(NamedTuple):
@@ -48,65 +43,6 @@ class Batch(NamedTuple):
     numbers: np.ndarray  # int [b]
     images: np.ndarray  # float32 [b, H, W, 3] in [0, 1]
     labels: np.ndarray | None = None  # int [b]
-
-
-def during_training(config: Config) -> Config:
-    """The config of an evaluation that a training run makes of itself."""
-    count = config.metrics.evaluate_samples
-    settings = dataclasses.replace(config.evaluate, num_samples=count, samples="")
-    return dataclasses.replace(config, evaluate=settings)
-
-
-def check(config: Config) -> Config:
-    """Refuses what an evaluation could not use, without computing anything.
-
-    Returns:
-        The config as it is.
-
-    Raises:
-        ConfigError: one line that names the field.
-    """
-    settings = config.evaluate
-    if settings.judge == "digits" and config.data.source not in ("digits", "synthetic"):
-        expected = f"'inception' for data.source {config.data.source!r}"
-        raise refusal("evaluate.judge", "digits", expected)
-    if settings.judge == "digits" and config.data.image_size % DIGIT_SIDE:
-        expected = f"a multiple of {DIGIT_SIDE} for evaluate.judge 'digits'"
-        raise refusal("data.image_size", config.data.image_size, expected)
-    if settings.judge == "inception" and not Path(settings.inception).is_file():
-        raise ConfigError(
-            f"evaluate.inception: got {settings.inception!r}, expected the file "
-            "pt_inception-2015-12-05-6726825d.pth (docs/evaluation.md says where it is)"
-        )
-    if settings.reference:
-        with as_config_error("evaluate.reference"):
-            open_reference(settings.reference, settings.metrics)
-    count = settings.num_samples
-    if settings.samples:
-        stored = stored_samples(config)
-        count = len(stored)
-        height, width = stored.shape[1:3]
-        if settings.judge == "digits" and (height != width or height % DIGIT_SIDE):
-            raise ConfigError(
-                f"evaluate.samples: got images of {width} x {height} pixels, expected squares with "
-                f"a side that is a multiple of {DIGIT_SIDE} for judge 'digits'"
-            )
-        if "class_accuracy" in settings.metrics and stored.labels is None:
-            raise ConfigError(
-                f"evaluate.samples: got {settings.samples!r} without labels, expected names that "
-                "end in _LABEL or an array arr_1, for 'class_accuracy'"
-            )
-    needed = 4 if {"precision", "recall"} & {*settings.metrics} else 2
-    if count < needed:
-        field = "samples" if settings.samples else "num_samples"
-        raise ConfigError(
-            f"evaluate.{field}: got {count} images, expected at least {needed} for "
-            f"{', '.join(settings.metrics)}"
-        )
-    if settings.reference_cache and (place := obstacle(Path(settings.reference_cache))):
-        expected = f"a directory; {place} is none that can be written"
-        raise refusal("evaluate.reference_cache", settings.reference_cache, expected)
-    return config
 
 
 @contextlib.contextmanager
@@ -118,88 +54,32 @@ def as_config_error(field: str) -> Iterator[None]:
         raise ConfigError(f"{field}: {error}") from error
 
 
-def stored_samples(config: Config) -> StoredImages:
-    """The images of `evaluate.samples`."""
-    with as_config_error("evaluate.samples"):
-        return open_stored(config.evaluate.samples)
-
-
-def make_judge(config: Config) -> FeatureExtractor:
-    """The judge that the config names, with its weights loaded or fitted.
-
-    Raises:
-        WeightsError: the file of weights is not the 2015 Inception's.
-    """
-    if config.evaluate.judge == "inception":
-        return inception_judge(config.evaluate.inception, config.evaluate.batch_size)
-    source = data.open_source(config, "train")
-    found = [source[i] for i in range(len(source))]
-    images = np.stack([to_float(record["image"]) for record in found])
-    labels = np.asarray([record["label"] for record in found])
-    return DigitFeatures(DigitClassifier.fit(images, labels), f"digits of {source.fingerprint}")
-
-
-def inception_judge(path: str, batch_size: int) -> InceptionExtractor:
-    """The Inception with the weights of a file, known by the file's hash."""
-    network = read_inception(path)
-    return InceptionExtractor.of(network, batch_size=batch_size, identity=hash_of(Path(path)))
-
-
-def make_reference(config: Config, workdir: Path, judge: FeatureExtractor) -> Tally | None:
-    """What generated images are compared with; None where no metric compares.
-
-    Computed statistics are kept in `evaluate.reference_cache` under a hash of the judge and the
-    images, so they are computed once. Only process 0 reads and writes there; the others may get
-    None.
-
-    Raises:
-        ConfigError: `evaluate.reference` cannot be used.
-    """
-    settings = config.evaluate
-    if not settings.reference:
-        if {*settings.metrics} <= {"inception_score", "class_accuracy"}:
-            return None
-        source = data.open_source(config, "train")
-        keep = -(-len(source) // MANIFOLD)
-        return cached(
-            config,
-            workdir,
-            f"{judge.identity}/{source.fingerprint}/{keep}",
-            lambda: tally_of(judge, source_batches(source, settings.batch_size), keep=keep),
-        )
-    with as_config_error("evaluate.reference"):
-        file = open_reference(settings.reference, settings.metrics)
-        tally = Tally()
-        if file.lacks(settings.metrics):
-            images = open_stored(file.path)
-            tally = cached(
-                config,
-                workdir,
-                f"{judge.identity}/{hash_of(file.path)}",
-                lambda: tally_of(
-                    judge,
-                    stored_batches(images, settings.batch_size, field="evaluate.reference"),
-                    keep=1,
-                ),
-            )
-        file.fill(tally)
-    return tally
-
-
-def cached(config: Config, workdir: Path, identity: str, compute: Callable[[], Tally]) -> Tally:
+def cached(folder: Path, identity: str, compute: Callable[[], Tally]) -> Tally:
     """The tally kept under a hash of `identity`, computed by all processes if there is none."""
-    folder = config.evaluate.reference_cache
-    name = f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
-    path = (Path(folder) if folder else workdir / "references") / name
+    path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
     stored = path.read_bytes() if jax.process_index() == 0 and path.is_file() else b""
     if any(allgather_bytes(stored[:1])):
         return from_bytes(stored) if stored else Tally()
-    log.info("computing the reference of %s (kept in %s)", config.evaluate.judge, path)
+    log.info("computing reference statistics; they will be kept in %s", path)
     tally = compute()
     if jax.process_index() == 0:
         with replacing(path) as temporary:
             temporary.write_bytes(to_bytes(tally))
     return tally
+
+
+def evaluate_batches(
+    metrics: tuple[str, ...],
+    extractor: FeatureExtractor,
+    reference: Tally | None,
+    batches: Iterable[Batch],
+) -> dict[str, float]:
+    """Computes the metrics of images on process 0 and broadcasts them."""
+    keep = 1 if {"precision", "recall"} & {*metrics} else 0
+    tally = tally_of(extractor, batches, keep=keep)
+    values = metric_values(metrics, tally, reference) if jax.process_index() == 0 else {}
+    told: dict[str, float] = json.loads(allgather_bytes(json.dumps(values).encode())[0])
+    return told
 
 
 def tally_of(judge: FeatureExtractor, batches: Iterable[Batch], *, keep: int) -> Tally:
@@ -238,6 +118,22 @@ def stored_batches(images: StoredImages, batch_size: int, *, field: str) -> Iter
             start += len(block)
             labels = None if images.labels is None else images.labels[numbers]
             yield Batch(numbers, to_float(block), labels)
+
+
+def regrouped(
+    shares: Iterator[tuple[np.ndarray, np.ndarray]], size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the same images in groups of `size`; the last group may be smaller."""
+    numbers, images = [], []
+    for some_numbers, some_images in shares:
+        numbers.append(some_numbers)
+        images.append(some_images)
+        while sum(map(len, numbers)) >= size:
+            all_numbers, all_images = np.concatenate(numbers), np.concatenate(images)
+            yield all_numbers[:size], all_images[:size]
+            numbers, images = [all_numbers[size:]], [all_images[size:]]
+    if sum(map(len, numbers)):
+        yield np.concatenate(numbers), np.concatenate(images)
 
 
 def progress(blocks: Iterable[Any], what: str, total: int) -> Iterable[Any]:

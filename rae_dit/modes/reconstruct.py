@@ -25,16 +25,17 @@ from rae_dit.data.flat_folder import open_pictures
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
 from rae_dit.data.transforms import to_uint8
-from rae_dit.evaluation import pipeline
 from rae_dit.evaluation.feature_extractors import FeatureExtractor
 from rae_dit.evaluation.figures import reconstruction_grid
 from rae_dit.evaluation.metric_state import Tally, merge_processes, metric_values
+from rae_dit.evaluation.pipeline import as_config_error, hashed, progress
 from rae_dit.evaluation.reconstruction import SSIM_WINDOW, l1, psnr, ssim
 from rae_dit.models.lpips import MINIMUM_SIZE as LPIPS_MINIMUM
 from rae_dit.multihost import allgather_bytes
 from rae_dit.objectives.base import Tree
 from rae_dit.sampling import codec
 from rae_dit.setup import data, models, weights
+from rae_dit.setup.evaluation import make_inception
 from rae_dit.storage.files import write_json
 from rae_dit.training.sharding import batch_sharding, make_mesh, place_batch, replicated
 from rae_dit.weights.lpips import read_lpips
@@ -66,7 +67,7 @@ def reconstruct(config: Config, workdir: Path) -> None:
     config = weights.with_own_decoder(config, workdir)
     check(config)
     source = open_images(config)
-    judge = rfid_judge(config, source)
+    extractor = rfid_extractor(config, source)
     mesh = make_mesh(config.sharding.fsdp)
     sums = {"images": 0.0}
     before, after = Tally(), Tally()
@@ -76,15 +77,15 @@ def reconstruct(config: Config, workdir: Path) -> None:
             for name, values in errors(pair).items():
                 sums[name] = sums.get(name, 0.0) + float(np.sum(values))
             sums["images"] += len(pair.numbers)
-            if judge is not None and len(pair.numbers):
-                before.add(pair.numbers, judge(pair.originals), None)
-                after.add(pair.numbers, judge(pair.results), None)
+            if extractor is not None and len(pair.numbers):
+                before.add(pair.numbers, extractor(pair.originals), None)
+                after.add(pair.numbers, extractor(pair.results), None)
             if sum(len(some.numbers) for some in shown) < SHOWN:
                 shown.append(pair)
             if config.reconstruct.path:
                 write_pairs(workdir / "reconstructions", source, pair)
     report = means([json.loads(part) for part in allgather_bytes(json.dumps(sums).encode())])
-    if judge is not None:
+    if extractor is not None:
         reference, made = merge_processes(before), merge_processes(after)
         report["rfid"] = metric_values(("fid",), made, reference)["fid"]
     if jax.process_index() == 0:
@@ -118,7 +119,7 @@ def open_images(config: Config) -> Source:
     path = config.reconstruct.path
     if not path:
         return data.held_out(config)
-    with pipeline.as_config_error("reconstruct.path"):
+    with as_config_error("reconstruct.path"):
         pictures = open_pictures(path)
     return Images(
         files=pictures,
@@ -129,13 +130,13 @@ def open_images(config: Config) -> Source:
     )
 
 
-def rfid_judge(config: Config, source: Source) -> FeatureExtractor | None:
+def rfid_extractor(config: Config, source: Source) -> FeatureExtractor | None:
     """The Inception, if its weights are given and there are images enough for a covariance."""
     settings = config.evaluate
     count = min(len(source), config.reconstruct.num_images or len(source))
     if not settings.inception or count < 2:
         return None
-    return pipeline.inception_judge(settings.inception, settings.batch_size)
+    return make_inception(settings.inception, settings.batch_size)
 
 
 def pairs(config: Config, source: Source, mesh: Mesh) -> Iterator[Pair]:
@@ -153,7 +154,7 @@ def pairs(config: Config, source: Source, mesh: Mesh) -> Iterator[Pair]:
     )
     total = -(-min(len(source), config.reconstruct.num_images or len(source)) // size)
     with batches:
-        for number, batch in enumerate(pipeline.progress(batches, "reconstruction", total)):
+        for number, batch in enumerate(progress(batches, "reconstruction", total)):
             real = batch["weight"] > 0
             image = place_batch(batch, mesh)["image"]
             result = codec.reconstruct(graph, parameters, image)
@@ -241,8 +242,8 @@ def provenance(config: Config, source: Source) -> dict[str, object]:
         "encoder": config.encoder.pretrained or config.encoder.checkpoint,
         "decoder": config.decoder.pretrained or config.decoder.checkpoint,
         "precision": config.precision,
-        "inception": pipeline.hashed(config.evaluate.inception),
-        "vgg": pipeline.hashed(config.perceptual.vgg),
+        "inception": hashed(config.evaluate.inception),
+        "vgg": hashed(config.perceptual.vgg),
         "version": __version__,
         "jax": jax.__version__,
     }

@@ -16,13 +16,12 @@ import jax
 from rae_dit.checkpoint.integrity import as_json
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
-from rae_dit.evaluation import pipeline
 from rae_dit.evaluation.sweep_table import Cell, best, draw_sweep, markdown
-from rae_dit.modes.evaluate import score
 from rae_dit.modes.sample import settings_of, weights_of
 from rae_dit.multihost import broadcast_set, on_first_process
 from rae_dit.sampling.generate import load_generator
 from rae_dit.setup import models
+from rae_dit.setup.evaluation import check_evaluation, make_feature_extractor, score
 from rae_dit.storage.files import write_json, write_text
 
 log = logging.getLogger(__name__)
@@ -39,11 +38,12 @@ def sweep(config: Config, workdir: Path) -> None:
             sweep.json of another model or other settings.
     """
     planned, metric = plan(config), metric_of(config)
-    pipeline.check(config)
+    check_evaluation(config)
     path, settings = workdir / "sweep.json", sweep_settings(config, workdir)
     on_first_process(lambda: check(path, settings))
     with jax.default_matmul_precision(models.matmul_precision(config)):
-        generator, judge = load_generator(config, workdir), pipeline.make_judge(config)
+        generator = load_generator(config, workdir)
+        extractor = make_feature_extractor(config)
         settings |= weights_of(generator)
         on_first_process(lambda: check(path, settings))
         found = read_cells(path)
@@ -53,7 +53,7 @@ def sweep(config: Config, workdir: Path) -> None:
         left = [cell for i, cell in enumerate(planned) if i not in known]
         started = time.monotonic()
         for done, cell in enumerate(left, start=1):
-            found[key_of(cell)] = metrics = score(generator, judge, cell, workdir)
+            found[key_of(cell)] = metrics = score(generator, extractor, cell, workdir)
             if jax.process_index() == 0:
                 write_json(path, {"settings": settings, "cells": found})
             eta = (time.monotonic() - started) / done * (len(left) - done)

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from rae_dit.evaluation.pipeline import during_training
-from rae_dit.modes.evaluate import score
 from rae_dit.objectives.base import Tree
+from rae_dit.setup.evaluation import during_training, score
 from rae_dit.training.run import Run, ema_generator
 from rae_dit.training.state import TrainState
 from rae_dit.training.validation import held_out_means

@@ -12,13 +12,17 @@ from rae_dit.config.check import refusal
 from rae_dit.data import pipeline
 from rae_dit.data.batches import Batches
 from rae_dit.data.sources import Source
-from rae_dit.evaluation import pipeline as evaluation_pipeline
 from rae_dit.evaluation.feature_extractors import FeatureExtractor
 from rae_dit.flops import model_flops, peak_flops
 from rae_dit.models.attention import choose_attention
 from rae_dit.objectives.base import Tree
 from rae_dit.sampling.generate import Generator
 from rae_dit.setup import data, models, weights
+from rae_dit.setup.evaluation import (
+    check_evaluation,
+    during_training,
+    make_feature_extractor,
+)
 from rae_dit.training.history import History
 from rae_dit.training.program import Program, make_program
 from rae_dit.training.sharding import replicated
@@ -72,9 +76,7 @@ def open_run(config: Config, mesh: Mesh) -> Run:
     check_held_out(config, validation)
     judge = None
     if config.metrics.evaluate_every is not None:
-        judge = evaluation_pipeline.make_judge(
-            evaluation_pipeline.check(evaluation_pipeline.during_training(config))
-        )
+        judge = make_feature_extractor(check_evaluation(during_training(config)))
     makes_images = config.objective == "flow_matching" and not (
         config.metrics.sample_every is None and config.metrics.evaluate_every is None
     )
