@@ -44,37 +44,41 @@ class Matmul(NamedTuple):
 
 
 class ModelFlops(NamedTuple):
-    """FLOPs for one image.
+    """FLOPs of a forward pass for one image.
 
     Attributes:
-        encoder: forward pass.
-        decoder: forward pass.
-        ddt: forward pass, one evaluation of the velocity without guidance.
-        train_step: the image's share of a training step of the config's objective.
+        encoder: of the encoder.
+        decoder: of the decoder.
+        ddt: of one evaluation of the velocity without guidance.
     """
 
     encoder: int
     decoder: int
     ddt: int
-    train_step: int
 
 
 class Work(NamedTuple):
-    """Products of a training step for one image: networks that are only used, and one trained."""
+    """Products of a training step for one image: networks that are only used, and one trained.
+
+    Networks that only judge (LPIPS and the discriminator of stage 1) are left out.
+    """
 
     frozen: list[Matmul]
     trained: list[Matmul]
 
 
 def model_flops(config: Config) -> ModelFlops:
-    """Counts the forward passes of the config's networks and a training step of its objective."""
-    work = train_work(config)
+    """Counts the forward passes of the config's networks."""
     return ModelFlops(
         encoder=total(encoder_matmuls(config)),
         decoder=total(decoder_matmuls(config)),
         ddt=total(ddt_matmuls(config)),
-        train_step=total(work.frozen) + 3 * total(work.trained),
     )
+
+
+def train_flops(work: Work) -> int:
+    """Counts a training step for one image: a backward pass costs two forward passes."""
+    return total(work.frozen) + 3 * total(work.trained)
 
 
 def peak_flops(device_kind: str, precision: str) -> float | None:
@@ -94,25 +98,6 @@ def peak_flops(device_kind: str, precision: str) -> float | None:
 def total(matmuls: list[Matmul]) -> int:
     """FLOPs for one image."""
     return sum(matmul.flops for matmul in matmuls)
-
-
-def train_work(config: Config) -> Work:
-    """What a training step of the config's objective multiplies, for one image.
-
-    Networks that only judge (LPIPS and the discriminator of stage 1) are left out.
-    """
-    match config.objective:
-        case "classification":
-            # The head reads the mean of an image's tokens.
-            head = Matmul(1, config.encoder.hidden_size, config.data.num_classes)
-            encoder = encoder_matmuls(config)
-            if config.probe.freeze_encoder:
-                return Work(frozen=encoder, trained=[head])
-            return Work(frozen=[], trained=[*encoder, head])
-        case "reconstruction":
-            return Work(encoder_matmuls(config), decoder_matmuls(config))
-        case "flow_matching":
-            return Work(encoder_matmuls(config), ddt_matmuls(config))
 
 
 def encoder_matmuls(config: Config) -> list[Matmul]:

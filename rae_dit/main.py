@@ -1,4 +1,4 @@
-r"""Command line: flags become a `Config`, the config goes to one act.
+r"""Command line: flags become a `Config`, which goes to one mode.
 
     python -m rae_dit.main --config=configs/dit_digits.py --workdir=runs/a [--mode=sample] \
         [--config.optim.learning_rate=3e-4] [--config.sample.cfg_interval="(0.1, 1.0)"] \
@@ -113,7 +113,7 @@ def find_workdir(text: str | None, *, written: bool) -> pathlib.Path:
 
 
 def main(request: Request) -> None:
-    """Carries out one act."""
+    """Runs one mode."""
     import jax  # late: it is slow to import, and nothing before this line needs it
 
     from rae_dit.checkpoint.manager import CheckpointError
@@ -121,7 +121,7 @@ def main(request: Request) -> None:
     from rae_dit.data.bad_images import BadShareError
     from rae_dit.data.pipeline import ChangedDataError
     from rae_dit.sampling.generate import NotFiniteError
-    from rae_dit.training.divergence import DivergedError
+    from rae_dit.training.history import DivergedError
     from rae_dit.weights.mapping import WeightsError
 
     absl.logging.set_verbosity(absl.logging.WARNING)
@@ -129,7 +129,7 @@ def main(request: Request) -> None:
     initialize(request.place, hear_sigterm=request.mode in ("train", "probe"))
     set_up_log(jax.process_index())
     try:
-        act(
+        run_mode(
             request,
             platform=jax.default_backend(),
             num_devices=jax.device_count(),
@@ -142,13 +142,13 @@ def main(request: Request) -> None:
         refuse(error)
 
 
-def act(request: Request, *, platform: str, num_devices: int, num_processes: int) -> None:
-    """Checks that the devices can share the work, and does what the mode says."""
+def run_mode(request: Request, *, platform: str, num_devices: int, num_processes: int) -> None:
+    """Checks that the devices can share the work, and runs the mode."""
     config, workdir = request.config, request.workdir
     check_devices(config, platform=platform, num_devices=num_devices, num_processes=num_processes)
     match request.mode:
         case "train":
-            from rae_dit.training.loop import train
+            from rae_dit.modes.train import train
 
             train(config, workdir)
         case "sample":

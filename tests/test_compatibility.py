@@ -15,7 +15,7 @@ from support.golden_files import GOLDEN, relative_error
 
 import rae_dit
 from rae_dit.modes.sample import sample
-from rae_dit.training.loop import train
+from rae_dit.modes.train import train
 from rae_dit.workdir import read_config
 
 RUN = GOLDEN / "run_c46889a"

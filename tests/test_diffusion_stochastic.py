@@ -93,8 +93,8 @@ def test_the_last_step_goes_to_zero_without_noise(last_step, norm, interval):
         noise, times, draw=draw, norm=1.0, last_step="none", plain=velocity, **guidance
     )
     t = jnp.asarray(times[-1], jnp.float32)
-    in_force = guidance["guided"] if interval[0] == 0 else velocity
-    expected = inner - t * stochastic.drift(in_force, inner, t, norm)
+    mesh_context = guidance["guided"] if interval[0] == 0 else velocity
+    expected = inner - t * stochastic.drift(mesh_context, inner, t, norm)
     np.testing.assert_allclose(solve(12, last_step=last_step, **guidance), expected, atol=1e-5)
 
 

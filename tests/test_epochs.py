@@ -11,8 +11,8 @@ from support.golden_files import GOLDEN
 from support.small_run import small_config
 
 from rae_dit.config import ConfigError
-from rae_dit.setup import models
-from rae_dit.training.run import open_run
+from rae_dit.setup.optim import make_schedule
+from rae_dit.setup.run import open_run
 from rae_dit.training.sharding import make_mesh
 
 SCHEDULES = json.loads((GOLDEN / "schedules.json").read_text())
@@ -34,7 +34,7 @@ def test_the_rate_at_every_step_is_the_reference_s(name):
     )
     config = in_steps(config, SCHEDULES["steps_per_epoch"])
     assert config.optim.max_steps == 60
-    rates = [models.make_schedule(config)(jnp.int32(step)) for step in SCHEDULES["steps"]]
+    rates = [make_schedule(config)(jnp.int32(step)) for step in SCHEDULES["steps"]]
     np.testing.assert_allclose(rates, SCHEDULES[name]["lr"], rtol=1e-5)
 
 

@@ -15,7 +15,7 @@ from rae_dit.evaluation.latent_statistics import (
     nothing,
     totals_of,
 )
-from rae_dit.training.sharding import make_mesh, place_batch
+from rae_dit.training.sharding import make_mesh, shard_batch
 
 SHAPE = (2, 2, 3)
 BOUND = 2.0**-33  # of mean and deviation, as the module states it
@@ -97,7 +97,7 @@ def test_two_halves_make_a_whole_whichever_comes_first():
 
 def test_eight_devices_are_one():
     values, weight = latents(16), np.float32([1] * 13 + [0] * 3)
-    placed = place_batch({"latents": values, "weight": weight}, make_mesh(2))
+    placed = shard_batch({"latents": values, "weight": weight}, make_mesh(2))
     with jax.enable_x64(True):
         shared = count_up(placed["latents"], placed["weight"])
     assert len(placed["latents"].sharding.device_set) == 8

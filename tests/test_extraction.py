@@ -18,8 +18,8 @@ from rae_dit.checkpoint.manager import Checkpoints, restore_ema
 from rae_dit.config import Config, ConfigError, to_dict
 from rae_dit.sampling import codec
 from rae_dit.setup import weights
+from rae_dit.setup.run import make_program
 from rae_dit.storage.files import write_json
-from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights.__main__ import main
 

@@ -189,7 +189,7 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("mode", "module", "act"),
     [
-        ("train", "rae_dit.training.loop", "train"),
+        ("train", "rae_dit.modes.train", "train"),
         ("sample", "rae_dit.modes.sample", "sample"),
         ("evaluate", "rae_dit.modes.evaluate", "evaluate"),
         ("reconstruct", "rae_dit.modes.reconstruct", "reconstruct"),
@@ -203,8 +203,8 @@ def test_main_calls_one_act(
 ) -> None:
     calls: list[tuple[object, ...]] = []
     names = ("sample", "evaluate", "reconstruct", "stats", "probe", "sweep")
-    acts = [f"acts.{name}" for name in names]
-    for name in ("training.loop", *acts):
+    acts = [f"modes.{name}" for name in names]
+    for name in ("modes.train", *acts):
         monkeypatch.setitem(sys.modules, f"rae_dit.{name}", types.ModuleType(name))
     monkeypatch.setattr(
         sys.modules[module], act, lambda *arguments: calls.append(arguments), raising=False
@@ -231,7 +231,7 @@ def test_devices_that_do_not_fit(
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("rae_dit.training.divergence", "DivergedError"),
+        ("rae_dit.training.history", "DivergedError"),
         ("rae_dit.data.pipeline", "ChangedDataError"),
         ("rae_dit.data.bad_images", "BadShareError"),
         ("rae_dit.checkpoint.manager", "CheckpointError"),
@@ -251,7 +251,7 @@ def test_a_run_that_cannot_go_on_says_why_in_one_line(
         raise error("the reason")
 
     monkeypatch.setattr(command, "initialize", lambda place, hear_sigterm: None)
-    monkeypatch.setattr(command, "act", end)
+    monkeypatch.setattr(command, "run_mode", end)
     with pytest.raises(SystemExit) as caught:
         command.main(parse(DUMMY, WORKDIR))
     assert caught.value.code == 2

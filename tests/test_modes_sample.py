@@ -21,8 +21,8 @@ from rae_dit.config import ConfigError, to_dict
 from rae_dit.modes.sample import sample
 from rae_dit.sampling import image_directory
 from rae_dit.sampling.generate import Share, generate_shares
+from rae_dit.setup.run import make_program
 from rae_dit.storage.files import write_json
-from rae_dit.training.program import make_program
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights.mapping import WeightsError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.run_processes import PATIENCE, ROOT, config_of, log_of, start_pair, wait
 
-from rae_dit.training.loop import train
+from rae_dit.modes.train import train
 
 # Both say something else, and hear the same: the arguments are the coordinator and who this is.
 TALK = r"""

@@ -17,7 +17,7 @@ from rae_dit import main as command
 from rae_dit import multihost
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import ConfigError
-from rae_dit.training.program import make_program
+from rae_dit.setup.run import make_program
 from rae_dit.training.sharding import make_mesh
 
 FSDP = {"sharding.fsdp": 4}

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rae_dit.objectives.adversarial import adaptive_weight, deception, hinge, vanilla
+from rae_dit.objectives.adversarial import adaptive_weight, generator_loss, hinge, vanilla
 
 REAL = jnp.asarray([[2.0, 0.5], [-1.0, 1.0]])
 FAKE = jnp.asarray([[-2.0, 0.0], [0.5, -1.0]])
@@ -26,7 +26,7 @@ def test_vanilla_is_the_cross_entropy_of_both_classes():
 
 
 def test_the_decoder_wants_high_logits():
-    np.testing.assert_allclose(deception(FAKE), 2.5 / 4)
+    np.testing.assert_allclose(generator_loss(FAKE), 2.5 / 4)
 
 
 def test_adaptive_weight_is_the_clipped_ratio_of_norms():

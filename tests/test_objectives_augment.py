@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rae_dit.objectives.augment import augment, change_colours, cut_out, translate
+from rae_dit.objectives.augment import augment, change_colors, cut_out, translate
 
 SIDE = 16
-NOTHING = {"probability": 1.0, "translation": 0.0, "colour": False, "cutout": 0.0}
+NOTHING = {"probability": 1.0, "translation": 0.0, "color": False, "cutout": 0.0}
 
 
 def keys(count, seed=0):
@@ -28,7 +28,7 @@ def run(keys, images, **changes):
 
 def test_with_everything_off_nothing_changes(image):
     np.testing.assert_allclose(run(keys(1), image[None])[0], image, atol=1e-6)
-    changed = {"translation": 0.25, "colour": True, "cutout": 0.5}
+    changed = {"translation": 0.25, "color": True, "cutout": 0.5}
     same = run(keys(4), jnp.stack([image] * 4), probability=0.0, **changed)
     np.testing.assert_allclose(same, jnp.stack([image] * 4), atol=1e-6)
 
@@ -67,8 +67,8 @@ def test_colours_follow_the_three_equations(image):
     grey = y.mean(axis=-1, keepdims=True)
     y = grey + 2 * saturation * (y - grey)
     y = y.mean() + (contrast + 0.5) * (y - y.mean())
-    np.testing.assert_allclose(change_colours(key, jnp.asarray(x)), y, atol=1e-6)
-    spans = np.asarray(run(keys(300), jnp.stack([image] * 300), colour=True))
+    np.testing.assert_allclose(change_colors(key, jnp.asarray(x)), y, atol=1e-6)
+    spans = np.asarray(run(keys(300), jnp.stack([image] * 300), color=True))
     shift = spans.mean(axis=(1, 2, 3)) - np.mean(image)  # brightness alone moves the mean
     assert -0.26 < shift.min() < -0.2
     assert 0.2 < shift.max() < 0.26
@@ -87,12 +87,12 @@ def test_cutout_blanks_a_square_that_may_reach_over_the_edge():
 
 
 def test_an_image_draws_by_its_own_key_and_as_often_as_asked(image):
-    settings = {"translation": 0.125, "colour": True, "cutout": 0.25}
+    settings = {"translation": 0.125, "color": True, "cutout": 0.25}
     images = jnp.stack([image, image[::-1], image])
     together = run(keys(3), images, **settings)
     alone = run(keys(3)[1:2], images[1:2], **settings)
     np.testing.assert_allclose(together[1], alone[0], atol=1e-6)
     assert not np.allclose(together[0], together[2])
-    half = run(keys(400), jnp.stack([image] * 400), probability=0.5, colour=True)
+    half = run(keys(400), jnp.stack([image] * 400), probability=0.5, color=True)
     changed = jnp.abs(half - image).max(axis=(1, 2, 3)) > 1e-5
     assert 0.4 < changed.mean() < 0.6

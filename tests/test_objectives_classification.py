@@ -13,13 +13,13 @@ from support.small_run import assert_trees_equal, batches, host, small_config, t
 import rae_dit
 from rae_dit.config import ConfigError
 from rae_dit.data.sources import synthetic
-from rae_dit.flops import Matmul, train_work
+from rae_dit.flops import Matmul
 from rae_dit.modes import probe as act
 from rae_dit.modes.probe import probe
-from rae_dit.objectives.classification import judge, mean_token
+from rae_dit.modes.train import train
+from rae_dit.objectives.classification import cross_entropy, mean_token
 from rae_dit.setup import data, models, weights
-from rae_dit.setup.weights import place_frozen
-from rae_dit.training.loop import train
+from rae_dit.setup.objectives import make_task
 from rae_dit.training.sharding import make_mesh
 
 FROZEN = {"objective": "classification", "probe.freeze_encoder": True}
@@ -31,7 +31,7 @@ def saved(monkeypatch, **changes):
     """A short run's config; 20 held-out images, which is two batches and a half."""
     lengths = {"optim.max_steps": 6, "checkpoint.save_every": 3, "metrics.log_every": 2}
     monkeypatch.setattr(
-        records, "held_out", lambda config: synthetic(8, config.data.num_classes, 20, 1)
+        data, "held_out", lambda config: synthetic(8, config.data.num_classes, 20, 1)
     )
     return small_config(**(lengths | changes))
 
@@ -40,27 +40,27 @@ def test_accuracies_are_those_of_a_sort():
     rng = np.random.default_rng(0)
     logits = rng.permuted(np.tile(np.arange(9, dtype=np.float32), (200, 1)), axis=1)
     label = rng.integers(0, 9, 200).astype(np.int32)
-    entropy, metrics = judge(jnp.asarray(logits), jnp.asarray(label))
+    entropy, metrics = cross_entropy(jnp.asarray(logits), jnp.asarray(label))
     rank = (logits > logits[np.arange(200), label][:, None]).sum(1)
     np.testing.assert_array_equal(metrics["accuracy"], rank == 0)
     np.testing.assert_array_equal(metrics["top5_accuracy"], rank < 5)
     likelihood = np.exp(logits)[np.arange(200), label] / np.exp(logits).sum(1)
     np.testing.assert_allclose(entropy, -np.log(likelihood), rtol=1e-5)
-    few, _ = judge(jnp.asarray(logits[:, :5]), jnp.zeros(200, jnp.int32)), None
+    few, _ = cross_entropy(jnp.asarray(logits[:, :5]), jnp.zeros(200, jnp.int32)), None
     assert set(few[1]) == {"accuracy"}
 
 
 def test_a_probe_trains_the_layer_and_never_touches_the_encoder():
     config = small_config(**FROZEN, **{"optim.name": "sgd", "optim.learning_rate": 0.5})
     program, state, metrics = take_steps(config, 3)
-    before = host(place_frozen(config, make_mesh(1, jax.devices()[:1])))
+    before = host(make_task(config).load_frozen(make_mesh(1, jax.devices()[:1])))
     assert set(state.params) == {"kernel", "bias"} == set(state.ema)
     assert state.params["kernel"].shape == (16, 7)
     start = host(program.create().params)
     assert np.abs(host(state.params)["kernel"] - start["kernel"]).max() > 1e-3
     assert {"loss", "accuracy", "top5_accuracy"} <= metrics[0].keys()
     # The step is given the encoder and gives nothing of it back; the arrays are as they were.
-    frozen = place_frozen(config, make_mesh(1, jax.devices()[:1]))
+    frozen = make_task(config).load_frozen(make_mesh(1, jax.devices()[:1]))
     batch = jax.tree.map(jnp.asarray, batches(config, 1)[0])
     program.step(program.create(), frozen, batch)
     assert_trees_equal(frozen, before)
@@ -68,11 +68,11 @@ def test_a_probe_trains_the_layer_and_never_touches_the_encoder():
 
 def test_one_step_of_a_probe_is_logistic_regression_by_hand():
     config = small_config(**FROZEN)
-    objective = models.make_objective(config, training=True)
+    objective = make_task(config).objective
     mesh = make_mesh(1, jax.devices()[:1])
     frozen = weights.place_rae(config, mesh, decoder=False)
     batch = jax.tree.map(jnp.asarray, batches(config, 1)[0])
-    example = objective.draw(frozen.parameters, batch, jax.random.key(0))
+    example = objective.sample_inputs(frozen.parameters, batch, jax.random.key(0))
     token = mean_token(nnx.merge(*frozen), batch["image"])
     np.testing.assert_array_equal(example["token"], token)
     tokens = nnx.merge(*frozen).tokens(batch["image"])
@@ -87,7 +87,7 @@ def test_one_step_of_a_probe_is_logistic_regression_by_hand():
 
 
 def test_a_probe_multiplies_for_no_gradient_of_the_encoder():
-    once, ours = (train_work(small_config(**fields)) for fields in (FROZEN, THAWED))
+    once, ours = (make_task(small_config(**fields)).work for fields in (FROZEN, THAWED))
     assert once.trained == [Matmul(1, 16, 7)]
     assert once.frozen + once.trained == ours.trained
     assert ours.frozen == []

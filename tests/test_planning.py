@@ -19,6 +19,7 @@ from rae_dit.planning.max_batch import Point, largest_batch, second_batch
 from rae_dit.planning.memory import Memory, Replicated, best_fsdp, local_bytes, split_widths
 from rae_dit.planning.traffic import Traffic, count_traffic, group_size, sent_bytes
 from rae_dit.setup import models
+from rae_dit.setup.objectives import make_task
 from rae_dit.setup.weights import shapes
 
 GIB = 2**30
@@ -230,7 +231,7 @@ def xl(**changes):
 
 
 def compute(config, device=H200, images=128):
-    return roofline.compute_seconds(config, device, images)
+    return roofline.compute_seconds(config, make_task(config).work, device, images)
 
 
 def test_time_of_products_follows_the_work():
@@ -238,7 +239,7 @@ def test_time_of_products_follows_the_work():
     assert compute(config, images=256) == pytest.approx(2 * compute(config), rel=0.03)
     times = [compute(xl(precision="bf16", **{"compute.remat": policy})) for policy in REMATS]
     assert times == sorted(set(times))
-    forward = flops.total(flops.ddt_matmuls(config)) / flops.model_flops(config).train_step
+    forward = flops.total(flops.ddt_matmuls(config)) / flops.train_flops(make_task(config).work)
     assert times[2] / times[0] == pytest.approx(1 + forward, rel=0.1)
     parts = xl(precision="bf16", **{"optim.accumulate_steps": 4})
     assert compute(config) < compute(parts) < 1.1 * compute(config)
@@ -252,7 +253,7 @@ def test_a_tpu_fills_its_tiles():
     padded = roofline.seconds(256, 72, 256, 1, "bf16", V5E)
     assert padded == roofline.seconds(256, 128, 256, 1, "bf16", V5E)
     assert compute(xl(precision="bf16"), V5E, 4) > (
-        4 * flops.model_flops(xl()).train_step / (V5E.flops["bf16"] * V5E.matmul_share)
+        4 * flops.train_flops(make_task(xl()).work) / (V5E.flops["bf16"] * V5E.matmul_share)
     )
 
 
@@ -279,16 +280,19 @@ def test_the_largest_term_binds_and_kernels_add_up():
     config = xl(precision="bf16", **{"data.batch_size": 128})
     bandwidth = H200.bandwidth * H200.bandwidth_share
     second = int(bandwidth)  # bytes that take one
-    line = roofline.predict(config, H200, Traffic(0, second, {}), 1)
+    line = roofline.predict(config, make_task(config).work, H200, Traffic(0, second, {}), 1)
     assert line.binds == "memory"
     assert line.step == pytest.approx(line.compute + 1)
-    line = roofline.predict(config, H200, Traffic(second, 0, {}), 1)
+    line = roofline.predict(config, make_task(config).work, H200, Traffic(second, 0, {}), 1)
     assert line.step == pytest.approx(1)  # products wait for their operands
     sent = {"all-reduce": int(3 * H200.network)}
-    line = roofline.predict(config, H200, Traffic(0, 0, sent), 1)
+    line = roofline.predict(config, make_task(config).work, H200, Traffic(0, 0, sent), 1)
     assert line.binds == "network"
     assert line.step == line.network == pytest.approx(3 / H200.network_share)
-    assert roofline.predict(config, H200, Traffic(0, 0, {}), 1).binds == "compute"
+    assert (
+        roofline.predict(config, make_task(config).work, H200, Traffic(0, 0, {}), 1).binds
+        == "compute"
+    )
 
 
 def test_facts_are_in_order():

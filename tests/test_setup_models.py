@@ -14,6 +14,7 @@ from support.golden_files import GOLDEN
 from rae_dit.config import Config, from_config_dict
 from rae_dit.models.layers import RMSNorm, SwiGLU
 from rae_dit.setup import models
+from rae_dit.setup.objectives import make_task
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
@@ -30,7 +31,7 @@ def parameters(module: nnx.Module) -> dict:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_objective_traces_at_true_size(name: str) -> None:
     config = config_of(name)
-    params = parameters(models.abstract(models.make_trained, config))
+    params = parameters(make_task(config).module)
     frozen = {}
     if config.objective != "classification" or config.probe.freeze_encoder:
 
@@ -46,9 +47,9 @@ def test_the_objective_traces_at_true_size(name: str) -> None:
         "image": jax.ShapeDtypeStruct((size, side, side, 3), jnp.float32),
         "label": jax.ShapeDtypeStruct((size,), jnp.int32),
     }
-    objective = models.make_objective(config, training=True)
+    objective = make_task(config).objective
     key = jax.eval_shape(lambda: jax.random.key(0))
-    example = jax.eval_shape(objective.draw, frozen, batch, key)
+    example = jax.eval_shape(objective.sample_inputs, frozen, batch, key)
     loss, metrics = jax.eval_shape(objective.loss, params, frozen, example)
     assert (loss.shape, loss.dtype) == ((size,), jnp.float32)
     assert all(metric.shape == (size,) for metric in metrics.values())

@@ -12,9 +12,9 @@ from support.small_run import assert_trees_equal, small_config, take_steps
 import rae_dit
 from rae_dit.config import ConfigError
 from rae_dit.modes.sample import sample
+from rae_dit.modes.train import train
 from rae_dit.setup import models, pretrained, weights
-from rae_dit.training.loop import train
-from rae_dit.training.program import make_program
+from rae_dit.setup.run import make_program
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights import released
 from rae_dit.weights.mapping import WeightsError

@@ -10,9 +10,10 @@ from support.small_run import assert_trees_equal, small_config
 
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import ConfigError
-from rae_dit.setup import stage1, weights
-from rae_dit.training.loop import train
-from rae_dit.training.program import make_program
+from rae_dit.modes.train import train
+from rae_dit.setup import weights
+from rae_dit.setup.objectives import make_task
+from rae_dit.setup.run import make_program
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights.tensor_file import open_tensors
 
@@ -95,7 +96,7 @@ def test_stage_2_reads_the_averaged_decoder_of_such_a_run(straight):
 def test_the_files_of_the_config_are_what_is_loaded(tmp_path):
     mesh = make_mesh(1, jax.devices()[:1])
     settings = SETTINGS | FILES
-    frozen = weights.place_frozen(small_config(**settings), mesh)
+    frozen = make_task(small_config(**settings)).load_frozen(mesh)
     assert frozen.keys() == {"rae", "lpips", "features"}
     tensors = open_tensors(GOLDEN / "disc_dino_tiny.pth")
     position = frozen["features"]["network"]["position"]
@@ -103,13 +104,13 @@ def test_the_files_of_the_config_are_what_is_loaded(tmp_path):
 
     missing = {"perceptual.vgg": str(tmp_path / "a"), "perceptual.linear": str(tmp_path / "b")}
     with pytest.raises(FileNotFoundError):
-        weights.place_frozen(small_config(**(settings | missing)), mesh)
-    frozen = weights.place_frozen(small_config(**SETTINGS), mesh)
+        make_task(small_config(**(settings | missing))).load_frozen(mesh)
+    frozen = make_task(small_config(**SETTINGS)).load_frozen(mesh)
     assert frozen.keys() == {"rae", "features"}
     assert_trees_equal(frozen["features"]["network"], frozen["rae"]["encoder"])
     plain = small_config(**(SETTINGS | {"gan.weight": 0.0}))
-    assert weights.place_frozen(plain, mesh).keys() == {"rae"}
-    assert stage1.make_step(plain, None, None).func.__name__ == "train_step"
+    assert make_task(plain).load_frozen(mesh).keys() == {"rae"}
+    assert make_task(plain).step.func.__name__ == "train_step"
 
 
 def test_lengths_in_epochs_become_steps():

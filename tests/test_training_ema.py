@@ -5,9 +5,9 @@ import numpy as np
 from support.run_processes import config_of
 from support.small_run import batches, host
 
-from rae_dit.setup import weights
-from rae_dit.training.program import make_program
-from rae_dit.training.sharding import make_mesh, place_batch
+from rae_dit.setup.objectives import make_task
+from rae_dit.setup.run import make_program
+from rae_dit.training.sharding import make_mesh, shard_batch
 
 STEPS, DECAY = 100, 0.97
 
@@ -23,7 +23,7 @@ def test_closed_form_after_a_hundred_steps():
     config = config_of(changes | moving)
     mesh = make_mesh(1, jax.devices()[:1])
     program = make_program(config, mesh)
-    state, frozen = program.create(), weights.place_frozen(config, mesh)
+    state, frozen = program.create(), make_task(config).load_frozen(mesh)
 
     def weighted(params, weight):
         return jax.tree.map(lambda leaf: weight * np.float64(leaf), host(params))
@@ -31,7 +31,7 @@ def test_closed_form_after_a_hundred_steps():
     expected = weighted(state.params, DECAY**STEPS)
     first = host(state.params)
     for number, batch in enumerate(batches(config, STEPS), 1):
-        state, _ = program.step(state, frozen, place_batch(batch, mesh))
+        state, _ = program.step(state, frozen, shard_batch(batch, mesh))
         part = weighted(state.params, (1 - DECAY) * DECAY ** (STEPS - number))
         expected = jax.tree.map(np.add, expected, part)
         if number == 1:

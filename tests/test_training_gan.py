@@ -10,17 +10,18 @@ import pytest
 from flax import nnx
 from support.small_run import assert_trees_equal, batches, host, small_config, take_steps
 
-from rae_dit.objectives.adversarial import deception
+from rae_dit.objectives.adversarial import generator_loss
 from rae_dit.objectives.reconstruction import decode, reconstruction
-from rae_dit.setup import models, stage1, weights
+from rae_dit.setup import gan, models
+from rae_dit.setup.objectives import make_task
+from rae_dit.setup.run import make_program
 from rae_dit.training.gan_updates import (
     Perceptual,
-    as_saved,
     decoder_gradient,
     discriminator_update,
+    quantize_uint8,
 )
-from rae_dit.training.program import make_program
-from rae_dit.training.sharding import make_mesh, place_batch
+from rae_dit.training.sharding import make_mesh, shard_batch
 
 SETTINGS = {  # the discriminator from step 1, the decoder's term from step 2
     "objective": "reconstruction",
@@ -55,19 +56,19 @@ class Parts:
             lambda p: p + 0.02 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), state.params
         )
         self.state = dataclasses.replace(state, step=jnp.int32(2), params=params)
-        self.frozen = weights.place_frozen(self.config, self.mesh)
+        self.frozen = make_task(self.config).load_frozen(self.mesh)
         self.rae = models.rae_graph(self.config, decoder=True)
-        self.adversary = stage1.make_adversary(self.config)
-        objective = models.make_objective(self.config, training=True)
+        self.discriminator = gan.make_discriminator(self.config)
+        objective = make_task(self.config).objective
         batch = batches(self.config, 1)[0]
-        self.example = dict(jax.jit(objective.draw)(self.frozen, batch, jax.random.key(3)))
+        self.example = dict(jax.jit(objective.sample_inputs)(self.frozen, batch, jax.random.key(3)))
         for number, name in enumerate(("decoder_keys", "real_keys", "fake_keys")):
             self.example[name] = jax.random.split(jax.random.key(number), 8)
 
     def decoder_gradient(self, example):
         return jax.jit(
             lambda state, part: decoder_gradient(
-                state, self.frozen, part, self.rae, None, self.adversary
+                state, self.frozen, part, self.rae, None, self.discriminator
             )
         )(self.state, example)
 
@@ -75,10 +76,10 @@ class Parts:
         """L1 and adversarial loss of the decoder, written down plainly."""
         image = decode(self.rae, params, self.frozen, self.example["tokens"])
         judge = self.state.discriminator
-        logits = self.adversary.logits(
+        logits = self.discriminator.logits(
             judge.params, judge.vectors, self.frozen, self.example["decoder_keys"], image
         )
-        return jnp.mean(jnp.abs(image - self.example["image"])), deception(logits)
+        return jnp.mean(jnp.abs(image - self.example["image"])), generator_loss(logits)
 
 
 @pytest.fixture(scope="module")
@@ -175,13 +176,13 @@ def test_the_perceptual_term_starts_when_told_and_adds_to_the_gradient(parts):
 def test_the_discriminator_learns_second_from_the_new_decoder(parts, fakes):
     config = config_of(**{"gan.fakes": fakes})
     program = make_program(config, parts.mesh)
-    batch = place_batch(batches(config, 1)[0], parts.mesh)
+    batch = shard_batch(batches(config, 1)[0], parts.mesh)
     before = parts.state
     after, metrics = program.step(jax.tree.map(jnp.copy, before), parts.frozen, batch)
     assert float(metrics["skipped"]) == 0
 
     draw_key, *augment_keys = jax.random.split(jax.random.fold_in(before.key, before.step), 4)
-    draw = models.make_objective(config, training=True).draw
+    draw = make_task(config).objective.sample_inputs
     example = jax.jit(draw)(parts.frozen, batch, draw_key)
     assert not np.allclose(example["tokens"], example["clean_tokens"], atol=0.1)
     judged = {
@@ -192,7 +193,7 @@ def test_the_discriminator_learns_second_from_the_new_decoder(parts, fakes):
     }
     update = jax.jit(
         lambda old, params, example: discriminator_update(
-            old, params, parts.frozen, example, parts.rae, parts.adversary, 1
+            old, params, parts.frozen, example, parts.rae, parts.discriminator, 1
         )
     )
     wanted, judgement = update(before.discriminator, after.params, judged)
@@ -218,7 +219,7 @@ def test_accumulation_is_one_big_batch_but_for_the_adaptive_weight(parts):
     whole, cut = (
         jax.jit(
             lambda old, steps=steps: discriminator_update(
-                old, parts.state.params, parts.frozen, judged, parts.rae, parts.adversary, steps
+                old, parts.state.params, parts.frozen, judged, parts.rae, parts.discriminator, steps
             )[1]
         )(parts.state.discriminator)
         for steps in (1, 4)
@@ -272,7 +273,7 @@ def test_a_step_that_is_not_finite_changes_neither_side(parts, broken):
             state, discriminator=dataclasses.replace(state.discriminator, params=params)
         )
     before = jax.tree.map(jnp.copy, state)
-    after, metrics = program.step(state, parts.frozen, place_batch(batch, parts.mesh))
+    after, metrics = program.step(state, parts.frozen, shard_batch(batch, parts.mesh))
     assert float(metrics["skipped"]) == 1
     for name in ("params", "ema", "opt_state", "discriminator"):
         assert_trees_equal(getattr(after, name), getattr(before, name))
@@ -317,4 +318,6 @@ def test_two_devices_hold_the_discriminator_of_one(fsdp):
 
 def test_reconstructions_are_judged_as_saved():
     image = jnp.asarray([-0.2, 0.0, 0.49 / 255, 0.51 / 255, 0.701, 1.3]).reshape(1, 1, 2, 3)
-    np.testing.assert_allclose(as_saved(image).ravel() * 255, [0, 0, 0, 1, 179, 255], atol=1e-4)
+    np.testing.assert_allclose(
+        quantize_uint8(image).ravel() * 255, [0, 0, 0, 1, 179, 255], atol=1e-4
+    )

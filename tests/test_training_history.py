@@ -7,8 +7,7 @@ import math
 import pytest
 
 from rae_dit.config import ConfigError
-from rae_dit.training.divergence import DivergedError, check_good, check_rollbacks
-from rae_dit.training.history import Best, History
+from rae_dit.training.history import Best, DivergedError, History, check_good, check_rollbacks
 
 
 def after(losses, window=3) -> History:

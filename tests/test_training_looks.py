@@ -13,11 +13,11 @@ from test_training_loop import SETTINGS, final_state, metric_lines, straight
 
 from rae_dit.config import ConfigError
 from rae_dit.evaluation.figures import sample_grid
+from rae_dit.modes.train import train
 from rae_dit.sampling.generate import generate, load_generator
-from rae_dit.setup import weights
-from rae_dit.training.loop import train
-from rae_dit.training.program import make_program
-from rae_dit.training.sharding import make_mesh, place_batch
+from rae_dit.setup.objectives import make_task
+from rae_dit.setup.run import make_program
+from rae_dit.training.sharding import make_mesh, shard_batch
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +104,7 @@ def test_it_is_seen_with_the_parameters_and_on_the_batch_of_the_step(looked_at):
     workdir, _ = looked_at
     config, mesh = small_config(**(SETTINGS | {"metrics.telemetry": True})), make_mesh(1)
     state, _ = final_state(workdir, config)
-    frozen, batch = weights.place_frozen(config, mesh), place_batch(batches(config, 4)[3], mesh)
+    frozen, batch = make_task(config).load_frozen(mesh), shard_batch(batches(config, 4)[3], mesh)
     seen = make_program(config, mesh).telemetry(state.params, frozen, batch, state.key)
     line = metric_lines(workdir)[-1]
     assert {name: line[name] for name in seen} == {name: float(seen[name]) for name in seen}

@@ -13,8 +13,8 @@ from support.small_run import assert_trees_equal, small_config
 
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.data.pipeline import ChangedDataError
-from rae_dit.training.loop import train
-from rae_dit.training.program import make_program
+from rae_dit.modes.train import train
+from rae_dit.setup.run import make_program
 from rae_dit.training.sharding import make_mesh
 
 ROOT = Path(__file__).parent.parent

@@ -12,11 +12,13 @@ from support.run_processes import config_of
 from support.small_run import assert_trees_equal, batches, host
 
 from rae_dit.checkpoint.manager import restore_state
+from rae_dit.modes.train import train
 from rae_dit.objectives.base import Objective
-from rae_dit.setup import models, weights
-from rae_dit.training.loop import train
-from rae_dit.training.program import Program, make_program
-from rae_dit.training.sharding import make_mesh, place_batch
+from rae_dit.setup import models
+from rae_dit.setup.objectives import make_task
+from rae_dit.setup.run import make_program
+from rae_dit.training.program import Program
+from rae_dit.training.sharding import make_mesh, shard_batch
 from rae_dit.training.state import TrainState
 from rae_dit.training.step import train_step
 
@@ -50,8 +52,8 @@ class Run(NamedTuple):
 def run() -> Run:
     config = config_of({})
     mesh = make_mesh(1, jax.devices()[:1])
-    program, frozen = make_program(config, mesh), weights.place_frozen(config, mesh)
-    placed = [place_batch(batch, mesh) for batch in batches(config, 4)]
+    program, frozen = make_program(config, mesh), make_task(config).load_frozen(mesh)
+    placed = [shard_batch(batch, mesh) for batch in batches(config, 4)]
     state = program.create()
     for batch in placed[:2]:
         state, _ = program.step(state, frozen, batch)
@@ -90,7 +92,7 @@ def _backward(x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]
 
 product.defvjp(lambda x, p: (x * p, x), _backward)
 SIMPLE = Objective(
-    draw=lambda frozen, batch, key: batch,
+    sample_inputs=lambda frozen, batch, key: batch,
     loss=lambda params, frozen, example: (product(example["x"], params["p"]), {}),
 )
 

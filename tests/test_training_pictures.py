@@ -12,22 +12,21 @@ from support.small_run import small_config
 
 from rae_dit import load_rae
 from rae_dit.config import ConfigError
+from rae_dit.modes.train import train
 from rae_dit.sampling import codec, generate
-from rae_dit.setup import data
-from rae_dit.training import pictures
-from rae_dit.training.loop import train
-from rae_dit.training.run import check_held_out
+from rae_dit.setup import data, hooks
+from rae_dit.setup.run import check_held_out
 
 
 def test_stage_1_reconstructs_the_same_held_out_images(tmp_path, monkeypatch):
     drawn = []
-    draw = pictures.reconstruction_grid
+    draw = hooks.reconstruction_grid
 
     def spy(path, originals, reconstructions, **how):
         drawn.append((originals, reconstructions))
         draw(path, originals, reconstructions, **how)
 
-    monkeypatch.setattr(pictures, "reconstruction_grid", spy)
+    monkeypatch.setattr(hooks, "reconstruction_grid", spy)
     changes = {"metrics.sample_every": 3, "optim.max_steps": 4, "ema.decay": 0.5}
     config = config_of(changes | {"encoder.image_std": (1.0, 1.0, 1.0)})  # so wide: it overshoots
     train(config, tmp_path)

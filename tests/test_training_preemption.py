@@ -15,9 +15,10 @@ from support.run_processes import PATIENCE, ROOT, config_of, log_of, start, wait
 from support.small_run import assert_trees_equal
 
 from rae_dit.checkpoint.manager import restore_state
+from rae_dit.modes.train import train
+from rae_dit.setup.run import make_program
 from rae_dit.training import loop
-from rae_dit.training.divergence import DivergedError
-from rae_dit.training.program import make_program
+from rae_dit.training.history import DivergedError
 from rae_dit.training.sharding import make_mesh
 
 RARELY = {"checkpoint.save_every": 10**6, "metrics.log_every": 50, "metrics.validate_every": 10**6}
@@ -87,13 +88,13 @@ def test_a_run_of_bad_steps_ends_with_its_first_one_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps 2, 4 and 5 are bad, and two in a row are allowed nowhere."""
-    place, steps = loop.place_batch, iter(range(1, 100))
+    place, steps = loop.shard_batch, iter(range(1, 100))
 
     def place_bad_batch(batch, mesh):
         bad = next(steps) in (2, 4, 5)
         return place(batch | {"image": batch["image"] * np.float32(np.nan)} if bad else batch, mesh)
 
-    monkeypatch.setattr(loop, "place_batch", place_bad_batch)
+    monkeypatch.setattr(loop, "shard_batch", place_bad_batch)
     settings = {
         "checkpoint.save_every": 1,
         "metrics.validate_every": 1000,
@@ -101,7 +102,7 @@ def test_a_run_of_bad_steps_ends_with_its_first_one_named(
         "optim.max_consecutive_bad_steps": 2,
     }
     with pytest.raises(DivergedError, match="at every step from 4 to 5;"):
-        loop.train(config_of(settings), tmp_path)
+        train(config_of(settings), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["train/skipped"] for line in lines] == [0, 1, 0, 1, 1]
     assert [line["train/bad_steps"] for line in lines] == [0, 1, 1, 2, 3]

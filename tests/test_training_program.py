@@ -6,19 +6,19 @@ import pytest
 from support.small_run import batches, host, small_config, take_steps
 
 from rae_dit import compiler
-from rae_dit.setup import weights
-from rae_dit.training.program import make_program
-from rae_dit.training.sharding import make_mesh, place_batch
+from rae_dit.setup.objectives import make_task
+from rae_dit.setup.run import make_program
+from rae_dit.training.sharding import make_mesh, shard_batch
 
 
 def test_one_trace_over_five_steps_and_donated_buffers_are_gone():
     config = small_config()
     mesh = make_mesh(1, jax.devices()[:1])
     program = make_program(config, mesh)
-    state, frozen = program.create(), weights.place_frozen(config, mesh)
+    state, frozen = program.create(), make_task(config).load_frozen(mesh)
     for batch in batches(config, 5):
         before = state
-        state, _ = program.step(state, frozen, place_batch(batch, mesh))
+        state, _ = program.step(state, frozen, shard_batch(batch, mesh))
         gone = [leaf.is_deleted() for leaf in jax.tree.leaves((before.params, before.ema))]
         assert all(gone)
         assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(frozen))
@@ -30,10 +30,10 @@ def test_every_function_asks_for_the_options_of_its_platform(monkeypatch: pytest
     config = small_config()
     mesh = make_mesh(1, jax.devices()[:1])
     program = make_program(config, mesh)
-    frozen = weights.place_frozen(config, mesh)
+    frozen = make_task(config).load_frozen(mesh)
     images = batches(config, 1)[0]
     images["weight"] = np.ones(len(images["label"]), np.float32)
-    batch = place_batch(images, mesh)
+    batch = shard_batch(images, mesh)
     seen = (program.abstract.params, frozen, batch)
     for function, arguments in (
         (program.create, ()),

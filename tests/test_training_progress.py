@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from rae_dit.training.progress import DATA_WAIT, IMAGES, MFU, SECONDS, Progress, duration
+from rae_dit.training.progress import (
+    DATA_WAIT,
+    IMAGES,
+    MFU,
+    SECONDS,
+    Progress,
+    Throttle,
+    duration,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,37 +49,35 @@ def test_compilation_and_former_steps_do_not_count() -> None:
     clock = Clock()
     progress = resumed(clock)
     clock.now += 50.0  # compilation
-    progress.begun(1001, Step())
+    progress.update(1001)
     clock.now += 19.9
     assert progress.rates(1200) == pytest.approx({IMAGES: 640.0, SECONDS: 0.1, DATA_WAIT: 0})
     line = progress.line(1200, {"train/loss": 0.8123, "val/loss": 1.5})
-    assert line == (
-        "step 1200/2500 · loss 0.812 · val/loss 1.5 · 640 images/s · 0.1 s/step · ETA 2m10s"
-    )
+    assert line == ("step 1200/2500 · loss 0.812 · val/loss 1.5 · 640 img/s · ETA 2m10s")
 
 
 def test_speed_is_recent_and_the_rest_is_by_the_mean() -> None:
     clock = Clock()
     progress = resumed(clock)
-    progress.begun(1001, Step())
+    progress.update(1001)
     clock.now += 99 * 1.0
     progress.rates(1100)
     progress.line(1100, {})
     clock.now += 100 * 3.0
     line = progress.line(1200, {})
     mean = (99 + 300) / 199
-    assert line == f"step 1200/2500 · 21.3 images/s · 3 s/step · ETA {duration(1300 * mean)}"
+    assert line == f"step 1200/2500 · 21.3 img/s · ETA {duration(1300 * mean)}"
 
 
 def test_time_between_two_lines_of_one_step_is_not_speed() -> None:
     clock = Clock()
     progress = resumed(clock)
-    progress.begun(1001, Step())
+    progress.update(1001)
     clock.now += 9.9
     first = progress.rates(1100)
     clock.now += 1000.0  # validation
     assert progress.rates(1100) == first
-    assert "0.1 s/step" in progress.line(1100, {"val/loss": 1.0})
+    assert "640 img/s" in progress.line(1100, {"val/loss": 1.0})
     clock.now += 10.0
     assert progress.rates(1200)[SECONDS] == pytest.approx(0.1)
     assert "ETA 1h51m" in progress.line(1200, {})  # 1300 * 1019.9 / 199: it will happen again
@@ -80,10 +86,10 @@ def test_time_between_two_lines_of_one_step_is_not_speed() -> None:
 def test_rates_are_not_shown_twice() -> None:
     clock = Clock()
     progress = resumed(clock)
-    progress.begun(1001, Step())
+    progress.update(1001)
     clock.now += 1.0
     line = progress.line(1002, {"train/loss": float("nan"), **progress.rates(1002)})
-    assert line == "step 1002/2500 · loss nan · 64 images/s · 1 s/step · ETA 24m58s"
+    assert line == "step 1002/2500 · loss nan · 64 img/s · ETA 24m58s"
 
 
 def test_says_nothing_it_does_not_know() -> None:
@@ -92,7 +98,7 @@ def test_says_nothing_it_does_not_know() -> None:
     assert progress.rates(1001) == {}
     assert progress.line(1001, {"train/loss": 2.0}) == "step 1001/2500 · loss 2"
     progress = resumed(clock)
-    progress.begun(1001, Step())
+    progress.update(1001)
     assert progress.line(1001, {}) == "step 1001/2500"
     assert progress.line(1002, {}) == "step 1002/2500"  # a clock that did not move
 
@@ -100,7 +106,7 @@ def test_says_nothing_it_does_not_know() -> None:
 def test_a_finished_run_has_no_time_left() -> None:
     clock = Clock()
     progress = resumed(clock)
-    progress.begun(1001, Step())
+    progress.update(1001)
     clock.now += 1499.0
     assert progress.line(2500, {}).endswith("ETA 0s")
 
@@ -120,13 +126,24 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+def test_the_line_begins_with_what_people_look_for_and_hides_counters_of_zero() -> None:
+    progress = resumed(Clock())
+    quiet = {"train/bad_steps": 0.0, "train/skipped": 0, "train/rollbacks": 0}
+    metrics = {"train/accuracy": 0.5, "train/lr": 2e-4, "train/gradient_norm": 0.37, **quiet}
+    line = progress.line(1001, metrics | {"train/loss": 0.412, "train/replaced_images": 0})
+    assert line == "step 1001/2500 · loss 0.412 · grad_norm 0.37 · lr 0.0002 · accuracy 0.5"
+    line = progress.line(1001, {"train/bad_steps": 3.0, "train/skipped": 1.0, "train/loss": 1.0})
+    assert line == "step 1001/2500 · loss 1 · bad_steps 3 · skipped 1"
+
+
 def test_the_host_is_two_steps_ahead_and_waits_for_the_first() -> None:
-    progress, steps = resumed(Clock()), [Step() for _ in range(6)]
-    done = []
-    for number, step in enumerate(steps, 1001):
-        progress.begun(number, step)
+    throttle, steps = Throttle(), [Step() for _ in range(6)]
+    done, in_flight = [], []
+    for step in steps:
+        in_flight.append(throttle.add(step))
         done.append([step.done for step in steps].count(True))
     assert done == [1, 1, 1, 2, 3, 4]
+    assert in_flight == [0, 1, 2, 2, 2, 2]
     assert [step.done for step in steps] == [True] * 4 + [False] * 2
 
 
@@ -135,25 +152,25 @@ def test_share_of_waiting_and_of_the_peak() -> None:
     progress = resumed(clock, peak_images=1600.0)
     with progress.waiting():
         clock.now += 100.0  # the first batch: workers start
-    progress.begun(1001, Step())
+    progress.update(1001)
     for step in range(1002, 1101):
         with progress.waiting():
             clock.now += 0.025
         clock.now += 0.075
-        progress.begun(step, Step())
+        progress.update(step)
     rates = progress.rates(1100)
     assert rates == pytest.approx({IMAGES: 640, SECONDS: 0.1, DATA_WAIT: 0.25, MFU: 0.4})
-    assert "0.1 s/step · MFU 40.0% · ETA" in progress.line(1100, rates)
+    assert "640 img/s · MFU 40.0% · ETA" in progress.line(1100, rates)
     for step in range(1101, 1201):
         clock.now += 0.1
-        progress.begun(step, Step())
+        progress.update(step)
     assert progress.rates(1200)[DATA_WAIT] == 0
 
 
 def test_drawing_a_picture_is_no_training() -> None:
     clock = Clock()
     progress = resumed(clock)
-    progress.begun(1001, Step())
+    progress.update(1001)
     clock.now += 5.0
     with progress.paused():
         clock.now += 1000.0
@@ -164,7 +181,7 @@ def test_drawing_a_picture_is_no_training() -> None:
 def test_steps_that_were_taken_back_took_their_time() -> None:
     clock = Clock()
     progress = resumed(clock)
-    progress.begun(1001, Step())
+    progress.update(1001)
     clock.now += 99.0
     progress.rates(1100)
     progress.went_back(1100, 1050)
@@ -183,14 +200,12 @@ def test_what_is_known_of_each_block_is_not_printed() -> None:
 LIVE = """
 import logging, time
 from rae_dit.training.progress import Progress
-class Step:
-    def block_until_ready(self): pass
 log = logging.getLogger("rae_dit")
 log.handlers, log.propagate = [logging.StreamHandler()], False
 log.setLevel(logging.INFO)
 with Progress(first_step=10, max_steps=20, batch_size=1, live=True) as progress:
     for step in range(11, 21):
-        progress.begun(step, Step())
+        progress.update(step)
         time.sleep(0.12)
         if step == 15:
             log.info(progress.line(step, {}))

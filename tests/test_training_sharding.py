@@ -15,7 +15,7 @@ from rae_dit.training.sharding import (
     batch_sharding,
     make_mesh,
     parameter_shardings,
-    place_batch,
+    shard_batch,
 )
 
 
@@ -102,7 +102,7 @@ def test_unsharded_bytes_of_the_full_model_are_few():
 
 def test_batch_is_split_over_all_devices():
     mesh = make_mesh(4)
-    batch = place_batch({"image": np.arange(16.0).reshape(16, 1)}, mesh)
+    batch = shard_batch({"image": np.arange(16.0).reshape(16, 1)}, mesh)
     assert batch["image"].sharding == batch_sharding(mesh)
     assert [shard.data.shape for shard in batch["image"].addressable_shards] == [(2, 1)] * 8
     np.testing.assert_array_equal(batch["image"][:, 0], np.arange(16.0))

@@ -15,9 +15,11 @@ from test_data_tfds import write_tfds
 from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.config import Config
 from rae_dit.data import pipeline
-from rae_dit.setup import data, weights
-from rae_dit.training.program import Program, make_program
-from rae_dit.training.sharding import make_mesh, place_batch
+from rae_dit.setup import data
+from rae_dit.setup.objectives import make_task
+from rae_dit.setup.run import make_program
+from rae_dit.training.program import Program
+from rae_dit.training.sharding import make_mesh, shard_batch
 from rae_dit.training.state import TrainState
 
 COUNT, SAVED, LAST = 20, 3, 5  # images; steps. Batches of 8: the resumed part begins in an epoch
@@ -83,7 +85,7 @@ def take_steps(
 ) -> dict[int, TrainState]:
     """Goes on from wherever the state stands, as the loop does; returns the state at each step."""
     mesh, source = make_mesh(1, jax.devices()[:1]), data.open_source(config, "train")
-    frozen = weights.place_frozen(config, mesh)
+    frozen = make_task(config).load_frozen(mesh)
     stream = pipeline.train_batches(
         source,
         batch_size=config.data.batch_size,
@@ -97,7 +99,7 @@ def take_steps(
     states = {}
     with stream:
         while int(state.step) < LAST:
-            state, _ = program.step(state, frozen, place_batch(next(stream), mesh))
+            state, _ = program.step(state, frozen, shard_batch(next(stream), mesh))
             states[int(state.step)] = jax.tree.map(jnp.copy, state)  # the step donates it
     return states
 

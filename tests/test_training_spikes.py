@@ -9,9 +9,10 @@ from support.run_processes import config_of
 from support.small_run import assert_trees_equal, batches
 
 from rae_dit.checkpoint.manager import restore_state
+from rae_dit.modes.train import train
+from rae_dit.setup.run import make_program
 from rae_dit.training import loop
-from rae_dit.training.divergence import DivergedError
-from rae_dit.training.program import make_program
+from rae_dit.training.history import DivergedError
 from rae_dit.training.sharding import make_mesh
 
 SETTINGS = {
@@ -37,10 +38,10 @@ class Data:
         self.seen: list[int] = []  # numbers of the batches, from 1
         self.bright: set[int] = set()
         self.killed_after = 10**6  # batches
-        self.place = loop.place_batch
-        monkeypatch.setattr(loop, "place_batch", self.place_batch)
+        self.place = loop.shard_batch
+        monkeypatch.setattr(loop, "shard_batch", self.shard_batch)
 
-    def place_batch(self, batch, mesh):
+    def shard_batch(self, batch, mesh):
         matches = [np.array_equal(batch["image"], image) for image in self.known]
         self.seen.append(1 + matches.index(True))
         if len(self.seen) > self.killed_after:
@@ -70,7 +71,7 @@ def test_back_to_before_on_with_other_data_and_the_same_if_killed(
     data.bright = {5, 11}
     config = config_of(SETTINGS | {"optim.spike_window": 4})
     with caplog.at_level("WARNING", "rae_dit"):
-        loop.train(config, tmp_path / "straight")
+        train(config, tmp_path / "straight")
     # Steps 1..5, back to 3, steps 4..9 but for the second spike at step 9: back to 6, steps 7..9.
     assert data.seen == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
     assert [
@@ -91,9 +92,9 @@ def test_back_to_before_on_with_other_data_and_the_same_if_killed(
     for killed_after in (6, 9):
         data.seen, data.killed_after = [], killed_after
         with pytest.raises(Killed):
-            loop.train(config, tmp_path / "killed")
+            train(config, tmp_path / "killed")
     data.seen, data.killed_after = [], 10**6
-    loop.train(config, tmp_path / "killed")
+    train(config, tmp_path / "killed")
     ours, same = last_state(tmp_path / "killed")
     assert_trees_equal(ours, state)
     assert same == saved
@@ -104,7 +105,7 @@ def test_too_many_spikes_end_the_run(data: Data, tmp_path: Path) -> None:
     data.bright = set(range(5, 31))
     settings = SETTINGS | {"optim.max_rollbacks": 2}
     with pytest.raises(DivergedError, match=r"step 4 .* went back 2 times .* up to 3 "):
-        loop.train(config_of(settings), tmp_path)
+        train(config_of(settings), tmp_path)
     assert data.seen == [1, 2, 3, 4, 5, 6, 7]
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["3"]
 
@@ -113,7 +114,7 @@ def test_without_a_checkpoint_from_before_the_run_ends(data: Data, tmp_path: Pat
     data.bright = {5}
     settings = SETTINGS | {"checkpoint.save_every": 1000}
     with pytest.raises(DivergedError, match=r"step 5 .* no checkpoint up to step 4 "):
-        loop.train(config_of(settings), tmp_path)
+        train(config_of(settings), tmp_path)
 
 
 def test_what_was_saved_after_the_last_sound_loss_is_not_trusted(
@@ -121,7 +122,7 @@ def test_what_was_saved_after_the_last_sound_loss_is_not_trusted(
 ) -> None:
     data.bright = {6}
     changes = {"metrics.log_every": 2, "checkpoint.save_every": 1, "optim.spike_window": 2}
-    loop.train(config_of(SETTINGS | changes | {"optim.max_steps": 6}), tmp_path)
+    train(config_of(SETTINGS | changes | {"optim.max_steps": 6}), tmp_path)
     assert data.seen == [1, 2, 3, 4, 5, 6, 7, 8]  # from step 4: nobody saw the loss of step 5
     assert (tmp_path / "checkpoints" / "quarantined-5-0").is_dir()
 
@@ -129,5 +130,5 @@ def test_what_was_saved_after_the_last_sound_loss_is_not_trusted(
 def test_nobody_looks_unless_asked(data: Data, tmp_path: Path) -> None:
     data.bright = {5}
     settings = {name: value for name, value in SETTINGS.items() if "spike" not in name}
-    loop.train(config_of(settings | {"optim.max_steps": 6}), tmp_path)
+    train(config_of(settings | {"optim.max_steps": 6}), tmp_path)
     assert data.seen == [1, 2, 3, 4, 5, 6]

@@ -10,11 +10,12 @@ import pytest
 from support.small_run import batches, small_config
 
 from rae_dit.objectives.base import Objective
-from rae_dit.setup import models, weights
-from rae_dit.training.program import make_program
+from rae_dit.setup import models
+from rae_dit.setup.objectives import make_task
+from rae_dit.setup.run import make_program
 from rae_dit.training.sharding import make_mesh
 from rae_dit.training.state import TrainState
-from rae_dit.training.step import mean_gradient, train_step
+from rae_dit.training.step import accumulate, train_step
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +26,16 @@ def flow():
     params = make_program(config, mesh).create().params
     # At initialisation the velocity is zero and most gradients with it.
     params = jax.tree.map(lambda p: p + 0.02 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), params)
-    frozen = weights.place_frozen(config, mesh)
-    objective = models.make_objective(config, training=True)
-    example = jax.jit(objective.draw)(frozen, batches(config, 1)[0], jax.random.key(3))
+    frozen = make_task(config).load_frozen(mesh)
+    objective = make_task(config).objective
+    example = jax.jit(objective.sample_inputs)(frozen, batches(config, 1)[0], jax.random.key(3))
     return objective, params, frozen, example
 
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulation_is_one_big_batch(flow, parts):
     objective, params, frozen, example = flow
-    run = jax.jit(functools.partial(mean_gradient, objective), static_argnums=3)
+    run = jax.jit(functools.partial(accumulate, objective.loss), static_argnums=3)
     whole = run(params, frozen, example, 1)
     cut = run(params, frozen, example, parts)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), cut, whole)
@@ -42,11 +43,11 @@ def test_accumulation_is_one_big_batch(flow, parts):
 
 def test_labels_are_dropped_at_the_given_rate():
     config = small_config(**{"ddt.class_dropout": 0.25, "data.batch_size": 512})
-    frozen = weights.place_frozen(config, make_mesh(1, jax.devices()[:1]))
+    frozen = make_task(config).load_frozen(make_mesh(1, jax.devices()[:1]))
     batch = batches(config, 1)[0]
     for training, rate in ((True, 0.25), (False, 0.0)):
         objective = models.make_objective(config, training=training)
-        label = jax.jit(objective.draw)(frozen, batch, jax.random.key(0))["label"]
+        label = jax.jit(objective.sample_inputs)(frozen, batch, jax.random.key(0))["label"]
         dropped = label == config.data.num_classes
         assert float(dropped.mean()) == pytest.approx(rate, abs=0.06)
         np.testing.assert_array_equal(label[~dropped], batch["label"][~dropped])
@@ -57,7 +58,7 @@ def line(params, frozen, example):
     return example["x"] * params["p"], {}
 
 
-SIMPLE = Objective(draw=lambda frozen, batch, key: batch, loss=line)
+SIMPLE = Objective(sample_inputs=lambda frozen, batch, key: batch, loss=line)
 
 
 def simple_state():
@@ -117,7 +118,9 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(bad):
 
 def test_random_numbers_follow_from_key_and_step():
     seen = []
-    spy = Objective(draw=lambda frozen, batch, key: (seen.append(key), batch)[1], loss=line)
+    spy = Objective(
+        sample_inputs=lambda frozen, batch, key: (seen.append(key), batch)[1], loss=line
+    )
     for step in (7, 7, 8):
         state = simple_state()
         state = TrainState(**(vars(state) | {"step": jnp.int32(step)}))

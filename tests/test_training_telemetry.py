@@ -7,9 +7,10 @@ from flax import nnx
 from support.small_run import batches, small_config
 
 from rae_dit.models.activation_stats import observe_ddt
-from rae_dit.setup import models, weights
-from rae_dit.training.program import make_program
-from rae_dit.training.sharding import make_mesh, place_batch
+from rae_dit.setup import models
+from rae_dit.setup.objectives import make_task
+from rae_dit.setup.run import make_program
+from rae_dit.training.sharding import make_mesh, shard_batch
 
 
 def wave(leaf):
@@ -24,8 +25,8 @@ def parts(devices, config):
     mesh = make_mesh(config.sharding.fsdp, jax.devices()[:devices])
     program = make_program(config, mesh)
     params = jax.tree.map(wave, program.create().params)
-    frozen = weights.place_frozen(config, mesh)
-    return program, params, frozen, place_batch(batches(config, 1)[0], mesh)
+    frozen = make_task(config).load_frozen(mesh)
+    return program, params, frozen, shard_batch(batches(config, 1)[0], mesh)
 
 
 def telemetry(devices, config, seed=0):
@@ -40,7 +41,7 @@ def test_it_is_what_the_model_does_on_the_noised_batch():
     found = telemetry(1, config, seed=5)
     _, params, frozen, batch = parts(1, config)
     graph = nnx.graphdef(models.abstract(models.make_ddt, config))
-    draw = models.make_objective(config, training=False).draw
+    draw = make_task(config).validation.draw
 
     @jax.jit
     def look(params, frozen, batch):

@@ -13,6 +13,7 @@ from rae_dit.models.resize import resize_bicubic
 from rae_dit.sampling import codec
 from rae_dit.sampling.latents import sample_latents
 from rae_dit.setup import models, weights
+from rae_dit.setup.objectives import make_task
 from rae_dit.setup.weights import Model
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights.__main__ import write_decoder
@@ -37,12 +38,12 @@ def test_sixteen_pixels_go_through_the_latent_of_eight():
 
 def test_stage_1_compares_the_large_images():
     config = small_config(**TWICE, objective="reconstruction")
-    objective = models.make_objective(config, training=True)
+    objective = make_task(config).objective
     params = nnx.to_pure_dict(nnx.state(models.make_decoder(config, nnx.Rngs(0))))
-    frozen = weights.place_frozen(config, make_mesh(1, jax.devices()[:1]))
+    frozen = make_task(config).load_frozen(make_mesh(1, jax.devices()[:1]))
     image = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3))
     batch = {"image": image, "label": jnp.zeros(2, jnp.int32)}
-    example = objective.draw(frozen, batch, jax.random.key(1))
+    example = objective.sample_inputs(frozen, batch, jax.random.key(1))
     assert jax.tree.leaves(example["tokens"])[0].shape == (2, 16, 16)
     loss, _ = objective.loss(params, frozen, example)
     painted = nnx.merge(rae_of(config).graph, rae_of(config).parameters | {"decoder": params})

@@ -15,8 +15,8 @@ import rae_dit
 from rae_dit import workdir
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import ConfigError
-from rae_dit.training.loop import train
-from rae_dit.training.program import make_program
+from rae_dit.modes.train import train
+from rae_dit.setup.run import make_program
 from rae_dit.training.sharding import make_mesh
 
 ROOT = Path(__file__).parent.parent

@@ -29,14 +29,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from launch.benchmarks import timing
 from rae_dit.config import Config, from_config_dict
-from rae_dit.flops import model_flops
+from rae_dit.flops import model_flops, train_flops
 from rae_dit.planning.compiled import without_files
 from rae_dit.sampling.codec import decode, encode
 from rae_dit.sampling.latents import noise_of, sample_latents
 from rae_dit.setup import models, weights
+from rae_dit.setup.objectives import make_task
+from rae_dit.setup.run import make_program
 from rae_dit.training.profile import without_python
-from rae_dit.training.program import make_program
-from rae_dit.training.sharding import batch_sharding, make_mesh, place_batch
+from rae_dit.training.sharding import batch_sharding, make_mesh, shard_batch
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file.")
 flags.mark_flag_as_required("config")
@@ -123,9 +124,9 @@ def measure_ceiling(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[st
 def measure_train(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
     """The step of `rae_dit.main`: encode, loss, backward, clip, AdamW and EMA."""
     program = make_program(config, mesh)
-    frozen = weights.place_frozen(config, mesh)
+    frozen = make_task(config).load_frozen(mesh)
     state = program.create()
-    batch = place_batch(random_images(config), mesh)
+    batch = shard_batch(random_images(config), mesh)
 
     def step() -> Any:
         nonlocal state
@@ -133,7 +134,7 @@ def measure_train(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str,
         return metrics
 
     images = config.data.batch_size
-    yield rates(median_seconds(step), images, model_flops(config).train_step)
+    yield rates(median_seconds(step), images, train_flops(make_task(config).work))
     if PROFILE.value:
         with jax.profiler.trace(PROFILE.value, profiler_options=without_python()):
             for _ in range(3):
@@ -144,7 +145,7 @@ def measure_train(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str,
 def measure_encode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
     """Images to latents."""
     graph, parameters = weights.place_rae(config, mesh, decoder=False)
-    image = place_batch(random_images(config), mesh)["image"]
+    image = shard_batch(random_images(config), mesh)["image"]
     seconds = median_seconds(lambda: encode(graph, parameters, image))
     yield rates(seconds, config.data.batch_size, model_flops(config).encoder)
 

@@ -20,7 +20,7 @@ from bench import CONFIG, facts
 from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.config import Config, from_config_dict
 from rae_dit.planning.compiled import without_files
-from rae_dit.training.program import make_program
+from rae_dit.setup.run import make_program
 from rae_dit.training.sharding import make_mesh
 
 DIRECTORY = flags.DEFINE_string("directory", None, "Where to write and clean up.", required=True)

@@ -22,9 +22,10 @@ from bench import CONFIG, facts, median_seconds, random_images
 
 from rae_dit.config import Config, from_config_dict
 from rae_dit.planning.compiled import without_files
-from rae_dit.setup import models, weights
-from rae_dit.training.program import make_program
-from rae_dit.training.sharding import make_mesh, place_batch
+from rae_dit.setup import models
+from rae_dit.setup.objectives import make_task
+from rae_dit.setup.run import make_program
+from rae_dit.training.sharding import make_mesh, shard_batch
 
 
 def main(_: list[str]) -> None:
@@ -48,14 +49,14 @@ def with_random_weights(config: Config) -> Config:
 
 def measurements(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
     """All lines, from the step that does least."""
-    batch = place_batch(random_images(config), mesh)
+    batch = shard_batch(random_images(config), mesh)
     plain = dataclasses.replace(
         config,
         perceptual=dataclasses.replace(config.perceptual, weight=0.0),
         gan=dataclasses.replace(config.gan, weight=0.0),
     )
-    frozen = weights.place_frozen(plain, mesh)
-    draw = jax.jit(models.make_objective(plain, training=True).draw)
+    frozen = make_task(plain).load_frozen(mesh)
+    draw = jax.jit(make_task(plain).objective.draw)
     key = jax.random.key(0)
     yield line("draw", config, median_seconds(lambda: draw(frozen, batch, key)))
     yield from steps("l1", plain, mesh, batch, {"": 0})
@@ -70,7 +71,7 @@ def steps(
 ) -> Iterator[dict[str, Any]]:
     """One compiled step, timed while it stands at each of the given steps of the run."""
     program = make_program(config, mesh)
-    frozen = weights.place_frozen(config, mesh)
+    frozen = make_task(config).load_frozen(mesh)
     state = program.create()
 
     def take(number: int) -> Any:

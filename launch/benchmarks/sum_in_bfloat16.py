@@ -23,7 +23,8 @@ import numpy as np
 from configs import dit_digits
 from rae_dit.config import Config, from_config_dict
 from rae_dit.data.transforms import to_float
-from rae_dit.setup import data, models, weights
+from rae_dit.setup import data, weights
+from rae_dit.setup.objectives import make_task
 from rae_dit.training.sharding import make_mesh
 
 PARTS, IMAGES = 256, 4
@@ -62,9 +63,9 @@ def make_config(work: Path) -> Config:
 def gradients(config: Config, run: Path) -> np.ndarray:
     """The gradient of every part, bfloat16 numbers as f32 [PARTS, parameters]."""
     mesh = make_mesh(1, jax.devices()[:1])
-    frozen = weights.place_frozen(config, mesh)
+    frozen = make_task(config).load_frozen(mesh)
     params = weights.place_ddt(config, run, mesh).parameters
-    objective = models.make_objective(config, training=True)
+    objective = make_task(config).objective
     source = data.open_source(config, "train")
     chosen = np.random.default_rng(0).integers(0, len(source), PARTS * IMAGES)
     found = [source[int(number)] for number in chosen]
@@ -72,7 +73,7 @@ def gradients(config: Config, run: Path) -> np.ndarray:
         "image": np.stack([to_float(record["image"]) for record in found]),
         "label": np.array([record["label"] for record in found], np.int32),
     }
-    example = objective.draw(frozen, batch, jax.random.key(0))
+    example = objective.sample_inputs(frozen, batch, jax.random.key(0))
     parts = jax.tree.map(lambda x: x.reshape(PARTS, IMAGES, *x.shape[1:]), example)
 
     def loss(params: dict, part: dict) -> jax.Array:

@@ -39,7 +39,7 @@ class Judge:
             reference: its workdir.
             keep_last: how many steps the others keep.
         """
-        from rae_dit.training.program import make_program
+        from rae_dit.setup.run import make_program
         from rae_dit.training.sharding import make_mesh
         from rae_dit.workdir import read_config  # jax: once the caller has chosen its cores
 

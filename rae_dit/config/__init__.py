@@ -73,11 +73,11 @@ class Config:
             expected = f"a multiple of optim.accumulate_steps = {self.optim.accumulate_steps}"
             raise refusal("data.batch_size", self.data.batch_size, expected)
         parse_labels(self.sample.labels, self.data.num_classes)
-        if self.metrics.evaluate_every is not None and self.objective != "flow_matching":
+        if self.metrics.evaluate_every is not None and self.trained_network != "ddt":
             expected = f"None because objective {self.objective!r} makes no images"
             raise refusal("metrics.evaluate_every", self.metrics.evaluate_every, expected)
-        if self.metrics.sample_every is not None and self.objective == "classification":
-            expected = "None because objective 'classification' makes no images"
+        if self.metrics.sample_every is not None and self.trained_network in ("encoder", "head"):
+            expected = f"None because objective {self.objective!r} makes no images"
             raise refusal("metrics.sample_every", self.metrics.sample_every, expected)
         grid = self.encoder.input_size // self.encoder.patch_size
         cells = f"{grid} latent cells per side (encoder.input_size / encoder.patch_size)"
@@ -94,6 +94,31 @@ class Config:
             raise refusal("perceptual.weight", self.perceptual.weight, expected)
         if self.discriminator.features == "encoder":
             self.discriminator.check_layers(self.encoder.depth)
+
+    @property
+    def trained_network(self) -> Literal["ddt", "decoder", "encoder", "head"]:
+        """The network that a run of this config trains; checkpoints hold its parameters."""
+        match self.objective:
+            case "flow_matching":
+                return "ddt"
+            case "reconstruction":
+                return "decoder"
+            case "classification":
+                return "head" if self.probe.freeze_encoder else "encoder"
+
+    def in_steps(self, num_images: int) -> "Config":
+        """Returns the config with every length in steps.
+
+        Args:
+            num_images: of the training data, which make an epoch.
+        """
+        steps_per_epoch = num_images // self.data.batch_size
+        return dataclasses.replace(
+            self,
+            optim=self.optim.in_steps(steps_per_epoch),
+            perceptual=self.perceptual.in_steps(steps_per_epoch),
+            gan=self.gan.in_steps(steps_per_epoch),
+        )
 
 
 def from_config_dict(values: ml_collections.ConfigDict) -> Config:

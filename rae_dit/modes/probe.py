@@ -1,7 +1,7 @@
-"""--mode=probe: trains a classifier on the encoder's tokens, then judges it on held-out images.
+"""--mode=probe: trains a linear layer on an encoder's tokens and evaluates it on held-out images.
 
 Training is that of --mode=train, with its checkpoints and metrics: the same command continues.
-With `probe.freeze_encoder` one linear layer is trained and the encoder is none of the state.
+With `probe.freeze_encoder` the encoder is not part of the state.
 """
 
 import dataclasses
@@ -14,12 +14,13 @@ import jax
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import Config
 from rae_dit.config.check import refusal
-from rae_dit.setup import data, models, weights
+from rae_dit.modes.train import train
+from rae_dit.setup import data, models
+from rae_dit.setup.objectives import make_task
 from rae_dit.storage.files import write_json
-from rae_dit.training.loop import train
-from rae_dit.training.program import make_program
+from rae_dit.training.hooks import held_out_means
+from rae_dit.training.program import build_program
 from rae_dit.training.sharding import make_mesh
-from rae_dit.training.validation import held_out_means
 from rae_dit.workdir import read_config
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def probe(config: Config, workdir: Path) -> None:
     Raises:
         ConfigError: another objective, or no held-out images.
     """
-    if config.objective != "classification":
+    if config.trained_network not in ("head", "encoder"):
         expected = "'classification' for --mode=probe, as in configs/probe_dino.py"
         raise refusal("objective", config.objective, expected)
     source = data.held_out(config)
@@ -40,17 +41,18 @@ def probe(config: Config, workdir: Path) -> None:
     config = dataclasses.replace(config, optim=read_config(workdir).optim)
     last_step = config.optim.max_steps
     mesh = make_mesh(config.sharding.fsdp)
-    program = make_program(config, mesh)
+    task = make_task(config)
+    program = build_program(task, mesh, seed=config.seed)
     state, _ = restore_state(workdir, program.abstract)
     if int(state.step) < last_step:
-        log.info("stopped at step %d of %d: nothing to judge yet", int(state.step), last_step)
+        log.info("stopped at step %d of %d: nothing to evaluate yet", int(state.step), last_step)
         return
     report: dict[str, Any] = {
         "freeze_encoder": config.probe.freeze_encoder,
         "step": last_step,
     }
     with jax.default_matmul_precision(models.matmul_precision(config)):
-        frozen = weights.place_frozen(config, mesh)
+        frozen = task.load_frozen(mesh)
         for name, params in (("parameters", state.params), ("ema", state.ema)):
             report[name], report["images"] = held_out_means(
                 program.validate,

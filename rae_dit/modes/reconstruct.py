@@ -37,7 +37,7 @@ from rae_dit.sampling import codec
 from rae_dit.setup import data, models, weights
 from rae_dit.setup.evaluation import make_inception
 from rae_dit.storage.files import write_json
-from rae_dit.training.sharding import batch_sharding, make_mesh, place_batch, replicated
+from rae_dit.training.sharding import batch_sharding, make_mesh, replicated, shard_batch
 from rae_dit.weights.lpips import read_lpips
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ def pairs(config: Config, source: Source, mesh: Mesh) -> Iterator[Pair]:
     with batches:
         for number, batch in enumerate(progress(batches, "reconstruction", total)):
             real = batch["weight"] > 0
-            image = place_batch(batch, mesh)["image"]
+            image = shard_batch(batch, mesh)["image"]
             result = codec.reconstruct(graph, parameters, image)
             distance = None if lpips is None else compare(*lpips, image, result)
             yield Pair(

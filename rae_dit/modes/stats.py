@@ -40,7 +40,7 @@ from rae_dit.sampling import codec
 from rae_dit.setup import data, models, weights
 from rae_dit.setup.weights import Model
 from rae_dit.storage.files import obstacle
-from rae_dit.training.sharding import make_mesh, place_batch, replicated
+from rae_dit.training.sharding import make_mesh, replicated, shard_batch
 from rae_dit.weights.statistics import write_statistics
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def accumulate(
         with jax.enable_x64(True):
             totals = jax.device_put(totals, replicated(mesh))
         for first, batch in zip(starts, batches, strict=True):
-            placed = place_batch(batch, mesh)
+            placed = shard_batch(batch, mesh)
             latents = codec.encode(*encoder, placed["image"])
             before = totals
             with jax.enable_x64(True):

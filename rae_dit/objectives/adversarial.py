@@ -1,12 +1,12 @@
-r"""What decoder and discriminator want of the logits, and how a decoder weighs its two losses.
+r"""Adversarial losses (hinge, vanilla) and VQGAN's adaptive weight.
 
 With r the logits of real images and f those of reconstructions, means over all of them, the
-discriminator minimises one of
+discriminator minimizes one of
 
     hinge:    mean max(0, 1 - r) / 2 + mean max(0, 1 + f) / 2                              (1)
     vanilla:  mean log(1 + e^-r) / 2 + mean log(1 + e^f) / 2                               (2)
 
-and the decoder minimises L + w lambda G, where L is its reconstruction loss and
+and the decoder minimizes L + w lambda G, where L is its reconstruction loss and
 
     G      = -mean f                                                                       (3)
     lambda = min(|dL/dW| / (|dG/dW| + 1e-6), 1e4),                                         (4)
@@ -26,23 +26,23 @@ NORM_EPS = 1e-6
 
 
 def hinge(real: Float[Array, "B L"], fake: Float[Array, "B L"]) -> Float[Array, ""]:
-    """Equation (1)."""
+    """Computes the discriminator's hinge loss, equation (1)."""
     return (jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake))) / 2
 
 
 def vanilla(real: Float[Array, "B L"], fake: Float[Array, "B L"]) -> Float[Array, ""]:
-    """Equation (2)."""
+    """Computes the discriminator's vanilla loss, equation (2)."""
     return (jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))) / 2
 
 
-def deception(fake: Float[Array, "B L"]) -> Float[Array, ""]:
-    """Equation (3)."""
+def generator_loss(fake: Float[Array, "B L"]) -> Float[Array, ""]:
+    """Computes the decoder's adversarial loss, equation (3)."""
     return -jnp.mean(fake)
 
 
 def adaptive_weight(
     reconstruction: Float[Array, "..."], gan: Float[Array, "..."]
 ) -> Float[Array, ""]:
-    """Equation (4), from the two gradients at the last kernel."""
+    """Computes equation (4) from the two gradients at the last kernel."""
     ratio = jnp.linalg.norm(reconstruction) / (jnp.linalg.norm(gan) + NORM_EPS)
     return jnp.clip(ratio, 0, LARGEST_WEIGHT)

@@ -1,16 +1,17 @@
-r"""DiffAug: what a discriminator sees instead of images, so that it cannot learn them by heart.
+r"""DiffAugment: differentiable augmentation of the discriminator's inputs.
 
-Real and reconstructed images are changed at random in ways that gradients pass through
-(arXiv 2006.10738). With x the image minus 1/2, u_k ~ U[0, 1) and means over the axes named,
+Real and reconstructed images are changed at random in ways that gradients pass through, so that the
+discriminator cannot learn them by heart (arXiv 2006.10738). With x the image minus 1/2,
+u_k ~ U[0, 1) and means over the axes named,
 
     translation:  x <- x moved by whole pixels, at most `translation` of each side; 0 enters  (1)
     brightness:   x <- x + (u_1 - 1/2) / 2                                                    (2)
     saturation:   x <- m + 2 u_2 (x - m),          m the mean over channels                   (3)
     contrast:     x <- m + (u_3 + 1/2)(x - m),     m the mean of the image                    (4)
-    cutout:       x <- 0 in a rectangle of `cutout` of each side, its centre anywhere         (5)
+    cutout:       x <- 0 in a rectangle of `cutout` of each side, its center anywhere         (5)
 
-(2) to (4) are "colour". Images may leave [0, 1]. Each image draws for itself, from a key of its
-own, so that what happens to it does not depend on its neighbours or on the number of devices.
+(2) to (4) are "color". Images may leave [0, 1]. Each image has a key of its own,
+so that what happens to it does not depend on its neighbors or on the number of devices.
 
 Source: bytetriper/RAE `disc/diffaug.py`, where images are in [-1, 1], hence the halves here, and
 where one draw decides for the whole batch of a device whether an operation is done at all.
@@ -29,28 +30,28 @@ def augment(
     *,
     probability: float,
     translation: float,
-    colour: bool,
+    color: bool,
     cutout: float,
 ) -> Float[Array, "B H W 3"]:
-    """Equations (1) to (5), in this order.
+    """Applies equations (1) to (5), in this order.
 
     Args:
         keys: one for each image.
         image: float32, made for [0, 1].
         probability: of each of the three operations, for each image.
         translation: largest shift, as a share of the side; 0 for none.
-        colour: whether to change colours.
+        color: whether to change colors.
         cutout: side of the rectangle, as a share of the image's; 0 for none.
     """
 
     def one(key: Key[Array, ""], image: Float[Array, "H W 3"]) -> Float[Array, "H W 3"]:
-        chance_key, translation_key, colour_key, cutout_key = jax.random.split(key, 4)
+        chance_key, translation_key, color_key, cutout_key = jax.random.split(key, 4)
         happens = jax.random.bernoulli(chance_key, probability, (3,))
         x = image - 0.5
         if translation > 0:
             x = jnp.where(happens[0], translate(translation_key, x, share=translation), x)
-        if colour:
-            x = jnp.where(happens[1], change_colours(colour_key, x), x)
+        if color:
+            x = jnp.where(happens[1], change_colors(color_key, x), x)
         if cutout > 0:
             x = jnp.where(happens[2], cut_out(cutout_key, x, share=cutout), x)
         return x + 0.5
@@ -61,7 +62,7 @@ def augment(
 def translate(
     key: Key[Array, ""], x: Float[Array, "H W 3"], *, share: float
 ) -> Float[Array, "H W 3"]:
-    """Equation (1).
+    """Shifts an image, equation (1).
 
     A shift is a product with a matrix of zeros and ones: exact, and its transpose is another such
     product, where that of a gather would be a scatter.
@@ -78,12 +79,12 @@ def translate(
     return jnp.einsum("ih,hwc,jw->ijc", rows, x, columns, precision=EXACT)
 
 
-def change_colours(key: Key[Array, ""], x: Float[Array, "H W 3"]) -> Float[Array, "H W 3"]:
-    """Equations (2) to (4)."""
+def change_colors(key: Key[Array, ""], x: Float[Array, "H W 3"]) -> Float[Array, "H W 3"]:
+    """Changes brightness, saturation and contrast, equations (2) to (4)."""
     brightness, saturation, contrast = jax.random.uniform(key, (3,))
     x = x + (brightness - 0.5) / 2
-    grey = jnp.mean(x, axis=-1, keepdims=True)
-    x = grey + 2 * saturation * (x - grey)
+    gray = jnp.mean(x, axis=-1, keepdims=True)
+    x = gray + 2 * saturation * (x - gray)
     mean = jnp.mean(x)
     return mean + (contrast + 0.5) * (x - mean)
 
@@ -91,7 +92,7 @@ def change_colours(key: Key[Array, ""], x: Float[Array, "H W 3"]) -> Float[Array
 def cut_out(
     key: Key[Array, ""], x: Float[Array, "H W 3"], *, share: float
 ) -> Float[Array, "H W 3"]:
-    """Equation (5); a rectangle near an edge reaches over it."""
+    """Blanks a rectangle, equation (5); near an edge it reaches over it."""
 
     def outside(key: Key[Array, ""], side: int) -> Bool[Array, " side"]:
         length = round(share * side)

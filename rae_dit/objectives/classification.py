@@ -1,8 +1,8 @@
-"""Linear probing: how well one linear layer reads classes off an encoder's tokens.
+"""Linear probing: classify images by one linear layer on an encoder's mean patch token.
 
-What is read is the mean of an image's patch tokens: no CLS token, which not every encoder has, and
-which RAE drops. With the encoder trained as well, the same act makes a small representation encoder
-from labels; this is how the quickstart gets one without downloading any.
+The CLS token is not used: not every encoder has one, and RAE drops it. With the encoder trained as
+well (`classification`), the same objective makes a small representation encoder from labels, which
+is how the quickstart gets one without downloading any.
 """
 
 import jax
@@ -30,56 +30,57 @@ class Classifier(nnx.Module):
         self.head = linear_head(rae.latent_shape[-1], num_classes, rngs=rngs)
 
     def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
-        """Images in [0, 1] -> logits."""
+        """Computes logits of images in [0, 1]."""
         return self.head(mean_token(self.rae, image))
 
 
 def linear_head(width: int, num_classes: int, *, rngs: nnx.Rngs) -> Linear:
-    """The linear layer from a mean token to logits, float32."""
+    """Makes the linear layer from a mean token to logits, float32."""
     return Linear(width, num_classes, axes=("embed", None), dtype=jnp.float32, rngs=rngs)
 
 
 def mean_token(rae: RAE, image: Float[Array, "B H W 3"]) -> Float[Array, "B D"]:
-    """Images in [0, 1] -> the mean of each one's patch tokens, without latent statistics."""
+    """Averages the patch tokens of each image in [0, 1]; no latent statistics."""
     return jnp.mean(rae.tokens(image), axis=1)
 
 
 def classification(graph: nnx.GraphDef) -> Objective:
-    """Cross entropy of a `Classifier`, encoder and head trained together.
+    """Makes the objective of a `Classifier`: encoder and head are trained together.
 
-    `params` are the classifier's; nothing is frozen. Metrics are those of `judge`.
+    `params` are the classifier's; nothing is frozen. Metrics are those of `cross_entropy`.
     """
 
-    def draw(frozen: Tree, batch: Tree, key: Key[Array, ""]) -> Tree:
+    def sample_inputs(frozen: Tree, batch: Tree, key: Key[Array, ""]) -> Tree:
         return batch
 
-    def loss(params: Tree, frozen: Tree, example: Tree) -> PerSample:
-        return judge(nnx.merge(graph, params)(example["image"]), example["label"])
+    def loss(params: Tree, frozen: Tree, inputs: Tree) -> PerSample:
+        return cross_entropy(nnx.merge(graph, params)(inputs["image"]), inputs["label"])
 
-    return Objective(draw, loss)
+    return Objective(sample_inputs, loss)
 
 
 def probing(rae_graph: nnx.GraphDef, head_graph: nnx.GraphDef) -> Objective:
-    """Cross entropy of a linear layer on a frozen encoder: no gradient reaches it.
+    """Makes the objective of a linear layer on a frozen encoder, which no gradient reaches.
 
-    `params` are the layer's; `frozen` is an RAE without decoder. Metrics are those of `judge`.
+    `params` are the layer's; `frozen` is an RAE without decoder. Metrics are those of
+    `cross_entropy`.
     """
 
-    def draw(frozen: Tree, batch: Tree, key: Key[Array, ""]) -> Tree:
+    def sample_inputs(frozen: Tree, batch: Tree, key: Key[Array, ""]) -> Tree:
         token = mean_token(nnx.merge(rae_graph, frozen), batch["image"])
         return {"token": token, "label": batch["label"]}
 
-    def loss(params: Tree, frozen: Tree, example: Tree) -> PerSample:
-        return judge(nnx.merge(head_graph, params)(example["token"]), example["label"])
+    def loss(params: Tree, frozen: Tree, inputs: Tree) -> PerSample:
+        return cross_entropy(nnx.merge(head_graph, params)(inputs["token"]), inputs["label"])
 
-    return Objective(draw, loss)
+    return Objective(sample_inputs, loss)
 
 
-def judge(logits: Float[Array, "B K"], label: Int[Array, " B"]) -> PerSample:
-    """Cross entropy; "accuracy" and "top5_accuracy", each 1 or 0 a sample.
+def cross_entropy(logits: Float[Array, "B K"], label: Int[Array, " B"]) -> PerSample:
+    """Returns cross entropies, and "accuracy" and "top5_accuracy", each 1 or 0 a sample.
 
-    The latter says whether the label is among the five likeliest classes, and is left out where
-    there are five or fewer.
+    "top5_accuracy": the label is among the five likeliest classes; left out where there are five
+    classes or fewer.
     """
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     hit = jnp.argmax(logits, axis=-1) == label

@@ -15,8 +15,9 @@ from jax.sharding import Mesh
 
 from rae_dit.config import Config
 from rae_dit.objectives.base import Tree
-from rae_dit.setup import models, weights
-from rae_dit.training.program import make_program
+from rae_dit.setup import models
+from rae_dit.setup.objectives import make_task
+from rae_dit.setup.run import make_program
 from rae_dit.training.sharding import batch_sharding, replicated
 from rae_dit.training.state import TrainState
 
@@ -64,7 +65,7 @@ def abstract_step(config: Config, mesh: Mesh) -> Step:
     everywhere = replicated(mesh)
     frozen = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-        jax.eval_shape(lambda: weights.place_frozen(config, mesh)),
+        jax.eval_shape(lambda: make_task(config).load_frozen(mesh)),
     )
     images, side = config.data.batch_size, config.data.image_size
     split = batch_sharding(mesh)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from rae_dit.config import Config, check_devices
-from rae_dit.flops import model_flops, peak_flops
+from rae_dit.flops import peak_flops, train_flops
 from rae_dit.hardware import Device, find_device
 from rae_dit.planning import hlo
 from rae_dit.planning.advice import advise
@@ -25,7 +25,7 @@ from rae_dit.planning.memory import (
 from rae_dit.planning.roofline import Roofline, predict
 from rae_dit.planning.topology import find_devices, is_absent
 from rae_dit.planning.traffic import Traffic, count_traffic
-from rae_dit.setup import models
+from rae_dit.setup.objectives import make_task
 from rae_dit.training.sharding import make_mesh
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,7 @@ def make_plan(config: Config, topology: str, *, find_largest: bool) -> Plan:
     kind = devices[0].device_kind
     facts = find_device(kind)
 
+    task = make_task(config)
     step = abstract_step(config, mesh)
     compiled = compile_aloud(config, step, topology)
     memory = count_memory(step, compiled.temporary_bytes)
@@ -100,10 +101,12 @@ def make_plan(config: Config, topology: str, *, find_largest: bool) -> Plan:
     if find_largest and limit is not None:
         largest = search_largest(config, mesh, topology, memory, limit)
     replicated = replicated_parameters(step, mesh)
-    widths = split_widths(models.abstract(models.make_trained, config))
+    widths = split_widths(task.module)
     traffic = read_traffic(compiled, len(devices))
-    roofline = predict(config, facts, traffic, len(devices)) if facts and traffic else None
-    flops = model_flops(config).train_step * config.data.batch_size
+    roofline = (
+        predict(config, task.work, facts, traffic, len(devices)) if facts and traffic else None
+    )
+    flops = train_flops(task.work) * config.data.batch_size
     peak = peak_flops(kind, config.precision)
     return Plan(
         num_devices=len(devices),

@@ -18,7 +18,7 @@ scheduler. Bandwidths and FLOP/s are those reached in practice (hardware.py), me
 and copies alone, except that of two constants of the H200 which were chosen among six pairs with
 the trace of one training step in view (hardware.py).
 
-FLOPs are those of `flops.train_work`, each trained product once forward and twice backward: for
+FLOPs are those of the task's `Work`, each trained product once forward and twice backward: for
 [m, k] x [k, n] the gradients are [m, n] x [n, k] and [k, m] x [m, n]. On top of that come the
 products that remat computes again (`hardware` FLOPs, not `model` FLOPs), and a TPU's tiles that
 are not full. Not in it: the host, launch gaps between kernels, stragglers.
@@ -28,7 +28,7 @@ import math
 from typing import NamedTuple
 
 from rae_dit.config import Config
-from rae_dit.flops import Matmul, train_work
+from rae_dit.flops import Matmul, Work
 from rae_dit.hardware import Device
 from rae_dit.models.attention import choose_attention
 from rae_dit.planning.traffic import Traffic
@@ -49,11 +49,13 @@ class Roofline(NamedTuple):
         return max(terms, key=lambda name: terms[name])
 
 
-def predict(config: Config, device: Device, traffic: Traffic, num_devices: int) -> Roofline:
+def predict(
+    config: Config, work: Work, device: Device, traffic: Traffic, num_devices: int
+) -> Roofline:
     """Times of one step; every device does an equal share of the batch."""
     bandwidth = device.bandwidth * device.bandwidth_share
     images = config.data.batch_size / num_devices
-    compute = compute_seconds(config, device, images)
+    compute = compute_seconds(config, work, device, images)
     network = sum(traffic.collectives.values()) / (device.network * device.network_share)
     kernels = max(compute, traffic.product_bytes / bandwidth) + traffic.other_bytes / bandwidth
     return Roofline(
@@ -64,9 +66,8 @@ def predict(config: Config, device: Device, traffic: Traffic, num_devices: int) 
     )
 
 
-def compute_seconds(config: Config, device: Device, images: float) -> float:
+def compute_seconds(config: Config, work: Work, device: Device, images: float) -> float:
     """Equation (1) for so many images on one device."""
-    work = train_work(config)
     part = images / config.optim.accumulate_steps  # one product's rows
     forward = [shape for product in work.frozen for shape in batched(product, images)]
     once = [shape for product in work.trained for shape in batched(product, part)]

@@ -25,7 +25,7 @@ from rae_dit.models.rae import RAE
 from rae_dit.sampling import codec
 from rae_dit.sampling.latents import keys_of, noise_of, sample_latents
 from rae_dit.setup import models, weights
-from rae_dit.training.sharding import batch_sharding, in_force, make_mesh, replicated
+from rae_dit.training.sharding import batch_sharding, make_mesh, mesh_context, replicated
 
 STEP_NOISE = 2**32 - 1  # folded into the seed's key; no image has this number
 
@@ -185,7 +185,7 @@ def make_latents(
         shape=generator.rae.latent_shape,
         sharding=batch_sharding(generator.mesh),
     )
-    with in_force(generator.mesh):
+    with mesh_context(generator.mesh):
         return sample_latents(
             generator.ddt,
             noise,

@@ -7,78 +7,48 @@ loading.py fills them with weights from files.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal
 
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
-import optax
 from flax import nnx
-from jax.typing import DTypeLike
 
-from rae_dit.architecture import Compute
-from rae_dit.config import Config
-from rae_dit.config.check import convert
+from rae_dit.config import Config, ConfigError, from_config_dict
 from rae_dit.diffusion.flow import time_shift
-from rae_dit.models import layers
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoder import MAE, DINOv2, SigLIP
-from rae_dit.models.layers import Constant, Dtype, Linear
+from rae_dit.models.layers import Dtype, Linear
 from rae_dit.models.lpips import LPIPS
 from rae_dit.models.rae import RAE
-from rae_dit.objectives.base import Objective
-from rae_dit.objectives.classification import Classifier, classification, linear_head, probing
-from rae_dit.objectives.reconstruction import reconstruction
-from rae_dit.training.optim import adamw, learning_rate, sgd
-from rae_dit.training.step import flow_matching
+from rae_dit.objectives.classification import Classifier, linear_head
 
 
-def compute(config: Config) -> Compute:
-    """Returns how the config's networks compute."""
-    return Compute(
-        attention=config.compute.attention,
-        scan_layers=config.compute.scan_layers,
-        remat=config.compute.remat,
-        dtype="bfloat16" if config.precision == "bf16" else "float32",
-    )
-
-
-def make_compute(
+def with_compute(
+    config: Config,
     *,
-    dtype: DTypeLike = jnp.float32,
+    dtype: Dtype = jnp.float32,
     attention: str = "auto",
     scan_layers: bool = True,
     remat: str = "none",
-) -> Compute:
-    """Converts the keyword arguments of `api.load_*`.
+) -> Config:
+    """The config with other ways to compute, whatever the run trained with.
 
     Raises:
         ConfigError: dtype is neither float32 nor bfloat16, or another choice does not exist.
     """
-    choices = {
-        "dtype": jnp.dtype(dtype).name,
-        "attention": attention,
-        "scan_layers": scan_layers,
-        "remat": remat,
-    }
-    return convert(Compute, choices, "")
-
-
-def with_compute(config: Config, compute: Compute) -> Config:
-    """Replaces how the config's networks compute, whatever the run trained with."""
-    section = dataclasses.replace(
-        config.compute,
-        attention=compute.attention,
-        scan_layers=compute.scan_layers,
-        remat=compute.remat,
-    )
-    precision: Literal["fp32", "bf16"] = "bf16" if compute.dtype == "bfloat16" else "fp32"
-    return dataclasses.replace(config, precision=precision, compute=section)
+    precisions = {jnp.dtype(jnp.float32): "fp32", jnp.dtype(jnp.bfloat16): "bf16"}
+    if jnp.dtype(dtype) not in precisions:
+        raise ConfigError(f"dtype: got {jnp.dtype(dtype)}, expected float32 or bfloat16")
+    values = dataclasses.asdict(config)
+    values["precision"] = precisions[jnp.dtype(dtype)]
+    values["compute"] |= {"attention": attention, "scan_layers": scan_layers, "remat": remat}
+    return from_config_dict(ml_collections.ConfigDict(values))
 
 
 def compute_dtype(config: Config) -> Dtype:
-    """Returns the dtype of matrix products; parameters are float32 in any case."""
-    return layers.compute_dtype(compute(config))
+    """The dtype of matrix products; parameters are float32 in any case."""
+    return jnp.bfloat16 if config.precision == "bf16" else jnp.float32
 
 
 def matmul_precision(config: Config) -> str:
@@ -193,18 +163,6 @@ def make_ddt(config: Config, rngs: nnx.Rngs) -> DDT:
     )
 
 
-def make_trained(config: Config, rngs: nnx.Rngs) -> nnx.Module:
-    """The module that the config's objective trains."""
-    match config.objective:
-        case "classification":
-            frozen = config.probe.freeze_encoder
-            return make_head(config, rngs) if frozen else make_classifier(config, rngs)
-        case "reconstruction":
-            return make_decoder(config, rngs)
-        case "flow_matching":
-            return make_ddt(config, rngs)
-
-
 def abstract(make: Callable[[Config, nnx.Rngs], nnx.Module], config: Config) -> nnx.Module:
     """The module with shapes in place of arrays: no memory, no compile."""
     return nnx.eval_shape(lambda: make(config, nnx.Rngs(0)))
@@ -217,74 +175,8 @@ def latent_shift(config: Config) -> float:
     return time_shift(latent_grid(config) ** 2 * config.encoder.hidden_size, config.flow.shift_base)
 
 
-def make_objective(config: Config, *, training: bool) -> Objective:
-    """The config's objective; validation drops no labels and adds no noise to tokens."""
-    trained = nnx.graphdef(abstract(make_trained, config))
-    match config.objective:
-        case "classification" if config.probe.freeze_encoder:
-            return probing(rae_graph(config, decoder=False), trained)
-        case "classification":
-            return classification(trained)
-        case "reconstruction":
-            return reconstruction(
-                rae_graph(config, decoder=False),
-                rae_graph(config, decoder=True),
-                nnx.graphdef(abstract(make_lpips, config)) if config.perceptual.weight else None,
-                noise_tau=config.decoder.noise_tau if training else 0.0,
-                lpips_weight=config.perceptual.weight,
-            )
-        case "flow_matching":
-            return flow_matching(
-                trained,
-                rae_graph(config, decoder=False),
-                null_label=abstract(make_ddt, config).null_label,
-                time_distribution=config.flow.time_distribution,
-                shift=latent_shift(config),
-                class_dropout=config.ddt.class_dropout if training else 0.0,
-            )
-
-
 def rae_graph(config: Config, *, decoder: bool) -> nnx.GraphDef:
     """The structure of what `load_rae` returns."""
     statistics = bool(config.encoder.statistics)
     make = functools.partial(make_rae, decoder=decoder, statistics=statistics)
     return nnx.graphdef(abstract(make, config))
-
-
-def make_schedule(config: Config) -> optax.Schedule:
-    """The learning rate as a function of the optimizer step."""
-    return functools.partial(
-        learning_rate,
-        peak=config.optim.learning_rate,
-        warmup_steps=config.optim.warmup_steps,
-        warmup_from_zero=config.optim.warmup_from_zero,
-        decay=config.optim.decay,
-        decay_end_step=config.optim.decay_end_step,
-        final=config.optim.final_learning_rate,
-    )
-
-
-def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """The optimizer behind a clip; constants of the trained module never decay."""
-    state = nnx.state(abstract(make_trained, config))
-    decays = nnx.map_state(lambda _, variable: not isinstance(variable, Constant), state)
-    decay_mask = nnx.to_pure_dict(decays)
-    match config.optim.name:
-        case "adamw":
-            return adamw(
-                make_schedule(config),
-                beta1=config.optim.beta1,
-                beta2=config.optim.beta2,
-                epsilon=config.optim.epsilon,
-                weight_decay=config.optim.weight_decay,
-                clip_norm=config.optim.clip_norm,
-                decay_mask=decay_mask,
-            )
-        case "sgd":
-            return sgd(
-                make_schedule(config),
-                momentum=config.optim.momentum,
-                weight_decay=config.optim.weight_decay,
-                clip_norm=config.optim.clip_norm,
-                decay_mask=decay_mask,
-            )

@@ -24,9 +24,9 @@ from rae_dit.models.ddt import DDT
 from rae_dit.models.rae import latent_scale
 from rae_dit.objectives.base import Tree
 from rae_dit.setup import pretrained
+from rae_dit.setup.gan import make_dino, pretrained_dino, pretrained_lpips
 from rae_dit.setup.models import (
     abstract,
-    compute,
     latent_grid,
     make_classifier,
     make_ddt,
@@ -35,9 +35,7 @@ from rae_dit.setup.models import (
     make_lpips,
     rae_graph,
 )
-from rae_dit.setup.stage1 import has_discriminator, make_dino, pretrained_dino, pretrained_lpips
 from rae_dit.training.sharding import parameter_shardings, replicated
-from rae_dit.training.state import TrainState
 from rae_dit.weights import released
 from rae_dit.weights.statistics import read_statistics
 from rae_dit.workdir import find_run, has_checkpoint, read_config
@@ -158,11 +156,13 @@ def place_guide(config: Config, mesh: Mesh) -> Model:
     path = config.sample.guide_checkpoint
     run = find_run(path)
     if run is None:
-        guide = released.read_ddt(path, compute(config))
+        guide = released.read_ddt(
+            path, input_size=None, depth=None, num_heads=None, **pretrained.compute(config)
+        )
         check_guide(config, guide)
         return Model(nnx.graphdef(guide), to_devices(guide, mesh))
     theirs = read_config(run)
-    if theirs.objective != "flow_matching":
+    if theirs.trained_network != "ddt":
         expected = f"a stage-2 run; the objective of that one is {theirs.objective!r}"
         raise refusal("sample.guide_checkpoint", path, expected)
     ours = dataclasses.replace(theirs, precision=config.precision, compute=config.compute)
@@ -181,22 +181,21 @@ def check_guide(config: Config, guide: DDT) -> None:
         raise ConfigError(f"sample.guide_checkpoint: got {got}, expected {expected}")
 
 
-def start_from_pretrained(config: Config, state: TrainState, mesh: Mesh) -> TrainState:
-    """A new run's state with weights of other runs as parameters and EMA, if the config names any.
+def initial_ddt(config: Config, mesh: Mesh) -> Tree | None:
+    """Loads `ddt.pretrained` for a new stage-2 run to start from; None if it is ''."""
+    if not config.ddt.pretrained:
+        return None
+    log.info("starting from %s", config.ddt.pretrained)
+    return to_devices(pretrained.pretrained_ddt(config), mesh)
 
-    Stage 2 starts from `ddt.pretrained`, stage 1 from `decoder.pretrained` or `.checkpoint`; the
-    optimizer, and in stage 1 the discriminator, start anew.
-    """
-    match config.objective:
-        case "flow_matching" if source := config.ddt.pretrained:
-            params = to_devices(pretrained.pretrained_ddt(config), mesh)
-        case "reconstruction" if source := config.decoder.pretrained or config.decoder.checkpoint:
-            params = place_decoder(config, mesh)
-        case _:
-            return state
+
+def initial_decoder(config: Config, mesh: Mesh) -> Tree | None:
+    """Loads `decoder.pretrained` or `.checkpoint` for a new stage-1 run; None if both are ''."""
+    source = config.decoder.pretrained or config.decoder.checkpoint
+    if not source:
+        return None
     log.info("starting from %s", source)
-    # A copy, because a step donates both.
-    return dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params))
+    return place_decoder(config, mesh)
 
 
 def with_own_decoder(config: Config, workdir: Path) -> Config:
@@ -206,24 +205,20 @@ def with_own_decoder(config: Config, workdir: Path) -> Config:
     Other runs have none of their own, and keep what the config names, if it names any.
     """
     named = config.decoder.pretrained or config.decoder.checkpoint
-    trained = config.objective == "reconstruction" and has_checkpoint(workdir)
+    trained = config.trained_network == "decoder" and has_checkpoint(workdir)
     if named and not trained:
         return config
     own = dataclasses.replace(config.decoder, pretrained="", checkpoint=str(workdir))
     return dataclasses.replace(config, decoder=own)
 
 
-def place_frozen(config: Config, mesh: Mesh) -> Tree:
-    """What the config's objective uses and does not train."""
-    if config.objective == "classification" and not config.probe.freeze_encoder:
-        return {}
+def place_stage1(config: Config, mesh: Mesh) -> Tree:
+    """Loads the frozen networks of stage 1: encoder, LPIPS and the discriminator's features."""
     rae = place_rae(config, mesh, decoder=False).parameters
-    if config.objective != "reconstruction":
-        return rae
     frozen: Tree = {"rae": rae}
     if config.perceptual.weight:
         frozen["lpips"] = place_lpips(config, mesh)
-    if has_discriminator(config):
+    if config.gan.weight:
         frozen["features"] = {"network": place_features(config, mesh, rae["encoder"])}
     return jax.device_put(frozen, replicated(mesh))
 

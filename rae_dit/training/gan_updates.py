@@ -1,9 +1,9 @@
-r"""The two sides of stage 1, decoder and discriminator: what each learns from the other.
+r"""Gradients of decoder and discriminator in stage 1.
 
-The weight of the decoder's adversarial term needs two gradients of its last kernel, and both losses
+The weight of the decoder's adversarial term needs two gradients at its last kernel, and both losses
 reach the decoder through the image alone. So each loss is differentiated with respect to the image,
-and what these two slopes become at the last kernel is read off the pull-back of the decoder; XLA
-drops the rest of it. One pull-back of the weighted sum then gives the whole gradient.
+and the last kernel's gradient is read off the pullback of the decoder; XLA drops the rest of it.
+One pullback of the weighted sum then gives the whole gradient.
 
 Source: bytetriper/RAE `train_stage1.py`; SEMANTICS 4.8.
 """
@@ -18,11 +18,11 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
 from rae_dit.models.discriminator import SpectralVector, power_iteration
-from rae_dit.objectives.adversarial import adaptive_weight, deception
+from rae_dit.objectives.adversarial import adaptive_weight, generator_loss
 from rae_dit.objectives.base import Tree
 from rae_dit.objectives.reconstruction import decode
 from rae_dit.training.state import DiscriminatorState, TrainState
-from rae_dit.training.step import mean_over_parts
+from rae_dit.training.step import mean_over_micro_batches
 
 Image = Float[Array, "B H W 3"]
 Scalars = dict[str, Float[Array, ""]]
@@ -42,8 +42,8 @@ class Perceptual(NamedTuple):
     start: int
 
 
-class Adversary(NamedTuple):
-    """The discriminator and what it is trained by.
+class Discriminator(NamedTuple):
+    """The discriminator's networks, optimizer and schedule.
 
     Attributes:
         features: graph of the feature network whose parameters are `frozen["features"]`.
@@ -55,7 +55,7 @@ class Adversary(NamedTuple):
         weight: factor of the decoder's term, besides the adaptive one.
         start: first step at which the decoder has its term.
         discriminator_start: first step at which the discriminator is trained.
-        judge_noisy: whether the discriminator is trained on reconstructions of noisy tokens.
+        train_on_noisy: whether the discriminator is trained on reconstructions of noisy tokens.
     """
 
     features: nnx.GraphDef
@@ -67,24 +67,24 @@ class Adversary(NamedTuple):
     weight: float
     start: int
     discriminator_start: int
-    judge_noisy: bool
+    train_on_noisy: bool
 
     def logits(
         self, params: Tree, vectors: Tree, frozen: Tree, keys: Key[Array, " B"], image: Image
     ) -> Float[Array, "B L"]:
-        """What the discriminator thinks of augmented images."""
-        seen = nnx.merge(self.features, frozen["features"])(self.augment(keys, image))
-        return nnx.merge(self.heads, params, vectors)(seen)
+        """Computes the logits of augmented images."""
+        features = nnx.merge(self.features, frozen["features"])(self.augment(keys, image))
+        return nnx.merge(self.heads, params, vectors)(features)
 
 
-def create_discriminator(heads: nnx.Module, adversary: Adversary) -> DiscriminatorState:
-    """The discriminator's state before its first update."""
+def create_discriminator(heads: nnx.Module, gan: Discriminator) -> DiscriminatorState:
+    """Creates the discriminator's state before its first update."""
     _, params, vectors = nnx.split(heads, nnx.Param, SpectralVector)
     params = nnx.to_pure_dict(params)
     return DiscriminatorState(
         params=params,
         vectors=nnx.to_pure_dict(vectors),
-        opt_state=adversary.optimizer.init(params),
+        opt_state=gan.optimizer.init(params),
         updates=jnp.int32(0),
     )
 
@@ -95,10 +95,10 @@ def decoder_gradient(
     part: Tree,
     rae_graph: nnx.GraphDef,
     perceptual: Perceptual | None,
-    adversary: Adversary | None,
+    gan: Discriminator | None,
 ) -> tuple[Scalars, Tree]:
-    """Losses of one micro-batch and the gradient of their weighted sum."""
-    image, pull_back = jax.vjp(
+    """Computes the losses of one micro-batch and the gradient of their weighted sum."""
+    image, pullback = jax.vjp(
         lambda params: decode(rae_graph, params, frozen, part["tokens"]), state.params
     )
 
@@ -106,53 +106,52 @@ def decoder_gradient(
         assert perceptual is not None
         return jnp.mean(nnx.merge(perceptual.graph, frozen["lpips"])(image, part["image"]))
 
-    def opinion(image: Image) -> Float[Array, ""]:
-        assert adversary is not None
+    def gan_loss(image: Image) -> Float[Array, ""]:
+        assert gan is not None
         assert state.discriminator is not None
-        judge = state.discriminator
-        return deception(
-            adversary.logits(judge.params, judge.vectors, frozen, part["decoder_keys"], image)
+        heads = state.discriminator
+        return generator_loss(
+            gan.logits(heads.params, heads.vectors, frozen, part["decoder_keys"], image)
         )
 
-    loss, slope = jax.value_and_grad(lambda x: jnp.mean(jnp.abs(x - part["image"])))(image)
+    loss, image_grad = jax.value_and_grad(lambda x: jnp.mean(jnp.abs(x - part["image"])))(image)
     metrics = {"l1": loss}
     if perceptual is not None:
         due = state.step >= perceptual.start
-        lpips, lpips_slope = value_and_slope_if(due, distance, image)
-        loss, slope = loss + perceptual.weight * lpips, slope + perceptual.weight * lpips_slope
+        lpips, lpips_grad = value_and_grad_if(due, distance, image)
+        loss = loss + perceptual.weight * lpips
+        image_grad = image_grad + perceptual.weight * lpips_grad
         metrics["lpips"] = lpips
     metrics["loss"] = loss
-    if adversary is not None:
-        due = state.step >= adversary.start
-        gan, gan_slope = value_and_slope_if(due, opinion, image)
-        last = [pull_back(x)[0]["predict"]["kernel"] for x in (slope, gan_slope)]
+    if gan is not None:
+        due = state.step >= gan.start
+        adversarial, gan_grad = value_and_grad_if(due, gan_loss, image)
+        last = [pullback(x)[0]["predict"]["kernel"] for x in (image_grad, gan_grad)]
         adaptive = jnp.where(due, adaptive_weight(*last), 0)
-        slope += adversary.weight * adaptive * gan_slope
-        metrics |= {"gan": gan, "adaptive_weight": adaptive}
-    return metrics, pull_back(slope)[0]
+        image_grad += gan.weight * adaptive * gan_grad
+        metrics |= {"gan": adversarial, "adaptive_weight": adaptive}
+    return metrics, pullback(image_grad)[0]
 
 
 def discriminator_update(
     old: DiscriminatorState,
     decoder: Tree,
     frozen: Tree,
-    example: Tree,
+    inputs: Tree,
     rae_graph: nnx.GraphDef,
-    adversary: Adversary,
+    gan: Discriminator,
     accumulate_steps: int,
 ) -> tuple[DiscriminatorState, Scalars]:
-    """One power iteration and one optimizer step of the heads; `decoder` is held."""
+    """Takes one power iteration and one optimizer step of the heads; `decoder` is fixed."""
     vectors = power_iteration(old.params, old.vectors)
 
     def part_gradient(part: Tree) -> tuple[Scalars, Tree]:
-        fake = as_saved(decode(rae_graph, decoder, frozen, part["tokens"]))
+        fake = quantize_uint8(decode(rae_graph, decoder, frozen, part["tokens"]))
 
         def loss(params: Tree) -> tuple[Float[Array, ""], Scalars]:
-            real_logits = adversary.logits(
-                params, vectors, frozen, part["real_keys"], part["image"]
-            )
-            fake_logits = adversary.logits(params, vectors, frozen, part["fake_keys"], fake)
-            loss = adversary.loss(real_logits, fake_logits)
+            real_logits = gan.logits(params, vectors, frozen, part["real_keys"], part["image"])
+            fake_logits = gan.logits(params, vectors, frozen, part["fake_keys"], fake)
+            loss = gan.loss(real_logits, fake_logits)
             return loss, {
                 "discriminator_loss": loss,
                 "logits_real": jnp.mean(real_logits),
@@ -162,8 +161,8 @@ def discriminator_update(
         gradient, metrics = jax.grad(loss, has_aux=True)(old.params)
         return metrics, gradient
 
-    metrics, gradient = mean_over_parts(part_gradient, example, accumulate_steps)
-    updates, opt_state = adversary.optimizer.update(gradient, old.opt_state, old.params)
+    metrics, gradient = mean_over_micro_batches(part_gradient, inputs, accumulate_steps)
+    updates, opt_state = gan.optimizer.update(gradient, old.opt_state, old.params)
     new = DiscriminatorState(
         params=optax.apply_updates(old.params, updates),
         vectors=vectors,
@@ -172,19 +171,19 @@ def discriminator_update(
     )
     return new, metrics | {
         "discriminator_gradient_norm": optax.tree.norm(gradient),
-        "discriminator_lr": adversary.schedule(old.updates),
+        "discriminator_lr": gan.schedule(old.updates),
     }
 
 
-def value_and_slope_if(
+def value_and_grad_if(
     due: Bool[Array, ""], function: Callable[[Image], Float[Array, ""]], image: Image
 ) -> tuple[Float[Array, ""], Image]:
-    """Value and gradient of a function of the image; zeros, and no work, where it is not due."""
+    """Computes value and gradient of a function of the image; zeros, at no cost, if not due."""
     return jax.lax.cond(
         due, jax.value_and_grad(function), lambda x: (jnp.float32(0), jnp.zeros_like(x)), image
     )
 
 
-def as_saved(image: Image) -> Image:
-    """Clipped to [0, 1] and rounded to 8 bit, like the real images were."""
+def quantize_uint8(image: Image) -> Image:
+    """Clips to [0, 1] and rounds to 8 bits, as the real images are."""
     return jnp.round(255 * jnp.clip(image, 0, 1)) / 255

@@ -1,4 +1,4 @@
-"""What the loop remembers of a run beside its state: losses, rollbacks, the best step.
+"""The loop's memory of a run beside its state: recent losses, rollbacks, the best step.
 
 It is saved with every checkpoint, as JSON, so that a run that was interrupted decides as one that
 was not. It is made of replicated numbers alone, so that all processes decide the same.
@@ -11,6 +11,10 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from rae_dit.config import ConfigError
+
+
+class DivergedError(RuntimeError):
+    """Training diverged; all saved checkpoints predate it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +34,11 @@ class Best:
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """Memory of a run up to some step.
+    """Memory of a run up to a step.
 
     Attributes:
         losses: the newest logged training losses that were no spikes, oldest first; none are kept
-            where nobody looks for spikes.
+            without `optim.spike_factor`.
         sound_step: newest step at which a loss was logged and no spike; states later than that
             have not been judged.
         rollbacks: how often the run went back.
@@ -50,16 +54,16 @@ class History:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Reads what `to_json` gave."""
+        """Reads the dict that `to_json` makes."""
         best = None if values["best"] is None else Best(**values["best"])
         return cls(**(dict(values) | {"losses": tuple(values["losses"]), "best": best}))
 
     def to_json(self) -> dict[str, Any]:
-        """A dict for JSON."""
+        """Makes a dict for JSON."""
         return dataclasses.asdict(self) | {"losses": list(self.losses)}
 
     def is_spike(self, loss: float, *, factor: float | None, window: int) -> bool:
-        """Whether a loss is more than `factor` times the median of the last `window` losses.
+        """Tells whether a loss is more than `factor` times the median of the last `window` losses.
 
         Never before there are so many, nor without a factor; a loss that is not finite is a bad
         step, which changed nothing, and no spike.
@@ -69,14 +73,14 @@ class History:
         return loss > factor * statistics.median(self.losses)
 
     def with_loss(self, step: int, loss: float, *, window: int) -> Self:
-        """The history after a logged loss that is no spike."""
+        """Returns the history after a logged loss that is no spike."""
         losses = (*self.losses, loss)[-window:] if math.isfinite(loss) else self.losses
         return dataclasses.replace(self, losses=losses, sound_step=step)
 
     def after_rollback(self, newer: "History", *, back_to: int, spiked: int) -> Self:
-        """This history, of step `back_to`, when `newer` saw a spike at step `spiked`.
+        """Returns this history, of step `back_to`, after `newer` saw a spike at step `spiked`.
 
-        The data go on where they are: what led into the spike is not seen again.
+        The data continue where they are: the batches that led into the spike are not seen again.
         """
         return dataclasses.replace(
             self,
@@ -85,7 +89,7 @@ class History:
         )
 
     def with_values(self, step: int, values: Mapping[str, float], metric: str, mode: str) -> Self:
-        """The history after what was measured at a step.
+        """Returns the history after the metrics of a step.
 
         Args:
             step: number of finished steps.
@@ -110,3 +114,41 @@ class History:
         if before is None or (value < before if mode == "min" else value > before):
             return dataclasses.replace(self, best=Best(step, metric, value))
         return self
+
+
+def check_good(step: int, last_good_step: int, limit: int) -> None:
+    """Ends a run whose steps have all been skipped for too long.
+
+    Args:
+        step: steps done.
+        last_good_step: the newest of them whose loss and gradient were finite.
+        limit: `optim.max_consecutive_bad_steps`.
+
+    Raises:
+        DivergedError: so many steps in a row were skipped.
+    """
+    if step - last_good_step >= limit:
+        raise DivergedError(
+            f"loss or gradient was not finite at every step from {last_good_step + 1} to {step}; "
+            f"optim.max_consecutive_bad_steps allows fewer than {limit} in a row. Continue with a "
+            "lower optim.learning_rate or precision='fp32', and look at the images of these steps"
+        )
+
+
+def check_rollbacks(history: History, step: int, limit: int) -> None:
+    """Ends a run that has gone back too often.
+
+    Args:
+        history: before the spike.
+        step: that of the spike.
+        limit: `optim.max_rollbacks`.
+
+    Raises:
+        DivergedError: it went back so often already.
+    """
+    if history.rollbacks >= limit:
+        raise DivergedError(
+            f"the loss at step {step} is a spike (optim.spike_factor), and the run went back "
+            f"{history.rollbacks} times already; optim.max_rollbacks allows {limit}. Continue from "
+            f"a step up to {history.sound_step} with a lower optim.learning_rate"
+        )

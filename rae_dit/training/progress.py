@@ -1,4 +1,4 @@
-"""Speed and remaining time of a run, measured on the host's clock and shown while it goes."""
+"""Speed and remaining time of a run on the host's clock: metrics, a log line, a progress bar."""
 
 import logging
 import sys
@@ -18,24 +18,54 @@ SECONDS = "speed/seconds_per_step"
 DATA_WAIT = "speed/data_wait_share"
 MFU = "speed/mfu"
 
-AHEAD = 2  # steps that the host may have begun while the device is still at work on an older one
 UNPRINTED = ("speed/", "rms/", "attention_logit/")  # sections: shown otherwise, or too many
+FIRST = ("loss", "grad_norm", "lr")  # what people look for, before all other metrics
+SHORT = {"gradient_norm": "grad_norm"}
+ANOMALIES = ("skipped", "bad_steps", "replaced_images", "rollbacks")  # printed if not zero
 
 
 class _Result(Protocol):
     def block_until_ready(self) -> Any: ...
 
 
+class Throttle:
+    """Keeps the host at most `ahead` steps before the device.
+
+    So what is logged has happened, and time spent waiting for data is time in which the device is
+    about to run out of work.
+    """
+
+    def __init__(self, ahead: int = 2) -> None:
+        """Starts with no step in flight."""
+        self._ahead = ahead
+        self._in_flight: deque[_Result] = deque()
+        self._is_first = True
+
+    def add(self, result: _Result) -> int:
+        """Adds a dispatched step; blocks until at most `ahead` are in flight.
+
+        The first step, which compiles, is waited for.
+
+        Args:
+            result: an array that is ready when the step is done.
+
+        Returns:
+            Number of steps in flight.
+        """
+        self._in_flight.append(result)
+        while self._in_flight and (self._is_first or len(self._in_flight) > self._ahead):
+            self._in_flight.popleft().block_until_ready()
+        self._is_first = False
+        return len(self._in_flight)
+
+
 class Progress(Closing):
-    """Speed and remaining time of a run, as metrics, as a printed line and as a live bar.
+    """Speed and remaining time of a run, as metrics, as a log line and as a progress bar.
 
     The clock starts when the first step of this process is done, so that neither compilation nor
     the steps of a former run count. Speed is that of the steps since the last measurement, without
-    the time between measuring a step and printing its line (validation). The remaining time follows
-    the mean since the start, which includes validation because what is left includes it too.
-
-    Steps are begun ahead of the device, but no more than AHEAD: so what is shown has happened, and
-    time spent waiting for data is time in which the device is about to run out of work.
+    the time between measuring a step and printing its line (hooks). The remaining time follows the
+    mean since the start, which includes hooks because what is left includes them too.
     """
 
     def __init__(
@@ -48,7 +78,7 @@ class Progress(Closing):
         live: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Makes an instrument whose clock stands still.
+        """Creates the meter; timing starts after the first step.
 
         Args:
             first_step: steps that were done before this process, 0 for a new run.
@@ -68,7 +98,6 @@ class Progress(Closing):
         self._previous: tuple[int, float] | None = None  # of the last measurement
         self._measured: tuple[int, dict[str, float]] | None = None
         self._waited = 0.0  # seconds for data since the last measurement
-        self._under_way: deque[_Result] = deque()
         self._shown = ExitStack()
         self._bar = tqdm(
             initial=first_step,
@@ -96,28 +125,20 @@ class Progress(Closing):
         if self._previous is not None:
             self._previous = (self._previous[0], self._previous[1] + self._clock() - begin)
 
-    def begun(self, step: int, result: _Result) -> None:
-        """To be told of every step as soon as the device has been given it.
-
-        Waits until the device is at most AHEAD steps behind; for the first step of this process,
-        whose compilation is over then, until it is done.
+    def update(self, finished: int) -> None:
+        """Takes note of finished steps; call it after every step is dispatched.
 
         Args:
-            step: its number, from 1.
-            result: something that is ready when the step is done.
+            finished: number of the newest step that is done.
         """
-        self._under_way.append(result)
-        first = self._start is None
-        while self._under_way and (first or len(self._under_way) > AHEAD):
-            self._under_way.popleft().block_until_ready()
-        if first:
-            self._start = self._previous = (step, self._clock())
+        if self._start is None:
+            self._start = self._previous = (finished, self._clock())
             self._waited = 0.0
             self._bar.unpause()
-        self._bar.update(step - len(self._under_way) - self._bar.n)
+        self._bar.update(finished - self._bar.n)
 
     def went_back(self, newer: int, step: int) -> None:
-        """The run continues from `step`, having done `newer`; what was done has taken its time."""
+        """Continues from `step` after `newer` steps were done; the time they took stays counted."""
         if self._start is not None:
             self._start = (self._start[0] + step - newer, self._start[1])
         self._previous = (step, self._clock())
@@ -151,9 +172,9 @@ class Progress(Closing):
     def line(self, step: int, metrics: Mapping[str, SupportsFloat]) -> str:
         """Returns the line to print at `step`.
 
-        Such as 'step 1200/2500 · loss 0.812 · 640 images/s · 0.10 s/step · ETA 2m10s'; what cannot
-        be known yet is left out. The prefix 'train/' of names is not shown, nor what is known of
-        each block.
+        Such as 'step 1200/2500 · loss 0.412 · grad_norm 0.37 · lr 0.0002 · 415 img/s · ETA 3h12m';
+        what is not known yet is left out, and so are anomaly counters of zero. The prefix 'train/'
+        of names is not shown, nor the telemetry of each block.
 
         Args:
             step: number of finished steps.
@@ -161,13 +182,9 @@ class Progress(Closing):
         """
         rates = self.rates(step)
         parts = [f"step {step}/{self._max_steps}"]
-        parts += [
-            f"{name.removeprefix('train/')} {float(value):.3g}"
-            for name, value in metrics.items()
-            if not name.startswith(UNPRINTED)
-        ]
+        parts += [f"{name} {value:.3g}" for name, value in _printed(metrics)]
         if rates:
-            parts += [f"{rates[IMAGES]:.3g} images/s", f"{rates[SECONDS]:.2g} s/step"]
+            parts.append(f"{rates[IMAGES]:.3g} img/s")
         if MFU in rates:
             parts.append(f"MFU {rates[MFU]:.1%}")
         self._previous = (step, self._clock())
@@ -180,6 +197,18 @@ class Progress(Closing):
         """Takes the bar away."""
         self._bar.close()
         self._shown.close()
+
+
+def _printed(metrics: Mapping[str, SupportsFloat]) -> list[tuple[str, float]]:
+    """Returns the metrics of a log line by their short names, those of FIRST first."""
+    values: dict[str, float] = {}
+    for name, value in metrics.items():
+        short = name.removeprefix("train/")
+        is_quiet = short in ANOMALIES and float(value) == 0
+        if not name.startswith(UNPRINTED) and not is_quiet:
+            values[SHORT.get(short, short)] = float(value)
+    leading = {name: values[name] for name in FIRST if name in values}
+    return list((leading | values).items())
 
 
 def _seconds_per_step(earlier: tuple[int, float] | None, later: tuple[int, float]) -> float | None:

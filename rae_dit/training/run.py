@@ -1,122 +1,57 @@
-"""What a training run is made of: what stays the same from its first step to its last."""
+"""A training run: what its steps share, how it starts, and its return after a spike."""
 
 import dataclasses
-from typing import NamedTuple
+import logging
+from typing import Any, NamedTuple
 
 import jax
-from flax import nnx
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from rae_dit.config import Config, ConfigError
-from rae_dit.config.check import refusal
+from rae_dit.checkpoint.manager import Checkpoints, restore_state
+from rae_dit.config import Config
 from rae_dit.data import pipeline
 from rae_dit.data.batches import Batches
 from rae_dit.data.sources import Source
-from rae_dit.evaluation.feature_extractors import FeatureExtractor
-from rae_dit.flops import model_flops, peak_flops
+from rae_dit.flops import peak_flops, train_flops
 from rae_dit.models.attention import choose_attention
 from rae_dit.objectives.base import Tree
-from rae_dit.sampling.generate import Generator
-from rae_dit.setup import data, models, weights
-from rae_dit.setup.evaluation import (
-    check_evaluation,
-    during_training,
-    make_feature_extractor,
-)
-from rae_dit.training.history import History
-from rae_dit.training.program import Program, make_program
-from rae_dit.training.sharding import replicated
+from rae_dit.training.history import DivergedError, History, check_rollbacks
+from rae_dit.training.program import Program
 from rae_dit.training.state import TrainState
+from rae_dit.training.task import Task
+
+log = logging.getLogger(__name__)
 
 
 class Run(NamedTuple):
-    """What the steps of a run share.
+    """What the steps of a run share; setup/run.py opens one.
 
     Attributes:
         config: with all lengths in steps.
         mesh: over all devices of all processes.
-        program: the compiled functions.
+        task: what is trained.
+        program: the jitted functions.
         source: training records.
         validation: held-out records, or None.
-        frozen: networks that are used and not trained.
-        decoder: parameters of the frozen decoder where a stage-2 run makes images, else {}.
-        guide: the weaker model of AutoGuidance where it makes images with one, else None.
-        judge: of these images, where the run is evaluated; else None.
+        frozen: parameters of the networks that are used and not trained.
     """
 
     config: Config
     mesh: Mesh
+    task: Task
     program: Program
     source: Source
     validation: Source | None
     frozen: Tree
-    decoder: Tree
-    guide: weights.Model | None
-    judge: FeatureExtractor | None
-
-
-def open_run(config: Config, mesh: Mesh) -> Run:
-    """Opens the data, loads the frozen networks and builds the functions; compiles nothing.
-
-    Raises:
-        ConfigError: something that was asked for needs what is not there.
-    """
-    source = data.open_source(config, "train")
-    if config.data.batch_size > len(source):
-        expected = f"at most {len(source)}, as many as there are images to train on"
-        raise refusal("data.batch_size", config.data.batch_size, expected)
-    validation = data.open_source(config, "validation")
-    steps_per_epoch = len(source) // config.data.batch_size
-    config = dataclasses.replace(
-        config,
-        optim=config.optim.in_steps(steps_per_epoch),
-        perceptual=config.perceptual.in_steps(steps_per_epoch),
-        gan=config.gan.in_steps(steps_per_epoch),
-    )
-    check_held_out(config, validation)
-    judge = None
-    if config.metrics.evaluate_every is not None:
-        judge = make_feature_extractor(check_evaluation(during_training(config)))
-    makes_images = config.objective == "flow_matching" and not (
-        config.metrics.sample_every is None and config.metrics.evaluate_every is None
-    )
-    guided = makes_images and config.sample.guide_checkpoint
-    return Run(
-        config,
-        mesh,
-        make_program(config, mesh),
-        source,
-        validation,
-        frozen=weights.place_frozen(config, mesh),
-        decoder=jax.device_put(weights.place_decoder(config, mesh), replicated(mesh))
-        if makes_images
-        else {},
-        guide=weights.place_guide(config, mesh) if guided else None,
-        judge=judge,
-    )
-
-
-def check_held_out(config: Config, validation: Source | None) -> None:
-    """Checks that there are held-out images where they are asked for.
-
-    Raises:
-        ConfigError: there are none.
-    """
-    if validation is not None:
-        return
-    wanted = "data.validation_path: got '', expected held-out images because of"
-    if config.objective == "reconstruction" and config.metrics.sample_every is not None:
-        raise ConfigError(f"{wanted} metrics.sample_every = {config.metrics.sample_every}")
-    if config.checkpoint.best_metric.startswith(("val/", "val_ema/")):
-        raise ConfigError(f"{wanted} checkpoint.best_metric = {config.checkpoint.best_metric!r}")
 
 
 def describe(run: Run) -> str:
-    """What a run is computed with, for its log; what "auto" came to, where a DiT^DH is trained."""
+    """Describes devices and settings of a run for its log, with what attention "auto" chose."""
     config, mesh = run.config, run.mesh
     attention: str = config.compute.attention
-    if attention == "auto" and config.objective == "flow_matching":
-        tokens = (models.latent_grid(config) // config.ddt.patch_size) ** 2
+    if attention == "auto" and run.task.attention_tokens is not None:
+        tokens = run.task.attention_tokens
         attention = choose_attention(
             mesh.devices.flat[0].platform,
             mesh.size,
@@ -133,8 +68,14 @@ def describe(run: Run) -> str:
     )
 
 
+def peak_images(run: Run) -> float | None:
+    """Computes images a second at the devices' peak FLOP/s; None where the peak is not known."""
+    peak = peak_flops(run.mesh.devices.flat[0].device_kind, run.config.precision)
+    return None if peak is None else peak * run.mesh.size / train_flops(run.task.work)
+
+
 def position(run: Run, step: int) -> dict[str, int | str]:
-    """Where the data stand after `step` steps, as saved beside the state."""
+    """Gives the data position after `step` steps, which is saved beside the state."""
     config = run.config
     return pipeline.position(
         run.source, step=step, seed=config.seed, batch_size=config.data.batch_size
@@ -142,7 +83,7 @@ def position(run: Run, step: int) -> dict[str, int | str]:
 
 
 def train_stream(run: Run, step: int, history: History) -> Batches:
-    """The batches after `step` steps, past those that were skipped; this process's share."""
+    """Opens the batches after `step` steps, past those that were skipped; this process's share."""
     config = run.config
     return pipeline.train_batches(
         run.source,
@@ -156,19 +97,67 @@ def train_stream(run: Run, step: int, history: History) -> Batches:
     )
 
 
-def peak_images(run: Run) -> float | None:
-    """Images a second if every device reached its peak FLOP/s; None where that is not known."""
-    peak = peak_flops(run.mesh.devices.flat[0].device_kind, run.config.precision)
-    return None if peak is None else peak * run.mesh.size / model_flops(run.config).train_step
+def restore_or_create(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, History]:
+    """Restores the newest state of the workdir, else `checkpoint.restore_from`, else creates one.
+
+    The workdir comes first, so that a run started from elsewhere and then killed continues. A new
+    state starts from the weights that the task loads, if any; optimizer and discriminator start
+    anew.
+    """
+    elsewhere = run.config.checkpoint.restore_from
+    restored = checkpoints.restore(run.program.abstract)
+    if restored is None and elsewhere:
+        restored = restore_state(elsewhere, run.program.abstract)
+    if restored is not None:
+        state, saved = restored
+        log.info("continuing from step %d", int(state.step))
+        return state, read_history(run, int(state.step), saved, checkpoints)
+    state = run.program.create()
+    params = run.task.load_initial(run.mesh)
+    if params is not None:  # a copy, because a step donates both
+        state = dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params))
+    return state, History()
 
 
-def ema_generator(run: Run, state: TrainState) -> Generator:
-    """Makes images with the EMA of a stage-2 run; its arrays are gone after the next step."""
-    ddt = nnx.graphdef(models.abstract(models.make_ddt, run.config))
-    rae = models.rae_graph(run.config, decoder=True)
-    return Generator(
-        nnx.merge(ddt, state.ema),
-        nnx.merge(rae, run.frozen | {"decoder": run.decoder}),
-        run.mesh,
-        None if run.guide is None else nnx.merge(*run.guide),
+def read_history(run: Run, step: int, saved: dict[str, Any], checkpoints: Checkpoints) -> History:
+    """Reads the history saved beside the state of `step`, after checking its data position.
+
+    The best step is forgotten if another metric counts now, or if it is not in this workdir.
+
+    Raises:
+        ChangedDataError: the state was trained on other data.
+    """
+    kept = saved.pop("history", None)  # None: saved before there was one
+    history = History() if kept is None else History.from_json(kept)
+    pipeline.check_position(saved, position(run, step))
+    metric, best = run.config.checkpoint.best_metric, history.best
+    if best is None or (best.metric == metric and checkpoints.has(best.step)):
+        return history
+    return dataclasses.replace(history, best=None)
+
+
+def roll_back(
+    run: Run, state: TrainState, history: History, loss: float, checkpoints: Checkpoints
+) -> tuple[TrainState, History]:
+    """Goes back to the newest checkpoint from before a spike; the data continue where they are.
+
+    Raises:
+        DivergedError: it has gone back too often, or there is no such checkpoint.
+    """
+    spiked, sound = int(state.step), history.sound_step
+    check_rollbacks(history, spiked, run.config.optim.max_rollbacks)
+    jax.tree.map(lambda leaf: leaf.delete(), state)  # there may be room for one state only
+    restored = checkpoints.restore(run.program.abstract, newest=sound)
+    if restored is None:
+        raise DivergedError(
+            f"the loss at step {spiked} is a spike (optim.spike_factor), and no checkpoint up to "
+            f"step {sound} is there to go back to; save more often (checkpoint.save_every) or keep "
+            "more (checkpoint.keep_last)"
+        )
+    state, saved = restored
+    step = int(state.step)
+    log.warning(
+        "loss %.3g at step %d is a spike: back to step %d, past the data since", loss, spiked, step
     )
+    older = read_history(run, step, saved, checkpoints)
+    return state, older.after_rollback(history, back_to=step, spiked=spiked)

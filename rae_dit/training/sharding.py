@@ -1,4 +1,4 @@
-"""Where every array lives: one mesh, one table from axis names to mesh axes.
+"""Sharding: one device mesh, one table from axis names to mesh axes.
 
 The mesh has two axes, (replica, fsdp). The batch is split over both. Parameters are copied along
 `replica` and split along `fsdp`, so fsdp = 1 is data parallelism, fsdp = all devices is fully
@@ -6,7 +6,10 @@ sharded, and anything between is the hybrid (HSDP). The same program runs in all
 inserts the collectives.
 """
 
+import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,7 +29,7 @@ its widths divide; the SwiGLU width 5461 of the wide head is prime to everything
 
 
 def make_mesh(fsdp: int, devices: list[jax.Device] | None = None) -> Mesh:
-    """A (replica, fsdp) mesh over all devices of all processes.
+    """Makes a (replica, fsdp) mesh over all devices of all processes.
 
     Args:
         fsdp: devices that share one copy of the parameters; divides their number.
@@ -47,17 +50,17 @@ def make_mesh(fsdp: int, devices: list[jax.Device] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
+    """Replicates: a whole copy on every device."""
     return NamedSharding(mesh, P())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over all devices."""
+    """Splits the leading axis over all devices."""
     return NamedSharding(mesh, P(("replica", "fsdp")))
 
 
-def in_force(mesh: Mesh) -> AbstractContextManager[object]:
-    """A `with` block in which what is traced knows the mesh.
+def mesh_context(mesh: Mesh) -> AbstractContextManager[object]:
+    """Makes a `with` block in which traced functions know the mesh.
 
     Models then split activations along the batch (models/stack.py). Without it, parameters that are
     split along their width make XLA split activations likewise, the whole batch on every device.
@@ -65,8 +68,19 @@ def in_force(mesh: Mesh) -> AbstractContextManager[object]:
     return use_abstract_mesh(mesh.abstract_mesh)
 
 
+def with_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Traces `function` under `mesh`, which `models.stack` reads to shard activations."""
+
+    @functools.wraps(function)
+    def traced(*arguments: Any) -> Any:
+        with mesh_context(mesh):
+            return function(*arguments)
+
+    return traced
+
+
 def parameter_shardings(model: nnx.Module, mesh: Mesh) -> dict:
-    """Shardings of a model's parameters, read off the axis names they carry.
+    """Reads the shardings of a model's parameters off the axis names they carry.
 
     Args:
         model: the model, or its abstract form (`nnx.eval_shape`).
@@ -81,7 +95,7 @@ def parameter_shardings(model: nnx.Module, mesh: Mesh) -> dict:
 
 
 def variable_sharding(variable: nnx.Variable, mesh: Mesh) -> NamedSharding:
-    """The sharding of one variable: `axes` metadata through RULES, else a copy everywhere.
+    """Looks up the sharding of one variable: `axes` metadata through RULES, else replicated.
 
     A stacked variable has more dimensions than names; the leading ones (layers) are not split.
     A dimension that the mesh axis does not divide is copied too: correct, only larger.
@@ -99,8 +113,8 @@ def variable_sharding(variable: nnx.Variable, mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(*spec))
 
 
-def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows -> global arrays split over all devices."""
+def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Makes global arrays, split over all devices, from this process's rows."""
     sharding = batch_sharding(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, value)

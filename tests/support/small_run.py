@@ -6,9 +6,11 @@ import numpy as np
 from configs import dit_dummy
 from rae_dit.config import Config, from_config_dict
 from rae_dit.data import pipeline
-from rae_dit.setup import data, weights
-from rae_dit.training.program import Program, make_program
-from rae_dit.training.sharding import make_mesh, place_batch
+from rae_dit.setup import data
+from rae_dit.setup.objectives import make_task
+from rae_dit.setup.run import make_program
+from rae_dit.training.program import Program
+from rae_dit.training.sharding import make_mesh, shard_batch
 from rae_dit.training.state import TrainState
 
 
@@ -41,10 +43,10 @@ def take_steps(
     """Runs some steps on the first `devices` devices; returns metrics of each as floats."""
     mesh = make_mesh(config.sharding.fsdp, jax.devices()[:devices])
     program = make_program(config, mesh)
-    state, frozen = program.create(), weights.place_frozen(config, mesh)
+    state, frozen = program.create(), make_task(config).load_frozen(mesh)
     metrics = []
     for batch in batches(config, count):
-        state, values = program.step(state, frozen, place_batch(batch, mesh))
+        state, values = program.step(state, frozen, shard_batch(batch, mesh))
         metrics.append({name: float(value) for name, value in values.items()})
     return program, state, metrics
 

@@ -1,0 +1,71 @@
+"""--mode=train: trains the config's objective, resuming from the latest checkpoint."""
+
+import logging
+from contextlib import nullcontext
+from pathlib import Path
+
+import jax
+
+from rae_dit.checkpoint.manager import Checkpoints
+from rae_dit.config import Config, to_dict
+from rae_dit.setup import models
+from rae_dit.setup.run import open_run
+from rae_dit.storage.files import write_json
+from rae_dit.training.hooks import telemetry_hook, validation_hook
+from rae_dit.training.loop import run_steps
+from rae_dit.training.metrics import MetricsWriter
+from rae_dit.training.run import describe, restore_or_create
+from rae_dit.training.sharding import make_mesh
+from rae_dit.training.weights_and_biases import WeightsAndBiases, check_installed
+from rae_dit.workdir import workdir_lock
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config, workdir: Path) -> None:
+    """Trains `config.objective` to `optim.max_steps`, resuming from the latest checkpoint.
+
+    Leaves in `workdir`: config.json, checkpoints/, metrics.jsonl and TensorBoard events. Asked to
+    stop (multihost.py), it saves the step it has reached and returns.
+
+    Raises:
+        ConfigError: something that the config names is missing, or another run holds `workdir`.
+        DivergedError: `optim.max_consecutive_bad_steps` in a row were not finite, or the loss rose
+            out of bounds (`optim.spike_factor`) more than `optim.max_rollbacks` times.
+        ChangedDataError: the workdir's run was started on other data.
+    """
+    is_main = jax.process_index() == 0
+    check_installed(config.metrics.wandb_project)
+    with (
+        workdir_lock(workdir) if is_main else nullcontext(),
+        jax.default_matmul_precision(models.matmul_precision(config)),
+        Checkpoints(
+            workdir / "checkpoints",
+            save_every=config.checkpoint.save_every,
+            keep_last=config.checkpoint.keep_last,
+            keep_every=config.checkpoint.keep_every,
+        ) as checkpoints,
+    ):
+        run = open_run(config, make_mesh(config.sharding.fsdp))
+        hooks = [
+            telemetry_hook(run),
+            validation_hook(run),
+            *run.task.make_image_hooks(run, workdir),
+        ]
+        log.info(describe(run))
+        state, history = restore_or_create(run, checkpoints)
+        values, project = to_dict(run.config), config.metrics.wandb_project
+        others = [WeightsAndBiases(project, workdir, values)] if project and is_main else []
+        with MetricsWriter(workdir, is_main=is_main, others=others) as writer:
+            writer.truncate(int(state.step))
+            if is_main:
+                write_json(workdir / "config.json", values)
+            run_steps(
+                run,
+                state,
+                history,
+                checkpoints=checkpoints,
+                hooks=hooks,
+                writer=writer,
+                workdir=workdir,
+            )

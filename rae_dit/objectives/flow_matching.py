@@ -1,0 +1,98 @@
+r"""Stage 2: flow matching on RAE latents.
+
+With a latent x_0, noise ~ N(0, 1) and a time t of `diffusion/flow.sample_time`,
+
+    x_t = (1 - t) x_0 + t noise,          L = mean |ddt(x_t, t, label) - (noise - x_0)|^2        (1)
+
+where a label becomes the null label with the chance `class_dropout`, which is what classifier-free
+guidance needs. `params` are the DDT's; `frozen` is an RAE with its encoder and latent statistics.
+
+Source: RAE paper, section 4; bytetriper/RAE `stage2/transport`; SEMANTICS 4.6.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from rae_dit.diffusion import flow
+from rae_dit.models.activation_stats import observe_ddt
+from rae_dit.objectives.base import Objective, PerSample, Tree
+
+
+def flow_matching(
+    ddt_graph: nnx.GraphDef,
+    rae_graph: nnx.GraphDef,
+    *,
+    null_label: int,
+    time_distribution: str,
+    shift: float,
+    class_dropout: float,
+) -> Objective:
+    """Makes the objective of equation (1).
+
+    Args:
+        ddt_graph: structure of the trained DDT.
+        rae_graph: structure of the frozen RAE, which needs no decoder.
+        null_label: label that means "no class".
+        time_distribution: of t before the shift, see `diffusion/flow.sample_time`.
+        shift: of times towards noise.
+        class_dropout: chance that a label becomes the null label.
+    """
+
+    def sample_inputs(frozen: Tree, batch: Tree, key: Key[Array, ""]) -> Tree:
+        time_key, noise_key, label_key = jax.random.split(key, 3)
+        latent = nnx.merge(rae_graph, frozen).encode(batch["image"])
+        batch_size = latent.shape[0]
+        dropped = jax.random.bernoulli(label_key, class_dropout, (batch_size,))
+        return {
+            "latent": latent,
+            "t": flow.sample_time(
+                time_key, batch_size, distribution=time_distribution, shift=shift
+            ),
+            "noise": jax.random.normal(noise_key, latent.shape),
+            "label": jnp.where(dropped, null_label, batch["label"]),
+        }
+
+    def loss(params: Tree, frozen: Tree, inputs: Tree) -> PerSample:
+        latent, noise, t = inputs["latent"], inputs["noise"], inputs["t"]
+        x_t = flow.interpolate(latent, noise, t)
+        velocity = nnx.merge(ddt_graph, params)(x_t, t, inputs["label"])
+        return flow.velocity_loss(velocity, latent, noise), {}
+
+    return Objective(sample_inputs, loss)
+
+
+def telemetry(
+    params: Tree,
+    frozen: Tree,
+    batch: Tree,
+    key: Key[Array, ""],
+    *,
+    objective: Objective,
+    ddt_graph: nnx.GraphDef,
+) -> dict[str, Float[Array, ""]]:
+    """Measures activations of a DDT on a batch's noised latents (models/activation_stats).
+
+    Args:
+        params: of the DDT.
+        frozen: as in the step.
+        batch: as in the step.
+        key: of times and noise.
+        objective: of `flow_matching`, which samples them.
+        ddt_graph: the structure of `params`.
+
+    Returns:
+        float32 scalars: "train/attention_logit_max" over all blocks, and for each block such as
+        backbone_03 "rms/..." of the residual stream after it and its "attention_logit/...".
+    """
+    inputs = objective.sample_inputs(frozen, batch, key)
+    x_t = flow.interpolate(inputs["latent"], inputs["noise"], inputs["t"])
+    seen = observe_ddt(nnx.merge(ddt_graph, params), x_t, inputs["t"], inputs["label"])
+    logits = jnp.concatenate([stack.logit for stack in seen.values()])
+    values = {"train/attention_logit_max": jnp.max(logits)}
+    for stack, observation in seen.items():
+        for block, (rms, logit) in enumerate(zip(*observation, strict=True)):
+            values[f"rms/{stack}_{block:02d}"] = rms
+            values[f"attention_logit/{stack}_{block:02d}"] = logit
+    return values

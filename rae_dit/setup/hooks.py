@@ -1,0 +1,139 @@
+"""Hooks that make images with the EMA during training: pictures, and their evaluation."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from rae_dit.data.transforms import to_float
+from rae_dit.evaluation.figures import reconstruction_grid, sample_grid
+from rae_dit.objectives.base import Tree
+from rae_dit.sampling import codec
+from rae_dit.sampling.generate import Generator, NotFiniteError, generate
+from rae_dit.sampling.labels import display_names, image_labels
+from rae_dit.setup import models, weights
+from rae_dit.setup.evaluation import (
+    check_evaluation,
+    during_training,
+    make_feature_extractor,
+    score,
+)
+from rae_dit.training.hooks import Hook, Values
+from rae_dit.training.run import Run
+from rae_dit.training.sharding import replicated
+from rae_dit.training.state import TrainState
+
+log = logging.getLogger(__name__)
+
+COLUMNS = 10
+
+
+def sample_hooks(run: Run, workdir: Path) -> Sequence[Hook]:
+    """Makes the hooks of a stage-2 run: evaluation and pictures of the EMA's samples.
+
+    The decoder, the guide and the feature extractor are loaded now, if they are needed.
+
+    Raises:
+        ConfigError: a file that the config names is missing or cannot be used.
+    """
+    config = run.config
+    evaluate_every, sample_every = config.metrics.evaluate_every, config.metrics.sample_every
+    if evaluate_every is None and sample_every is None:
+        return ()
+    hooks = []
+    generator_of = ema_generator(run)
+    if evaluate_every is not None:
+        settings = check_evaluation(during_training(config))
+        extractor = make_feature_extractor(settings)
+
+        def evaluate(step: int, state: TrainState, batch: Tree) -> Values:
+            values = score(generator_of(state.ema), extractor, settings, workdir)
+            return {f"eval/{name}": value for name, value in values.items()}
+
+        hooks.append(Hook(evaluate_every, warns_if_not_finite(evaluate)))
+
+    def draw(step: int, state: TrainState, batch: Tree) -> Values:
+        """Draws the first `sample.batch_size` images of --mode=sample, a row for each class."""
+        labels = image_labels(config)[: config.sample.batch_size]
+        generator = generator_of(state.ema)
+        images = list(generate(generator, config, labels, cfg_scale=config.sample.cfg_scale))
+        path = picture_path(workdir, step)
+        if jax.process_index() == 0:
+            sample_grid(
+                path,
+                np.concatenate(images),
+                np.asarray(labels),
+                display_names(config),
+                columns=COLUMNS,
+            )
+        return {"samples": path}
+
+    return [*hooks, Hook(sample_every, warns_if_not_finite(draw))]
+
+
+def reconstruction_hooks(run: Run, workdir: Path) -> Sequence[Hook]:
+    """Makes the hook of a stage-1 run: pictures of held-out images and their reconstructions."""
+    validation = run.validation
+    if validation is None:
+        return ()
+    count = min(COLUMNS, len(validation))
+    everywhere = replicated(run.mesh)  # a few images: every device makes them all
+    graph = models.rae_graph(run.config, decoder=True)
+
+    def draw(step: int, state: TrainState, batch: Tree) -> Values:
+        images = to_float(np.stack([validation[i]["image"] for i in range(count)]))
+        made = codec.reconstruct(
+            graph,
+            run.frozen["rae"] | {"decoder": state.ema},
+            jax.device_put(images, everywhere),
+        )
+        made = jax.device_put(made, everywhere)
+        path = picture_path(workdir, step)
+        if jax.process_index() == 0:
+            shown = np.asarray(made.addressable_data(0))
+            reconstruction_grid(path, images, shown, columns=COLUMNS)
+        return {"samples": path}
+
+    return [Hook(run.config.metrics.sample_every, draw)]
+
+
+def ema_generator(run: Run) -> Callable[[Tree], Generator]:
+    """Loads decoder and guide; returns a function that makes a generator of a stage-2 run's EMA."""
+    config, mesh = run.config, run.mesh
+    decoder = jax.device_put(weights.place_decoder(config, mesh), replicated(mesh))
+    guide = weights.place_guide(config, mesh) if config.sample.guide_checkpoint else None
+    ddt = nnx.graphdef(run.task.module)
+    rae = models.rae_graph(config, decoder=True)
+
+    def generator(ema: Tree) -> Generator:
+        return Generator(
+            nnx.merge(ddt, ema),
+            nnx.merge(rae, run.frozen | {"decoder": decoder}),
+            mesh,
+            None if guide is None else nnx.merge(*guide),
+        )
+
+    return generator
+
+
+def warns_if_not_finite(
+    call: Callable[[int, TrainState, Tree], Values],
+) -> Callable[[int, TrainState, Tree], Values]:
+    """Turns samples that are not finite into a warning: training is judged by its own losses."""
+
+    def careful(step: int, state: TrainState, batch: Tree) -> Values:
+        try:
+            return call(step, state, batch)
+        except NotFiniteError as error:
+            log.warning("step %d, samples of the EMA: %s", step, error)
+            return {}
+
+    return careful
+
+
+def picture_path(workdir: Path, step: int) -> Path:
+    """Names the picture of a step."""
+    return workdir / "pictures" / f"step_{step}.png"

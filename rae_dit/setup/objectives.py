@@ -1,0 +1,139 @@
+"""Config -> task: the one place that matches on the objective's name."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from flax import nnx
+
+from rae_dit.config import Config
+from rae_dit.flops import Matmul, Work, ddt_matmuls, decoder_matmuls, encoder_matmuls
+from rae_dit.objectives.base import Objective
+from rae_dit.objectives.classification import classification, probing
+from rae_dit.objectives.flow_matching import flow_matching, telemetry
+from rae_dit.objectives.reconstruction import reconstruction
+from rae_dit.setup import gan, hooks, models, weights
+from rae_dit.setup.optim import make_optimizer, make_schedule
+from rae_dit.training.step import train_step
+from rae_dit.training.task import Task
+
+
+def make_task(config: Config) -> Task:
+    """Makes the task of the config's objective; loads and compiles nothing.
+
+    Args:
+        config: all lengths in steps.
+    """
+    match config.objective:
+        case "flow_matching":
+            return flow_matching_task(config)
+        case "reconstruction":
+            return reconstruction_task(config)
+        case "classification" if config.probe.freeze_encoder:
+            return probing_task(config)
+        case "classification":
+            return classification_task(config)
+
+
+def flow_matching_task(config: Config) -> Task:
+    """Stage 2: a DDT on the latents of a frozen RAE."""
+    ddt = models.abstract(models.make_ddt, config)
+    graph = nnx.graphdef(ddt)
+    make_objective = functools.partial(
+        flow_matching,
+        graph,
+        models.rae_graph(config, decoder=False),
+        null_label=ddt.null_label,
+        time_distribution=config.flow.time_distribution,
+        shift=models.latent_shift(config),
+    )
+    validation = make_objective(class_dropout=0.0)
+    observe = functools.partial(telemetry, objective=validation, ddt_graph=graph)
+    return Task(
+        **trained(config, models.make_ddt, make_objective(class_dropout=config.ddt.class_dropout)),
+        validation=validation,
+        work=Work(frozen=encoder_matmuls(config), trained=ddt_matmuls(config)),
+        load_frozen=lambda mesh: weights.place_rae(config, mesh, decoder=False).parameters,
+        load_initial=lambda mesh: weights.initial_ddt(config, mesh),
+        telemetry=observe if config.metrics.telemetry else None,
+        attention_tokens=(models.latent_grid(config) // config.ddt.patch_size) ** 2,
+        make_image_hooks=hooks.sample_hooks,
+    )
+
+
+def reconstruction_task(config: Config) -> Task:
+    """Stage 1: a decoder of noise-augmented tokens, with LPIPS and a discriminator if asked."""
+    has_lpips, has_discriminator = config.perceptual.weight > 0, config.gan.weight > 0
+    make_objective = functools.partial(
+        reconstruction,
+        models.rae_graph(config, decoder=False),
+        models.rae_graph(config, decoder=True),
+        nnx.graphdef(models.abstract(models.make_lpips, config)) if has_lpips else None,
+        lpips_weight=config.perceptual.weight,
+    )
+    fields = trained(
+        config, models.make_decoder, make_objective(noise_tau=config.decoder.noise_tau)
+    )
+    if has_lpips or has_discriminator:
+        fields["step"] = gan.make_step(config, fields["objective"], fields["optimizer"])
+    if has_discriminator:
+        fields["create_discriminator"] = functools.partial(gan.initial_discriminator, config)
+    return Task(
+        **fields,
+        validation=make_objective(noise_tau=0.0),
+        work=Work(frozen=encoder_matmuls(config), trained=decoder_matmuls(config)),
+        load_frozen=lambda mesh: weights.place_stage1(config, mesh),
+        load_initial=lambda mesh: weights.initial_decoder(config, mesh),
+        make_image_hooks=hooks.reconstruction_hooks,
+    )
+
+
+def classification_task(config: Config) -> Task:
+    """An encoder and a linear layer from labels, trained together."""
+    graph = nnx.graphdef(models.abstract(models.make_classifier, config))
+    objective = classification(graph)
+    return Task(
+        **trained(config, models.make_classifier, objective),
+        validation=objective,
+        work=Work(frozen=[], trained=[*encoder_matmuls(config), head_matmul(config)]),
+        load_frozen=lambda mesh: {},
+    )
+
+
+def probing_task(config: Config) -> Task:
+    """A linear layer on a frozen encoder."""
+    graph = nnx.graphdef(models.abstract(models.make_head, config))
+    objective = probing(models.rae_graph(config, decoder=False), graph)
+    return Task(
+        **trained(config, models.make_head, objective),
+        validation=objective,
+        work=Work(frozen=encoder_matmuls(config), trained=[head_matmul(config)]),
+        load_frozen=lambda mesh: weights.place_rae(config, mesh, decoder=False).parameters,
+    )
+
+
+def trained(
+    config: Config, make: Callable[[Config, nnx.Rngs], nnx.Module], objective: Objective
+) -> dict[str, Any]:
+    """Makes the fields of a `Task` that follow from what is trained, with the usual step."""
+    module = models.abstract(make, config)
+    optimizer = make_optimizer(config, module)
+    return {
+        "objective": objective,
+        "create": functools.partial(make, config),
+        "module": module,
+        "optimizer": optimizer,
+        "schedule": make_schedule(config),
+        "step": functools.partial(
+            train_step,
+            objective=objective,
+            optimizer=optimizer,
+            ema_decay=config.ema.decay,
+            accumulate_steps=config.optim.accumulate_steps,
+        ),
+    }
+
+
+def head_matmul(config: Config) -> Matmul:
+    """Counts the linear layer, which reads the mean of an image's tokens."""
+    return Matmul(1, config.encoder.hidden_size, config.data.num_classes)

@@ -1,0 +1,56 @@
+"""Config -> a training run."""
+
+from jax.sharding import Mesh
+
+from rae_dit.config import Config, ConfigError
+from rae_dit.config.check import refusal
+from rae_dit.data.sources import Source
+from rae_dit.setup import data
+from rae_dit.setup.objectives import make_task
+from rae_dit.training.program import Program, build_program
+from rae_dit.training.run import Run
+
+
+def open_run(config: Config, mesh: Mesh) -> Run:
+    """Opens the data, loads the frozen networks and builds the functions; compiles nothing.
+
+    Raises:
+        ConfigError: the data do not suffice for a batch, or held-out images are missing.
+    """
+    source = data.open_source(config, "train")
+    if config.data.batch_size > len(source):
+        expected = f"at most {len(source)}, as many as there are images to train on"
+        raise refusal("data.batch_size", config.data.batch_size, expected)
+    validation = data.open_source(config, "validation")
+    config = config.in_steps(len(source))
+    check_held_out(config, validation)
+    task = make_task(config)
+    return Run(
+        config,
+        mesh,
+        task,
+        build_program(task, mesh, seed=config.seed),
+        source,
+        validation,
+        frozen=task.load_frozen(mesh),
+    )
+
+
+def make_program(config: Config, mesh: Mesh) -> Program:
+    """Builds the functions of a config's run; loads and compiles nothing."""
+    return build_program(make_task(config), mesh, seed=config.seed)
+
+
+def check_held_out(config: Config, validation: Source | None) -> None:
+    """Checks that there are held-out images where they are needed.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if validation is not None:
+        return
+    wanted = "data.validation_path: got '', expected held-out images because of"
+    if config.trained_network == "decoder" and config.metrics.sample_every is not None:
+        raise ConfigError(f"{wanted} metrics.sample_every = {config.metrics.sample_every}")
+    if config.checkpoint.best_metric.startswith(("val/", "val_ema/")):
+        raise ConfigError(f"{wanted} checkpoint.best_metric = {config.checkpoint.best_metric!r}")
