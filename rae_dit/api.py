@@ -2,27 +2,38 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Unpack
+from typing import TypedDict, Unpack
 
 import jax
 from flax import nnx
+from jax.typing import DTypeLike
 
+from rae_dit.architecture import Attention, Remat
 from rae_dit.config import Config, ConfigError
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.rae import RAE
 from rae_dit.setup import models, weights
-from rae_dit.setup.models import with_compute
+from rae_dit.setup.models import make_compute, with_compute
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights import released
 from rae_dit.weights.architecture import Pair
 from rae_dit.weights.diffusers import read_diffusers
 from rae_dit.weights.hub import find, find_encoder
-from rae_dit.weights.huggingface import Compute, read_encoder
+from rae_dit.weights.huggingface import read_encoder
 from rae_dit.weights.statistics import read_statistics
 from rae_dit.workdir import find_run, read_config
 
 DIFFUSERS_FILES = ("config.json", "*.safetensors")
+
+
+class ComputeKeywords(TypedDict, total=False):
+    """Keyword arguments of all loaders; meaning and defaults are those of `Compute`."""
+
+    attention: Attention
+    scan_layers: bool
+    remat: Remat
+    dtype: DTypeLike
 
 
 def load_ddt(
@@ -31,7 +42,7 @@ def load_ddt(
     input_size: int | None = None,
     depth: Pair | None = None,
     num_heads: Pair | None = None,
-    **compute: Unpack[Compute],
+    **compute: Unpack[ComputeKeywords],
 ) -> DDT:
     """Loads a DiT^DH; its architecture is read off the file.
 
@@ -57,9 +68,13 @@ def load_ddt(
     run = find_run(source)
     if run is None:
         return released.read_ddt(
-            source, input_size=input_size, depth=depth, num_heads=num_heads, **compute
+            source,
+            make_compute(**compute),
+            input_size=input_size,
+            depth=depth,
+            num_heads=num_heads,
         )
-    config = with_compute(read_config(run), **compute)
+    config = with_compute(read_config(run), make_compute(**compute))
     if config.trained_network != "ddt":
         raise ConfigError(
             f"{run} is a run with objective {config.objective!r}; load_ddt needs 'flow_matching'"
@@ -74,7 +89,7 @@ def load_rae(
     decoder: str | Path | None = None,
     stats: str | Path | None = None,
     encoder_input_size: int | None = None,
-    **compute: Unpack[Compute],
+    **compute: Unpack[ComputeKeywords],
 ) -> RAE:
     """Loads a representation autoencoder: from its parts, a diffusers directory or a run of ours.
 
@@ -106,16 +121,16 @@ def load_rae(
             )
         run = find_run(source)
         if run is not None:
-            return rae_of_run(with_compute(read_config(run), **compute), Path(source))
-        return read_diffusers(find(source, DIFFUSERS_FILES), **compute)
+            return rae_of_run(with_compute(read_config(run), make_compute(**compute)), Path(source))
+        return read_diffusers(find(source, DIFFUSERS_FILES), make_compute(**compute))
     if encoder is None:
         raise ValueError("load_rae needs an encoder, or a whole autoencoder in its place.")
     decoding = None if decoder is None else load_decoder(decoder, **compute)
     encoding, image_mean, image_std = read_encoder(
         find_encoder(encoder),
+        make_compute(**compute),
         input_size=encoder_input_size,
         grid=None if decoding is None else decoding.grid,
-        **compute,
     )
     statistics = None
     if stats is not None:
@@ -130,7 +145,7 @@ def load_rae(
     )
 
 
-def load_decoder(source: str | Path, **compute: Unpack[Compute]) -> Decoder:
+def load_decoder(source: str | Path, **compute: Unpack[ComputeKeywords]) -> Decoder:
     """Loads a decoder alone, as `load_rae` does with its argument `decoder`.
 
     Raises:
@@ -140,8 +155,8 @@ def load_decoder(source: str | Path, **compute: Unpack[Compute]) -> Decoder:
     """
     run = find_run(source)
     if run is None:
-        return released.read_decoder(source, **compute)
-    config = with_compute(read_config(run), **compute)
+        return released.read_decoder(source, make_compute(**compute))
+    config = with_compute(read_config(run), make_compute(**compute))
     if config.trained_network != "decoder":
         raise ConfigError(
             f"{run} is a run with objective {config.objective!r}; a decoder is that of a run with "

@@ -5,7 +5,8 @@ import pytest
 import torch
 from support.golden_files import GOLDEN, arrays, channels_last
 
-from rae_dit.api import load_ddt, load_rae
+from rae_dit.api import load_ddt, load_decoder, load_rae
+from rae_dit.config import ConfigError
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.released import read_decoder
 
@@ -42,6 +43,24 @@ def test_how_a_model_computes_can_be_chosen():
     assert rae.decoder.trunk.blocks.attention.implementation == "xla"
     rae = load_rae(GOLDEN / "diffusers_mae", remat="dots")
     assert rae.encoder.trunk.remat == rae.decoder.trunk.remat == "dots"
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"dtype": np.float16}, "dtype: got 'float16', expected one of 'float32', 'bfloat16'"),
+        ({"attention": "cuda"}, "attention: got 'cuda', expected one of 'auto', 'xla', "),
+        ({"remat": "dot"}, "remat: got 'dot', expected one of 'none', 'dots', 'full'; did you"),
+        ({"scan_layers": 1}, "scan_layers: got 1, expected True or False"),
+    ],
+)
+@pytest.mark.parametrize("load", [load_ddt, load_rae, load_decoder])
+def test_a_way_to_compute_that_does_not_exist_is_refused(load, choice, message):
+    source = {load_ddt: GOLDEN / "ddt_default.pt", load_decoder: DECODER}.get(load)
+    with pytest.raises(ConfigError) as caught:
+        load_rae(encoder=ENCODER, **choice) if load is load_rae else load(source, **choice)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
 
 
 def test_arguments_may_be_numpy_and_come_back_float32():

@@ -18,6 +18,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from rae_dit.architecture import Compute
+
 ALIGNMENT = 128  # channels; what tensor cores and TPU lanes divide a product into
 WIDE = 8 * ALIGNMENT  # hidden channels from which alignment pays for the zeros
 
@@ -31,6 +33,11 @@ class Constant(nnx.Variable):
     Examples are the Gaussian frequencies of the time embedding and fixed position embeddings,
     which released checkpoints carry. The model stops their gradient; weight decay skips them.
     """
+
+
+def compute_dtype(compute: Compute) -> Dtype:
+    """Returns the dtype of matrix products; parameters are float32 in any case."""
+    return jnp.bfloat16 if compute.dtype == "bfloat16" else jnp.float32
 
 
 def torch_uniform(fan_in: int) -> nnx.Initializer:

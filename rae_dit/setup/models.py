@@ -7,14 +7,18 @@ loading.py fills them with weights from files.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Literal
 
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
-from rae_dit.config import Config, ConfigError, from_config_dict
+from rae_dit.architecture import Compute
+from rae_dit.config import Config
+from rae_dit.config.check import convert
 from rae_dit.diffusion.flow import time_shift
+from rae_dit.models import layers
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoder import MAE, DINOv2, SigLIP
@@ -24,31 +28,52 @@ from rae_dit.models.rae import RAE
 from rae_dit.objectives.classification import Classifier, linear_head
 
 
-def with_compute(
-    config: Config,
+def compute(config: Config) -> Compute:
+    """Returns how the config's networks compute."""
+    return Compute(
+        attention=config.compute.attention,
+        scan_layers=config.compute.scan_layers,
+        remat=config.compute.remat,
+        dtype="bfloat16" if config.precision == "bf16" else "float32",
+    )
+
+
+def make_compute(
     *,
-    dtype: Dtype = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     attention: str = "auto",
     scan_layers: bool = True,
     remat: str = "none",
-) -> Config:
-    """The config with other ways to compute, whatever the run trained with.
+) -> Compute:
+    """Converts the keyword arguments of `api.load_*`.
 
     Raises:
         ConfigError: dtype is neither float32 nor bfloat16, or another choice does not exist.
     """
-    precisions = {jnp.dtype(jnp.float32): "fp32", jnp.dtype(jnp.bfloat16): "bf16"}
-    if jnp.dtype(dtype) not in precisions:
-        raise ConfigError(f"dtype: got {jnp.dtype(dtype)}, expected float32 or bfloat16")
-    values = dataclasses.asdict(config)
-    values["precision"] = precisions[jnp.dtype(dtype)]
-    values["compute"] |= {"attention": attention, "scan_layers": scan_layers, "remat": remat}
-    return from_config_dict(ml_collections.ConfigDict(values))
+    choices = {
+        "dtype": jnp.dtype(dtype).name,
+        "attention": attention,
+        "scan_layers": scan_layers,
+        "remat": remat,
+    }
+    return convert(Compute, choices, "")
+
+
+def with_compute(config: Config, compute: Compute) -> Config:
+    """Replaces how the config's networks compute, whatever the run trained with."""
+    section = dataclasses.replace(
+        config.compute,
+        attention=compute.attention,
+        scan_layers=compute.scan_layers,
+        remat=compute.remat,
+    )
+    precision: Literal["fp32", "bf16"] = "bf16" if compute.dtype == "bfloat16" else "fp32"
+    return dataclasses.replace(config, precision=precision, compute=section)
 
 
 def compute_dtype(config: Config) -> Dtype:
-    """The dtype of matrix products; parameters are float32 in any case."""
-    return jnp.bfloat16 if config.precision == "bf16" else jnp.float32
+    """Returns the dtype of matrix products; parameters are float32 in any case."""
+    return layers.compute_dtype(compute(config))
 
 
 def matmul_precision(config: Config) -> str:

@@ -15,7 +15,6 @@ from rae_dit.setup import models
 from rae_dit.weights import huggingface, released
 from rae_dit.weights.architecture import ddt_architecture
 from rae_dit.weights.hub import find_encoder
-from rae_dit.weights.huggingface import Compute
 from rae_dit.weights.official import import_ddt
 
 Fields = dict[str, tuple[object, object]]
@@ -30,7 +29,10 @@ def pretrained_encoder(config: Config) -> VisionTransformer:
     """
     wanted = config.encoder
     encoder, mean, std = huggingface.read_encoder(
-        find_encoder(wanted.pretrained), input_size=wanted.input_size, grid=None, **compute(config)
+        find_encoder(wanted.pretrained),
+        models.compute(config),
+        input_size=wanted.input_size,
+        grid=None,
     )
     block = encoder.trunk.blocks
     mlp_width = block.mlp.fc1.bias.shape[-1]
@@ -63,7 +65,7 @@ def pretrained_decoder(config: Config) -> Decoder:
         ConfigError: it is not what the config says; names the field and both values.
     """
     wanted = config.decoder
-    decoder = released.read_decoder(wanted.pretrained, **compute(config))
+    decoder = released.read_decoder(wanted.pretrained, models.compute(config))
     block = decoder.trunk.blocks
     check(
         "decoder",
@@ -121,16 +123,6 @@ def pretrained_ddt(config: Config) -> DDT:
     grid, channels = found["input_size"], found["in_channels"]
     check_latent(config, "ddt", wanted.pretrained, grid=grid, channels=channels)
     return import_ddt(tensors, models.abstract(models.make_ddt, config))
-
-
-def compute(config: Config) -> Compute:
-    """How the config's models compute."""
-    return {
-        "attention": config.compute.attention,
-        "scan_layers": config.compute.scan_layers,
-        "remat": config.compute.remat,
-        "dtype": models.compute_dtype(config),
-    }
 
 
 def family_of(encoder: VisionTransformer) -> str:

@@ -27,6 +27,7 @@ from rae_dit.setup import pretrained
 from rae_dit.setup.gan import make_dino, pretrained_dino, pretrained_lpips
 from rae_dit.setup.models import (
     abstract,
+    compute,
     latent_grid,
     make_classifier,
     make_ddt,
@@ -156,9 +157,7 @@ def place_guide(config: Config, mesh: Mesh) -> Model:
     path = config.sample.guide_checkpoint
     run = find_run(path)
     if run is None:
-        guide = released.read_ddt(
-            path, input_size=None, depth=None, num_heads=None, **pretrained.compute(config)
-        )
+        guide = released.read_ddt(path, compute(config))
         check_guide(config, guide)
         return Model(nnx.graphdef(guide), to_devices(guide, mesh))
     theirs = read_config(run)

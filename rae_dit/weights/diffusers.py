@@ -15,18 +15,19 @@ Source: diffusers 0.42.1 `models/autoencoders/autoencoder_rae.py`, names of tran
 
 import json
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 from flax import nnx
 
+from rae_dit.architecture import Compute
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoder import MAE, DINOv2, SigLIP, VisionTransformer
 from rae_dit.models.layers import gelu_exact, gelu_tanh
 from rae_dit.models.rae import RAE, VARIANCE_EPS
 from rae_dit.weights.architecture import block_numbers, decoder_architecture
 from rae_dit.weights.encoder_names import BLOCKS, canonical, without_prefix
-from rae_dit.weights.huggingface import Compute, import_encoder, weight_file
+from rae_dit.weights.huggingface import as_keywords, import_encoder, weight_file
 from rae_dit.weights.mapping import (
     Tensors,
     WeightsError,
@@ -57,7 +58,7 @@ def encoder_type(name: str) -> tuple[type[VisionTransformer], dict[str, Any], in
     raise WeightsError(f"encoder_type is {name!r}; expected 'dinov2', 'siglip2' or 'mae'.")
 
 
-def read_diffusers(directory: Path, **compute: Unpack[Compute]) -> RAE:
+def read_diffusers(directory: Path, compute: Compute = Compute()) -> RAE:
     """Reads an `AutoencoderRAE` directory.
 
     Raises:
@@ -70,7 +71,7 @@ def read_diffusers(directory: Path, **compute: Unpack[Compute]) -> RAE:
     rest = {name for name in tensors if not name.startswith(("encoder.", "decoder."))}
     if rest != BUFFERS:
         raise WeightsError(f"{directory} holds {sorted(rest)}; expected {sorted(BUFFERS)}.")
-    encoder = import_encoder_part(config, tensors, **compute)
+    encoder = import_encoder_part(config, tensors, compute)
     mean, std = config["encoder_norm_mean"], config["encoder_norm_std"]
     mean, std = (IMAGENET_MEAN if mean is None else mean, IMAGENET_STD if std is None else std)
     for name, value in (("encoder_mean", mean), ("encoder_std", std)):
@@ -80,7 +81,7 @@ def read_diffusers(directory: Path, **compute: Unpack[Compute]) -> RAE:
     scale = (tensors["_latents_std"].astype(np.float32) + STD_EPS).astype(np.float64) / factor
     return RAE(
         encoder,
-        import_decoder_part(config, tensors, encoder.grid, **compute),
+        import_decoder_part(config, tensors, encoder.grid, compute),
         image_mean=tuple(mean),
         image_std=tuple(std),
         latent_mean=channels_last(tensors["_latents_mean"]),
@@ -88,11 +89,11 @@ def read_diffusers(directory: Path, **compute: Unpack[Compute]) -> RAE:
     )
 
 
-def read_diffusers_decoder(directory: Path, **compute: Unpack[Compute]) -> Decoder:
+def read_diffusers_decoder(directory: Path, compute: Compute = Compute()) -> Decoder:
     """Reads the decoder alone from an `AutoencoderRAE` directory; raises as `read_diffusers`."""
     config = read_config(directory)
     grid = config["encoder_input_size"] // config["encoder_patch_size"]
-    return import_decoder_part(config, open_tensors(weight_file(directory)), grid, **compute)
+    return import_decoder_part(config, open_tensors(weight_file(directory)), grid, compute)
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def import_encoder_part(
-    config: dict[str, Any], tensors: Tensors, **compute: Unpack[Compute]
+    config: dict[str, Any], tensors: Tensors, compute: Compute
 ) -> VisionTransformer:
     """The encoder: sizes from the config, the rest as diffusers fixes it."""
     family, fixed, _ = encoder_type(config["encoder_type"])
@@ -122,11 +123,11 @@ def import_encoder_part(
         "intermediate_size": len(named[f"{BLOCKS[family].format(0)}.mlp.fc1.bias"]),
     }
     size = config["encoder_input_size"]
-    return import_encoder(family, named, architecture | fixed, input_size=size, **compute)
+    return import_encoder(family, named, architecture | fixed, compute, input_size=size)
 
 
 def import_decoder_part(
-    config: dict[str, Any], tensors: Tensors, grid: int, **compute: Unpack[Compute]
+    config: dict[str, Any], tensors: Tensors, grid: int, compute: Compute
 ) -> Decoder:
     """The decoder: sizes from its tensors, heads from the config; positions are not stored."""
     decoder = without_prefix(tensors, "decoder.")
@@ -136,7 +137,9 @@ def import_decoder_part(
         "hidden_act": "gelu",
     }
     architecture = decoder_architecture(decoder, words, grid=grid)
-    abstract = nnx.eval_shape(lambda: Decoder(**architecture, **compute, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(
+        lambda: Decoder(**architecture, **as_keywords(compute), rngs=nnx.Rngs(0))
+    )
     depth = len(block_numbers(decoder, "decoder_layers"))
     parameters = import_tensors(
         decoder_entries(depth, attention=ATTENTION),

@@ -6,13 +6,14 @@ Three families are read, by the `model_type` of their config; torch is not neede
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from flax import nnx
 from jax import Array
 
+from rae_dit.architecture import Compute
 from rae_dit.models.encoder import MAE, DINOv2, SigLIP, VisionTransformer
-from rae_dit.models.layers import Dtype, gelu_exact, gelu_tanh
+from rae_dit.models.layers import compute_dtype, gelu_exact, gelu_tanh
 from rae_dit.models.rae import Triple
 from rae_dit.weights.encoder_names import canonical, encoder_entries, position_names
 from rae_dit.weights.mapping import Tensors, WeightsError, build, import_tensors, parameters_of
@@ -26,26 +27,21 @@ WEIGHT_FILES = (
 )
 
 
-class Compute(TypedDict, total=False):
-    """How a model computes; see the constructors in models/ for the meaning and the defaults."""
-
-    attention: str
-    scan_layers: bool
-    remat: str
-    dtype: Dtype
-
-
 def read_encoder(
-    directory: Path, *, input_size: int | None, grid: int | None, **compute: Unpack[Compute]
+    directory: Path,
+    compute: Compute = Compute(),
+    *,
+    input_size: int | None,
+    grid: int | None,
 ) -> tuple[VisionTransformer, Triple, Triple]:
     """Reads an encoder and the mean and deviation of the images it was trained on.
 
     Args:
         directory: holds config.json, weights and preprocessor_config.json.
+        compute: how it computes.
         input_size: side of the images it will see; None takes the side that gives `grid`.
         grid: tokens a side, where there is no `input_size`; None takes that of the stored
             position table.
-        **compute: how it computes.
 
     Raises:
         WeightsError: if the family is not one of the three, or a tensor is missing, unknown,
@@ -61,7 +57,7 @@ def read_encoder(
     if input_size is None and grid is not None:
         input_size = grid * config.patch_size
     tensors = canonical(open_tensors(weight_file(directory)), family)
-    encoder = import_encoder(family, tensors, architecture, input_size=input_size, **compute)
+    encoder = import_encoder(family, tensors, architecture, compute, input_size=input_size)
     return encoder, *image_constants(directory, family)
 
 
@@ -111,9 +107,9 @@ def import_encoder(
     family: type[VisionTransformer],
     tensors: Tensors,
     architecture: Mapping[str, Any],
+    compute: Compute,
     *,
     input_size: int | None,
-    **compute: Unpack[Compute],
 ) -> VisionTransformer:
     """Builds an encoder from canonical tensors; the side of the position table is theirs."""
     names, extra = position_names(family)
@@ -125,7 +121,7 @@ def import_encoder(
     def make() -> VisionTransformer:
         return family(
             **architecture,
-            **compute,
+            **as_keywords(compute),
             input_size=input_size or position_grid * patch_size,
             position_grid=position_grid,
             rngs=nnx.Rngs(0),
@@ -140,6 +136,16 @@ def import_encoder(
         fixed={},
     )
     return build(abstract, parameters)
+
+
+def as_keywords(compute: Compute) -> dict[str, Any]:
+    """Arguments of the encoders and the decoder until they take a `Compute` themselves."""
+    return {
+        "attention": compute.attention,
+        "scan_layers": compute.scan_layers,
+        "remat": compute.remat,
+        "dtype": compute_dtype(compute),
+    }
 
 
 def image_constants(directory: Path, family: type[VisionTransformer]) -> tuple[Triple, Triple]:

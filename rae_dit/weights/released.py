@@ -2,17 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from flax import nnx
 
+from rae_dit.architecture import Compute
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.weights.architecture import Pair, ddt_architecture, decoder_architecture
 from rae_dit.weights.diffusers import read_diffusers_decoder
 from rae_dit.weights.encoder_names import without_prefix
 from rae_dit.weights.hub import find
-from rae_dit.weights.huggingface import Compute
+from rae_dit.weights.huggingface import as_keywords
 from rae_dit.weights.mapping import Tensors, WeightsError
 from rae_dit.weights.official import import_ddt, import_decoder
 from rae_dit.weights.tensor_file import open_tensors
@@ -32,22 +33,22 @@ def open_ddt(source: str | Path) -> Tensors:
 
 def read_ddt(
     source: str | Path,
+    compute: Compute = Compute(),
     *,
-    input_size: int | None,
-    depth: Pair | None,
-    num_heads: Pair | None,
-    **compute: Unpack[Compute],
+    input_size: int | None = None,
+    depth: Pair | None = None,
+    num_heads: Pair | None = None,
 ) -> DDT:
     """Loads a DiT^DH from a file of others; arguments and errors are those of `api.load_ddt`."""
     tensors = open_ddt(source)
     architecture = ddt_architecture(
         tensors, input_size=input_size, depth=depth, num_heads=num_heads
     )
-    abstract = nnx.eval_shape(lambda: DDT(**architecture, **compute, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: DDT(**architecture, **as_keywords(compute), rngs=nnx.Rngs(0)))
     return import_ddt(tensors, abstract)
 
 
-def read_decoder(source: str | Path, **compute: Unpack[Compute]) -> Decoder:
+def read_decoder(source: str | Path, compute: Compute = Compute()) -> Decoder:
     """Loads a decoder: a file, a directory with one, or a hub id (with a path inside).
 
     Of a stage-1 training checkpoint or a diffusers `AutoencoderRAE`, which hold the encoder too,
@@ -64,14 +65,16 @@ def read_decoder(source: str | Path, **compute: Unpack[Compute]) -> Decoder:
     if config_path.exists():
         content = json.loads(config_path.read_text())
         if "encoder_type" in content:
-            return read_diffusers_decoder(path.parent, **compute)
+            return read_diffusers_decoder(path.parent, compute)
         config = content if "decoder_num_attention_heads" in content else None
     tensors = open_tensors(path)
     if "decoder.decoder_embed.weight" in tensors:
         print(f"{path}: taking 'decoder.*' of a whole autoencoder")
         tensors = without_prefix(tensors, "decoder.")
     architecture = decoder_architecture(tensors, config)
-    abstract = nnx.eval_shape(lambda: Decoder(**architecture, **compute, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(
+        lambda: Decoder(**architecture, **as_keywords(compute), rngs=nnx.Rngs(0))
+    )
     return import_decoder(tensors, abstract)
 
 
