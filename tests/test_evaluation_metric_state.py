@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rae_dit.evaluation import metric_state as module
-from rae_dit.evaluation.frechet import Moments, frechet_distance
-from rae_dit.evaluation.manifold import precision_recall
 from rae_dit.evaluation.metric_state import Features, Tally, from_arrays, metric_values, to_arrays
+from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance
+from rae_dit.evaluation.metrics.precision_recall import precision_recall
 
 INCEPTION = ("fid", "sfid", "inception_score", "precision", "recall")
 

@@ -5,8 +5,8 @@ import pytest
 
 from rae_dit.data.files import SourceError
 from rae_dit.evaluation import references
-from rae_dit.evaluation.frechet import Moments
 from rae_dit.evaluation.metric_state import Tally
+from rae_dit.evaluation.metrics.frechet_distance import Moments
 from rae_dit.evaluation.references import hash_of, open_reference
 
 ALL = ("fid", "sfid", "inception_score", "precision", "recall")

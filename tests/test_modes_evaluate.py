@@ -14,8 +14,8 @@ from rae_dit.data.transforms import to_uint8
 from rae_dit.evaluation import pipeline, references
 from rae_dit.evaluation.digits import DigitClassifier, pixel_features
 from rae_dit.evaluation.feature_extractors import InceptionExtractor
-from rae_dit.evaluation.frechet import Moments, frechet_distance
-from rae_dit.evaluation.manifold import precision_recall
+from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance
+from rae_dit.evaluation.metrics.precision_recall import precision_recall
 from rae_dit.evaluation.references import hash_of
 from rae_dit.models.inception import InceptionFeatures
 from rae_dit.modes import evaluate as act

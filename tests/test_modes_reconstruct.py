@@ -15,7 +15,7 @@ from rae_dit.data.bad_images import BadShareError
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation.feature_extractors import InceptionExtractor
-from rae_dit.evaluation.frechet import Moments, frechet_distance
+from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance
 from rae_dit.evaluation.reconstruction import l1, psnr, ssim
 from rae_dit.evaluation.references import hash_of
 from rae_dit.modes import reconstruct as act

@@ -150,7 +150,7 @@ def figures(result: np.ndarray, images: np.ndarray, labels: np.ndarray) -> dict[
     """What is said of one set of reconstructions."""
     from rae_dit.data.sources import digits
     from rae_dit.evaluation.digits import DigitClassifier, pixel_features
-    from rae_dit.evaluation.frechet import Moments, frechet_distance
+    from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance
     from rae_dit.evaluation.reconstruction import psnr
     from rae_dit.evaluation.sharpness import sharpness
 

@@ -13,9 +13,9 @@ from typing import NamedTuple, Self
 import jax
 import numpy as np
 
-from rae_dit.evaluation.frechet import Moments, frechet_distance, merge
-from rae_dit.evaluation.inception_score import ScoreSums
-from rae_dit.evaluation.manifold import precision_recall
+from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance, merge
+from rae_dit.evaluation.metrics.inception_score import ScoreSums
+from rae_dit.evaluation.metrics.precision_recall import precision_recall
 from rae_dit.multihost import allgather_bytes
 
 BUFFERED = 2048  # rows; a merge of moments costs as much as adding some hundred rows

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from rae_dit.data.files import SourceError
-from rae_dit.evaluation.frechet import Moments
 from rae_dit.evaluation.metric_state import Tally
+from rae_dit.evaluation.metrics.frechet_distance import Moments
 
 POOL, SPATIAL = ("mu", "sigma"), ("mu_s", "sigma_s")
 WIDTH = {"mu": 2048, "mu_s": 2023}

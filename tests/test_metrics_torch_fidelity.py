@@ -9,8 +9,8 @@ feature extractor is held against ours by golden/inception.npz.
 import numpy as np
 import pytest
 
-from rae_dit.evaluation import inception_score
 from rae_dit.evaluation.metric_state import Features, Tally, metric_values
+from rae_dit.evaluation.metrics import inception_score
 
 
 def features(seed, count, width=32):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from rae_dit.evaluation.frechet import Moments, frechet_distance, merge
+from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance, merge
 
 
 def _features(seed: int, count: int, dimensions: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rae_dit.evaluation.inception_score import SPLIT, ScoreSums
+from rae_dit.evaluation.metrics.inception_score import SPLIT, ScoreSums
 
 
 def score_of(logits, numbers=None):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rae_dit.evaluation import manifold
-from rae_dit.evaluation.manifold import precision_recall
+from rae_dit.evaluation.metrics import precision_recall as module
+from rae_dit.evaluation.metrics.precision_recall import precision_recall
 
 
 def line(*places):
@@ -49,8 +49,8 @@ def test_a_collapsed_generator_is_precise_and_recalls_little():
 @pytest.mark.parametrize("blocks", [(7, 5), (16, 64), (1024, 4096)])
 @pytest.mark.parametrize("k", [1, 3])
 def test_blocks_change_nothing(monkeypatch, blocks, k):
-    monkeypatch.setattr(manifold, "ROWS", blocks[0])
-    monkeypatch.setattr(manifold, "COLUMNS", blocks[1])
+    monkeypatch.setattr(module, "ROWS", blocks[0])
+    monkeypatch.setattr(module, "COLUMNS", blocks[1])
     rng = np.random.default_rng(2)
     real, generated = rng.normal(size=(41, 4)), 0.7 * rng.normal(size=(33, 4)) + 0.5
     expected = brute_force(real, generated, k)
