@@ -1,16 +1,23 @@
-"""Tallies: batches, processes and files change nothing in the figures."""
+"""Metric states: batches, processes and files change nothing in the values."""
 
 import io
 
 import numpy as np
 import pytest
 
-from rae_dit.evaluation import metric_state as module
-from rae_dit.evaluation.metric_state import Features, Tally, from_arrays, metric_values, to_arrays
+from rae_dit.evaluation.metric_state import MetricState
+from rae_dit.evaluation.metrics import METRICS, fid, metrics_named
+from rae_dit.evaluation.metrics.base import Features
+from rae_dit.evaluation.metrics.class_accuracy import ClassAccuracy
+from rae_dit.evaluation.metrics.fid import FID
+from rae_dit.evaluation.metrics.frechet import Frechet
 from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance
-from rae_dit.evaluation.metrics.precision_recall import precision_recall
+from rae_dit.evaluation.metrics.inception_score import InceptionScore
+from rae_dit.evaluation.metrics.precision_recall import PrecisionRecall, precision_recall
+from rae_dit.evaluation.metrics.sfid import SFID
 
 INCEPTION = ("fid", "sfid", "inception_score", "precision", "recall")
+KINDS = (FID, SFID, InceptionScore, PrecisionRecall, ClassAccuracy)
 
 
 def features(seed, count):
@@ -27,12 +34,12 @@ def rows(found, start, stop):
     return Features(*(values[start:stop] for values in found))
 
 
-def tally(found, sizes, *, keep=1, first=0, labels=None):
-    filled, start = Tally(keep), 0
+def state_of(found, sizes, *, stride=1, first=0, labels=None, kinds=KINDS):
+    filled, start = MetricState.of(kinds, feature_stride=stride), 0
     for size in sizes:
         stop = start + size
         some = None if labels is None else labels[start:stop]
-        filled.add(first + np.arange(start, stop), rows(found, start, stop), some)
+        filled.update(first + np.arange(start, stop), rows(found, start, stop), some)
         start = stop
     return filled
 
@@ -43,9 +50,9 @@ def pair():
 
 
 def test_metrics_are_those_of_the_features_together(pair, monkeypatch):
-    monkeypatch.setattr(module, "BUFFERED", 11)
-    real, generated = (tally(f, s) for f, s in zip(pair, [(7, 1, 32), (30,)], strict=True))
-    values = metric_values(INCEPTION, generated, real)
+    monkeypatch.setattr(fid, "BUFFERED", 11)
+    real, generated = (state_of(f, s) for f, s in zip(pair, [(7, 1, 32), (30,)], strict=True))
+    values = generated.compute(INCEPTION, real)
     assert tuple(values) == INCEPTION
 
     def distance(a, b):
@@ -54,57 +61,106 @@ def test_metrics_are_those_of_the_features_together(pair, monkeypatch):
     assert values["fid"] == pytest.approx(distance(pair[0].pool, pair[1].pool), rel=1e-9)
     assert values["sfid"] == pytest.approx(distance(pair[0].spatial, pair[1].spatial), rel=1e-9)
     assert (values["precision"], values["recall"]) == precision_recall(pair[0].pool, pair[1].pool)
-    assert metric_values(("frechet",), generated, real)["frechet"] == values["fid"]
+    real, generated = (state_of(f, [len(f.pool)], kinds=[Frechet]) for f in pair)
+    assert generated.compute(("frechet",), real)["frechet"] == pytest.approx(values["fid"])
 
 
 def test_processes_merge_to_the_whole(pair):
     labels = np.arange(40) % 3
-    whole = tally(pair[0], (40,), labels=labels)
-    left = tally(rows(pair[0], 0, 15), (15,), labels=labels[:15])
-    left.merge(tally(rows(pair[0], 15, 40), (5, 20), first=15, labels=labels[15:]))
-    reference = tally(pair[1], (30,))
+    whole = state_of(pair[0], (40,), labels=labels)
+    left = state_of(rows(pair[0], 0, 15), (15,), labels=labels[:15])
+    left.merge(state_of(rows(pair[0], 15, 40), (5, 20), first=15, labels=labels[15:]))
+    reference = state_of(pair[1], (30,))
     metrics = (*INCEPTION, "class_accuracy")
-    wanted = metric_values(metrics, whole, reference)
-    assert metric_values(metrics, left, reference) == pytest.approx(wanted, rel=1e-9)
+    wanted = whole.compute(metrics, reference)
+    assert left.compute(metrics, reference) == pytest.approx(wanted, rel=1e-9)
     assert wanted["class_accuracy"] == np.mean(pair[0].classes == labels)
-    assert left.count == 40
+    assert left.num_images == 40
 
 
 def test_a_file_gives_every_bit_back(pair):
-    before = tally(pair[0], (40,), labels=np.zeros(40, int), keep=3)
+    before = state_of(pair[0], (40,), labels=np.zeros(40, int), stride=3)
+    after = MetricState.from_bytes(KINDS, before.to_bytes())
+    assert before.to_arrays().keys() == after.to_arrays().keys()
+    for name, value in before.to_arrays().items():
+        np.testing.assert_array_equal(value, after.to_arrays()[name])
+        assert value.dtype == after.to_arrays()[name].dtype
+    assert (after[PrecisionRecall].feature_stride, after.num_images) == (3, 40)
+    assert after[ClassAccuracy].num_labelled == 40
+    assert after[InceptionScore].compute() == before[InceptionScore].compute()
+
+
+def test_a_cached_reference_of_before_december_2026_is_read(pair):
+    """Its arrays, written down by hand: one array of counts, moments and rows by today's names."""
+    pool, spatial = Moments.of(pair[0].pool), Moments.of(pair[0].spatial)
     buffer = io.BytesIO()
-    np.savez(buffer, **to_arrays(before))
-    buffer.seek(0)
-    with np.load(buffer) as arrays:
-        after = from_arrays(arrays)
-    assert to_arrays(before).keys() == to_arrays(after).keys()
-    for name, value in to_arrays(before).items():
-        np.testing.assert_array_equal(value, to_arrays(after)[name])
-        assert value.dtype == to_arrays(after)[name].dtype
-    assert (after.keep, after.count, after.read) == (3, 40, 40)
-    assert after.score.score() == before.score.score()
+    np.savez(
+        buffer,
+        counts=np.array([2, 40, 0, 0], np.int64),  # keep, count, right, read
+        pool_mean=pool.mean,
+        pool_covariance=pool.covariance,
+        pool_count=np.array(40, np.int64),
+        spatial_mean=spatial.mean,
+        spatial_covariance=spatial.covariance,
+        spatial_count=np.array(40, np.int64),
+        rows=pair[0].pool[::2],
+        split=np.array([0], np.int64),
+        split_count=np.array([40], np.int64),
+        split_negentropy=np.array([-3.0]),
+        split_probabilities=np.ones((1, 5)),
+    )
+    old = MetricState.from_bytes([FID, SFID, PrecisionRecall], buffer.getvalue())
+    assert (old.num_images, old[PrecisionRecall].feature_stride) == (40, 2)
+    new = state_of(pair[0], (40,), stride=2, kinds=(FID, SFID, PrecisionRecall))
+    generated = state_of(pair[1], (30,))
+    metrics = ("fid", "sfid", "precision", "recall")
+    assert generated.compute(metrics, old) == generated.compute(metrics, new)
+    with pytest.raises(KeyError, match="num_"):  # sums that no such file has are never made up
+        MetricState.from_bytes([Frechet, Unheard], buffer.getvalue())
+
+
+class Unheard(ClassAccuracy):
+    """A metric that came later."""
+
+    @classmethod
+    def from_arrays(cls, arrays):
+        return cls(num_correct=int(arrays["num_unheard"]))
+
+
+def test_every_metric_has_names_of_its_own():
+    names = [name for kind in METRICS for name in kind.names]
+    assert len({*names}) == len(names)
+    assert metrics_named(("recall", "fid", "precision")) == (PrecisionRecall, FID)
+    with pytest.raises(ValueError, match=r"arrays \['pool_count', .* of another metric"):
+        state_of(features(0, 9), (9,), kinds=(FID, Frechet)).to_arrays()
 
 
 def test_every_third_row_is_kept_whatever_the_batches(pair):
-    kept = [tally(pair[0], sizes, keep=3, first=2).features() for sizes in ((40,), (4, 35, 1))]
+    states = [state_of(pair[0], sizes, stride=3, first=2) for sizes in ((40,), (4, 35, 1))]
+    kept = [state[PrecisionRecall].features() for state in states]
     np.testing.assert_array_equal(kept[0], pair[0].pool[1::3])
     np.testing.assert_array_equal(kept[0], kept[1])
 
 
 def test_memory_does_not_grow_where_rows_are_not_kept():
-    filled = Tally()
+    filled = MetricState.of([FID])
     for number in range(30):
-        filled.add(np.arange(500), features(number, 500), None)
-        assert sum(map(len, filled.pool.waiting)) < module.BUFFERED
-    assert filled.rows == []
-    assert filled.count == filled.pool.moments().count == 15_000
+        filled.update(np.arange(500), features(number, 500), None)
+        assert sum(map(len, filled[FID].waiting)) < fid.BUFFERED
+    assert filled.num_images == filled[FID].moments().count == 15_000
 
 
 def test_what_is_missing_is_said(pair):
-    generated = tally(pair[0], (40,), keep=0)
-    with pytest.raises(ValueError, match="no features were kept"):
-        metric_values(("recall",), generated, tally(pair[1], (30,)))
-    with pytest.raises(ValueError, match="there is none"):
-        metric_values(("fid",), generated, None)
-    with pytest.raises(ValueError, match="moments of no features"):
-        metric_values(("sfid",), generated, Tally())
+    generated, real = (state_of(found, (30,)) for found in pair)
+    with pytest.raises(ValueError, match="precision: got no reference"):
+        generated.compute(("recall",), None)
+    with pytest.raises(ValueError, match="fid: got no reference"):
+        generated.compute(("fid",), MetricState.of([SFID]))
+    with pytest.raises(ValueError, match="sfid: got no features"):
+        generated.compute(("sfid",), MetricState.of(KINDS))
+    with pytest.raises(ValueError, match="recall: got no features"):
+        MetricState.of(KINDS).compute(("recall",), real)
+    with pytest.raises(ValueError, match="class_accuracy: got no labels"):
+        generated.compute(("class_accuracy",), None)
+    with pytest.raises(ValueError, match="sfid: got no spatial features"):
+        generated.update(np.arange(3), Features(pair[0].pool[:3]), None)

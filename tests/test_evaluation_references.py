@@ -5,8 +5,12 @@ import pytest
 
 from rae_dit.data.files import SourceError
 from rae_dit.evaluation import references
-from rae_dit.evaluation.metric_state import Tally
+from rae_dit.evaluation.metric_state import MetricState
+from rae_dit.evaluation.metrics.base import Features
+from rae_dit.evaluation.metrics.fid import FID
 from rae_dit.evaluation.metrics.frechet_distance import Moments
+from rae_dit.evaluation.metrics.precision_recall import PrecisionRecall
+from rae_dit.evaluation.metrics.sfid import SFID
 from rae_dit.evaluation.references import hash_of, open_reference
 
 ALL = ("fid", "sfid", "inception_score", "precision", "recall")
@@ -37,19 +41,22 @@ IMAGES = np.zeros((5, 8, 8, 3), np.uint8)
 def test_adm_s_files_need_their_images_for_precision_and_recall_only(tmp_path):
     path = save(tmp_path, arr_0=IMAGES, **statistics(), **statistics("_s", 3))
     file = open_reference(path, ALL)
-    assert file.lacks(ALL).keys() == {"precision", "recall"}
-    assert file.lacks(("fid", "sfid", "inception_score")) == {}
+    assert file.missing(ALL).keys() == {"precision", "recall"}
+    assert file.missing(("fid", "sfid", "inception_score")) == {}
     assert file.shapes["arr_0"] == (5, 8, 8, 3)
-    tally = Tally()
-    tally.pool.add(np.ones((9, 4)))  # as computed from the images; the statistics go before
-    file.fill(tally)
-    np.testing.assert_array_equal(tally.pool.moments().covariance, moments(4).covariance)
-    np.testing.assert_array_equal(tally.spatial.moments().mean, moments(3).mean)
+    state = MetricState.of([FID, SFID, PrecisionRecall])
+    computed = Features(np.ones((9, 4)), np.ones((9, 3)))  # of the images; statistics go before
+    state.update(np.arange(9), computed, None)
+    file.fill(state)
+    np.testing.assert_array_equal(state[FID].moments().covariance, moments(4).covariance)
+    np.testing.assert_array_equal(state[FID].moments().mean, moments(4).mean)
+    np.testing.assert_array_equal(state[SFID].moments().mean, moments(3).mean)
+    np.testing.assert_array_equal(state[PrecisionRecall].features(), np.ones((9, 4)))
 
 
 def test_pytorch_fid_s_files_serve_fid_alone(tmp_path):
     path = save(tmp_path, **statistics())
-    assert open_reference(path, ("fid", "inception_score")).lacks(("fid",)) == {}
+    assert open_reference(path, ("fid", "inception_score")).missing(("fid",)) == {}
     with pytest.raises(
         SourceError, match="expected mu_s and sigma_s or images in arr_0 for 'sfid'"
     ):
@@ -61,15 +68,23 @@ def test_pytorch_fid_s_files_serve_fid_alone(tmp_path):
 def test_features_serve_all_that_compares_pools(tmp_path):
     rows = np.random.default_rng(1).normal(size=(9, 4))
     file = open_reference(save(tmp_path, activations=rows), ("fid", "precision", "recall"))
-    tally = Tally()
-    file.fill(tally)
-    np.testing.assert_array_equal(tally.features(), rows.astype(np.float32))
-    np.testing.assert_allclose(tally.pool.moments().covariance, np.cov(rows.T))
+    state = MetricState.of([FID, PrecisionRecall])
+    file.fill(state)
+    np.testing.assert_array_equal(state[PrecisionRecall].features(), rows.astype(np.float32))
+    np.testing.assert_allclose(state[FID].moments().covariance, np.cov(rows.T))
+
+
+def test_statistics_of_moments_go_before_features(tmp_path):
+    rows = np.random.default_rng(1).normal(size=(9, 4))
+    file = open_reference(save(tmp_path, activations=rows, **statistics()), ("fid",))
+    state = MetricState.of([FID])
+    file.fill(state)
+    np.testing.assert_array_equal(state[FID].moments().covariance, moments(4).covariance)
 
 
 def test_images_alone_serve_everything(tmp_path):
     file = open_reference(save(tmp_path, arr_0=IMAGES), ALL)
-    assert file.lacks(ALL).keys() == {*ALL} - {"inception_score"}
+    assert file.missing(ALL).keys() == {*ALL} - {"inception_score"}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +106,7 @@ def test_other_features_are_refused(tmp_path, arrays, message):
 def test_statistics_that_are_none_are_refused(tmp_path):
     path = save(tmp_path, mu=np.zeros(4), sigma=np.full((4, 4), np.nan))
     with pytest.raises(SourceError, match=r"reference\.npz cannot be used: .*not finite"):
-        open_reference(path, ("fid",)).fill(Tally())
+        open_reference(path, ("fid",)).fill(MetricState.of([FID]))
 
 
 def test_a_hash_follows_the_content(tmp_path):

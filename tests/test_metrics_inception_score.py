@@ -3,13 +3,19 @@
 import numpy as np
 import pytest
 
-from rae_dit.evaluation.metrics.inception_score import SPLIT, ScoreSums
+from rae_dit.evaluation.metrics.base import Features
+from rae_dit.evaluation.metrics.inception_score import SPLIT, InceptionScore
+
+
+def sums_of(logits, numbers):
+    sums = InceptionScore()
+    sums.update(numbers, Features(pool=logits, logits=logits), None)
+    return sums
 
 
 def score_of(logits, numbers=None):
-    sums = ScoreSums()
-    sums.add(np.arange(len(logits)) if numbers is None else numbers, logits)
-    return sums.score()
+    numbers = np.arange(len(logits)) if numbers is None else numbers
+    return sums_of(logits, numbers).compute()["inception_score"]
 
 
 def some_logits(count, seed=0, classes=7):
@@ -46,17 +52,33 @@ def test_splits_are_5000_images_in_a_row_and_the_rest():
     assert shifted == pytest.approx((1 + np.exp(-(2 / 3) * np.log(2 / 3) + np.log(3) / 3)) / 2)
 
 
+def test_a_split_is_5000_images_as_in_adm_s_evaluator():
+    """Four classes, 2,500 images in a row each: two in each split of 5,000, so each scores 2.
+
+    A split of 500, or of a tenth of the images (1,000), would hold one class and score 1.
+    """
+    shown = np.repeat([0, 1, 2, 3], 2_500)
+    logits = 1000.0 * np.eye(4)[shown]
+    assert score_of(logits) == pytest.approx(2.0, rel=1e-12)
+    # 12,500 images: two splits of two classes, and 2,500 of one class: (2 + 2 + 1) / 3.
+    more = 1000.0 * np.eye(4)[np.repeat([0, 1, 2, 3, 0], 2_500)]
+    assert score_of(more) == pytest.approx(5 / 3, rel=1e-12)
+
+
 def test_parts_in_any_order_merge_to_the_whole():
     logits, numbers = some_logits(60), SPLIT - 30 + np.arange(60)
-    parts = [ScoreSums(), ScoreSums()]
+    parts = [InceptionScore(), InceptionScore()]
     for start, part in ((40, 0), (0, 1), (20, 0)):
         some = slice(start, start + 20)
-        parts[part].add(numbers[some], logits[some])
+        features = Features(pool=logits[some], logits=logits[some])
+        parts[part].update(numbers[some], features, None)
     parts[0].merge(parts[1])
-    assert parts[0].score() == pytest.approx(score_of(logits, numbers), rel=1e-12)
+    assert parts[0].compute()["inception_score"] == pytest.approx(
+        score_of(logits, numbers), rel=1e-12
+    )
     assert parts[0].counts == {0: 30, 1: 30}
 
 
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="no images"):
-        ScoreSums().score()
+        InceptionScore().compute()

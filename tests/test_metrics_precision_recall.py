@@ -23,12 +23,12 @@ def brute_force(real, generated, k):
 
 
 def test_a_line_worked_by_hand():
-    """One neighbour. The real radii 1, 1, 2, 2 make [-1, 2] and [9, 15]: 2 and 15 touch it.
+    """One neighbor. The real radii 1, 1, 2, 2 make [-1, 2] and [9, 15]: 2 and 15 touch it.
 
     The generated radii 1, 1, 5, 5 make [1, 4] and [10, 25]: 1, 11 and 13 lie in it, 0 does not.
     """
     real, generated = line(0, 1, 11, 13), line(2, 3, 15, 20)
-    assert precision_recall(real, generated, neighbours=1) == (0.5, 0.75)
+    assert precision_recall(real, generated, neighbors=1) == (0.5, 0.75)
 
 
 def test_equal_sets_and_far_sets():
@@ -55,7 +55,7 @@ def test_blocks_change_nothing(monkeypatch, blocks, k):
     real, generated = rng.normal(size=(41, 4)), 0.7 * rng.normal(size=(33, 4)) + 0.5
     expected = brute_force(real, generated, k)
     assert 0.1 < expected[0] < 1 > expected[1] > 0.1  # a case that could go wrong
-    assert precision_recall(real, generated, neighbours=k) == pytest.approx(expected)
+    assert precision_recall(real, generated, neighbors=k) == pytest.approx(expected)
 
 
 def test_features_far_from_zero_keep_their_digits():
@@ -67,7 +67,7 @@ def test_features_far_from_zero_keep_their_digits():
 
 
 def test_too_few_or_other_features_are_refused():
-    with pytest.raises(ValueError, match=r"generated features have shape \(3, 2\).*n > 3"):
+    with pytest.raises(ValueError, match=r"got generated features of shape \(3, 2\).*n > 3"):
         precision_recall(np.zeros((9, 2)), np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="2 and 3 numbers"):
+    with pytest.raises(ValueError, match="features of 2 and 3 numbers"):
         precision_recall(np.zeros((9, 2)), np.zeros((9, 3)))

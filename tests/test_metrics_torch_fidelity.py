@@ -9,8 +9,9 @@ feature extractor is held against ours by golden/inception.npz.
 import numpy as np
 import pytest
 
-from rae_dit.evaluation.metric_state import Features, Tally, metric_values
-from rae_dit.evaluation.metrics import inception_score
+from rae_dit.evaluation.metric_state import MetricState
+from rae_dit.evaluation.metrics import METRICS, inception_score
+from rae_dit.evaluation.metrics.base import Features
 
 
 def features(seed, count, width=32):
@@ -19,34 +20,40 @@ def features(seed, count, width=32):
     return (mixed + rng.standard_normal(width) / 4).astype(np.float32)
 
 
+KINDS = [kind for kind in METRICS if {*kind.needs} <= {"pool", "logits"}]
+
+
 @pytest.fixture
-def tallies():
+def states():
     generated = 0.8 * features(1, 260)
     real = (0.5 * generated[:240] + 0.6 * features(2, 240)).astype(np.float32)
     found = []
     for rows in (generated, real):
-        tally = Tally(keep=1)
-        tally.add(np.arange(len(rows)), Features(rows, logits=3 * rows), None)
-        found.append(tally)
+        state = MetricState.of(KINDS)
+        state.update(np.arange(len(rows)), Features(rows, logits=3 * rows), None)
+        found.append(state)
     return found
 
 
-def test_frechet_distance(tallies):
-    assert metric_values(("fid",), *tallies)["fid"] == pytest.approx(4.305986161980325, rel=1e-6)
+def test_frechet_distance(states):
+    generated, real = states
+    assert generated.compute(("fid",), real)["fid"] == pytest.approx(4.305986161980325, rel=1e-6)
 
 
-def test_precision_and_recall(tallies):
-    values = metric_values(("precision", "recall"), *tallies)
+def test_precision_and_recall(states):
+    values = states[0].compute(("precision", "recall"), states[1])
     assert values["precision"] == pytest.approx(0.39615383744239807, abs=1e-6)
     assert values["recall"] == pytest.approx(0.6166666746139526, abs=1e-6)
 
 
-def test_inception_score_of_one_split(tallies):
-    assert tallies[0].score.score() == pytest.approx(2.981769820295339, rel=1e-6)
+def test_inception_score_of_one_split(states):
+    value = states[0].compute(("inception_score",), None)["inception_score"]
+    assert value == pytest.approx(2.981769820295339, rel=1e-6)
 
 
 def test_inception_score_of_four_splits(monkeypatch):
     monkeypatch.setattr(inception_score, "SPLIT", 65)
-    sums = inception_score.ScoreSums()
-    sums.add(np.arange(260), 3 * (0.8 * features(1, 260)))
-    assert sums.score() == pytest.approx(2.9148433425591658, rel=1e-6)
+    sums = inception_score.InceptionScore()
+    rows = 0.8 * features(1, 260)
+    sums.update(np.arange(260), Features(rows, logits=3 * rows), None)
+    assert sums.compute()["inception_score"] == pytest.approx(2.9148433425591658, rel=1e-6)

@@ -131,6 +131,26 @@ def test_a_reference_from_the_source_is_computed_once(generator, inception, tmp_
     assert list((tmp_path / "references").iterdir()) == [kept]
 
 
+@pytest.mark.parametrize("harm", ["cut short", "without pool features"])
+def test_a_kept_reference_that_cannot_be_used_is_computed_again(
+    generator, inception, tmp_path, caplog, harm
+):
+    config = small_config(**inception)
+    first = score(generator, make_feature_extractor(config), config, tmp_path)
+    (kept,) = (tmp_path / "references").iterdir()
+    content = kept.read_bytes()
+    if harm == "cut short":
+        kept.write_bytes(content[: len(content) // 2])
+    else:
+        with np.load(kept) as arrays:
+            np.savez(kept, **{name: arrays[name] for name in arrays if "pool" not in name})
+    with caplog.at_level("WARNING", "rae_dit"):
+        assert score(generator, make_feature_extractor(config), config, tmp_path) == first
+    assert f"{kept}: cannot be used (" in caplog.text
+    assert "; it is computed again" in caplog.text
+    assert kept.read_bytes() == content
+
+
 def test_stored_images_give_the_figures_of_generated_ones(
     generator, inception, tmp_path, monkeypatch
 ):

@@ -19,7 +19,11 @@ import numpy as np
 from rae_dit.evaluation.metric_state import merge_processes
 from rae_dit.multihost import broadcast_set, allgather_bytes, on_first_process
 from rae_dit.config import ConfigError
-from rae_dit.evaluation.metric_state import Features, Tally
+from rae_dit.evaluation.metric_state import MetricState
+from rae_dit.evaluation.metrics.base import Features
+from rae_dit.evaluation.metrics.class_accuracy import ClassAccuracy
+from rae_dit.evaluation.metrics.fid import FID
+from rae_dit.evaluation.metrics.precision_recall import PrecisionRecall
 from rae_dit.multihost import first_error
 from rae_dit.multihost import ProcessInfo, initialize
 me = int(sys.argv[2])
@@ -54,15 +58,23 @@ else:
     raise AssertionError("nobody was refused")
 
 images = np.random.default_rng(0).random((6, 3))
-def tally_of(numbers):
-    tally = Tally(keep=2)
-    tally.add(numbers, Features(images[numbers], classes=numbers), np.zeros(6, int)[numbers])
-    return tally
-ours, whole = merge_processes(tally_of(np.arange(6)[me::2])), tally_of(np.arange(6))
-assert (ours.keep, ours.count, ours.right, ours.read) == (2, 6, 1, 6)
-np.testing.assert_allclose(ours.pool.moments().mean, images.mean(0), rtol=1e-15)  # float64
-np.testing.assert_allclose(ours.pool.moments().covariance, np.cov(images.T), rtol=1e-13)
-np.testing.assert_array_equal(ours.features(), whole.features())
+def state_of(numbers):
+    state = MetricState.of([FID, PrecisionRecall, ClassAccuracy], feature_stride=2)
+    if len(numbers):
+        labels = np.zeros(6, int)[numbers]
+        state.update(numbers, Features(images[numbers], classes=numbers), labels)
+    return state
+ours, whole = merge_processes(state_of(np.arange(6)[me::2])), state_of(np.arange(6))
+accuracy = ours[ClassAccuracy]
+assert (ours.num_images, accuracy.num_correct, accuracy.num_labelled) == (6, 1, 6)
+assert ours[PrecisionRecall].feature_stride == 2
+moments = ours[FID].moments()
+np.testing.assert_allclose(moments.mean, images.mean(0), rtol=1e-15)  # float64
+np.testing.assert_allclose(moments.covariance, np.cov(images.T), rtol=1e-13)
+np.testing.assert_array_equal(ours[PrecisionRecall].features(), whole[PrecisionRecall].features())
+alone = merge_processes(state_of(np.arange(0 if me else 6)))  # the second has no image
+assert alone.num_images == 6
+np.testing.assert_array_equal(alone[FID].moments().mean, whole[FID].moments().mean)
 """
 
 

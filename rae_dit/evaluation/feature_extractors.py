@@ -17,7 +17,7 @@ from jaxtyping import Array, UInt8
 
 from rae_dit.data.transforms import to_uint8
 from rae_dit.evaluation.digits import DigitClassifier, pixel_features
-from rae_dit.evaluation.metric_state import Features
+from rae_dit.evaluation.metrics.base import Features
 from rae_dit.models.inception import InceptionFeatures, InceptionV3
 
 

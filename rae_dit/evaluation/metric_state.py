@@ -1,237 +1,138 @@
-"""What a set of images amounts to: sums that grow batch by batch, merge, and travel as arrays.
-
-A judge (judges.py) turns a batch of images into `Features`; a `Tally` holds what the metrics need
-of them. Moments and scores take the same memory for 50 images as for 50,000; only precision and
-recall need the features themselves, as float32 rows, and only where they are asked for.
-"""
+"""Mergeable state of several metrics over one set of images."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Self, TypeVar
 
 import jax
 import numpy as np
 
-from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance, merge
-from rae_dit.evaluation.metrics.inception_score import ScoreSums
-from rae_dit.evaluation.metrics.precision_recall import precision_recall
+from rae_dit.evaluation.metrics import metrics_named
+from rae_dit.evaluation.metrics.base import Features, Metric
 from rae_dit.multihost import allgather_bytes
 
-BUFFERED = 2048  # rows; a merge of moments costs as much as adding some hundred rows
-
-
-class Features(NamedTuple):
-    """What a judge sees in a batch of images; what it does not look at is None.
-
-    Attributes:
-        pool: float [n, d], what Fréchet distance, precision and recall compare.
-        spatial: float [n, s], what sFID compares.
-        logits: float [n, K], what the Inception Score is made of.
-        classes: int [n], the class read in each image.
-    """
-
-    pool: np.ndarray
-    spatial: np.ndarray | None = None
-    logits: np.ndarray | None = None
-    classes: np.ndarray | None = None
+M = TypeVar("M", bound=Metric)
 
 
 @dataclass(eq=False)
-class MomentStream:
-    """Moments of features that arrive in batches of any size."""
+class MetricState:
+    """The sums of some metrics; they grow batch by batch, merge, and travel as arrays.
 
-    merged: Moments | None = None
-    waiting: list[np.ndarray] = field(default_factory=list)
+    Attributes:
+        metrics: of each kind, its sums.
+        num_images: added so far.
+    """
 
-    def add(self, features: np.ndarray) -> None:
-        """Adds float [n, d] rows."""
-        self.waiting.append(features)
-        if sum(map(len, self.waiting)) >= BUFFERED:
-            self.flush()
+    metrics: dict[type[Metric], Metric] = field(default_factory=dict)
+    num_images: int = 0
 
-    def flush(self) -> None:
-        """Takes in the rows that wait."""
-        if self.waiting:
-            self.take(Moments.of(np.concatenate(self.waiting)))
-            self.waiting = []
+    @classmethod
+    def of(cls, kinds: Iterable[type[Metric]], *, feature_stride: int = 1) -> Self:
+        """Makes the state of no images.
 
-    def take(self, moments: Moments) -> None:
-        """Adds a set of which only the moments are known."""
-        self.merged = moments if self.merged is None else merge(self.merged, moments)
-
-    def moments(self) -> Moments:
-        """The moments of everything added.
-
-        Raises:
-            ValueError: nothing was.
+        Args:
+            kinds: the metrics.
+            feature_stride: see `Metric`.
         """
-        self.flush()
-        if self.merged is None:
-            raise ValueError("moments of no features; expected at least one image.")
-        return self.merged
+        return cls({kind: kind(feature_stride) for kind in kinds})
 
+    def __getitem__(self, kind: type[M]) -> M:
+        """The sums of one metric."""
+        found = self.metrics[kind]
+        assert isinstance(found, kind)
+        return found
 
-@dataclass(eq=False)
-class Tally:
-    """What the metrics need of a set of images.
-
-    Attributes:
-        count: images.
-        pool: of `Features.pool`; `spatial` likewise.
-        score: sums of the Inception Score.
-        rows: kept rows of `Features.pool`, float32.
-        read: images with a label; `right`: those in which the judge reads it.
-        keep: which images' rows to keep, by number: those that it divides; 0 keeps none.
-    """
-
-    keep: int = 0
-    count: int = 0
-    right: int = 0
-    read: int = 0
-    pool: MomentStream = field(default_factory=MomentStream)
-    spatial: MomentStream = field(default_factory=MomentStream)
-    score: ScoreSums = field(default_factory=ScoreSums)
-    rows: list[np.ndarray] = field(default_factory=list)
-
-    def add(self, numbers: np.ndarray, features: Features, labels: np.ndarray | None) -> None:
+    def update(self, numbers: np.ndarray, features: Features, labels: np.ndarray | None) -> None:
         """Adds a batch.
 
         Args:
-            numbers: int [n], place of each image among all of the set, in any process.
+            numbers: int [n], place of each image in the whole set, over all processes.
             features: of the n images.
-            labels: int [n], what they should show; None where nobody says.
-        """
-        self.count += len(numbers)
-        self.pool.add(features.pool)
-        if features.spatial is not None:
-            self.spatial.add(features.spatial)
-        if features.logits is not None:
-            self.score.add(numbers, features.logits)
-        if self.keep:
-            self.rows.append(features.pool[numbers % self.keep == 0].astype(np.float32))
-        if features.classes is not None and labels is not None:
-            self.read += len(labels)
-            self.right += int(np.sum(features.classes == labels))
-
-    def merge(self, other: Self) -> None:
-        """Adds what another process has added."""
-        self.count += other.count
-        self.right += other.right
-        self.read += other.read
-        self.rows += other.rows
-        self.score.merge(other.score)
-        for mine, theirs in ((self.pool, other.pool), (self.spatial, other.spatial)):
-            theirs.flush()
-            if theirs.merged is not None:
-                mine.take(theirs.merged)
-
-    def features(self) -> np.ndarray:
-        """The kept rows, f32 [n, d].
+            labels: int [n], the class each image should show; None if unknown.
 
         Raises:
-            ValueError: there are none.
+            ValueError: the extractor does not compute features that a metric needs.
         """
-        if not self.rows:
-            raise ValueError("no features were kept; precision and recall need them.")
-        return np.concatenate(self.rows)
+        self.num_images += len(numbers)
+        for kind, metric in self.metrics.items():
+            for need in kind.needs:
+                if getattr(features, need) is None:
+                    raise ValueError(f"{kind.names[0]}: got no {need} features of the images")
+            metric.update(numbers, features, labels)
+
+    def merge(self, other: Self) -> None:
+        """Adds the sums of the same metrics over other images."""
+        self.num_images += other.num_images
+        for kind, metric in self.metrics.items():
+            metric.merge(other.metrics[kind])
+
+    def compute(self, names: tuple[str, ...], reference: Self | None) -> dict[str, float]:
+        """Computes metrics of these images against a reference, in the order of `names`.
+
+        Raises:
+            ValueError: there is no reference for a metric that compares, or too few images.
+        """
+        found: dict[str, float] = {}
+        for kind in metrics_named(names):
+            real = None if reference is None else reference.metrics.get(kind)
+            if kind.compares and real is None:
+                raise ValueError(f"{kind.names[0]}: got no reference; expected one to compare with")
+            found |= self.metrics[kind].compute(real)
+        return {name: found[name] for name in names}
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Returns all sums as arrays: for a file, or for another process. Float64 stays float64."""
+        arrays = {"num_images": np.array(self.num_images, np.int64)}
+        if not self.num_images:  # a process without a share of the images
+            return arrays
+        for kind, metric in self.metrics.items():
+            own = metric.to_arrays()
+            if twice := arrays.keys() & own.keys():
+                raise ValueError(f"{kind.names[0]}: got arrays {sorted(twice)} of another metric")
+            arrays |= own
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, kinds: Iterable[type[Metric]], arrays: Mapping[str, np.ndarray]) -> Self:
+        """Restores a state of some of its metrics from `to_arrays`.
+
+        Raises:
+            KeyError: the sums of one of the metrics are missing.
+        """
+        arrays = with_current_names(arrays)
+        if not arrays["num_images"]:
+            return cls.of(kinds)
+        found = {kind: kind.from_arrays(arrays) for kind in kinds}
+        return cls(found, int(arrays["num_images"]))
+
+    def to_bytes(self) -> bytes:
+        """Returns `to_arrays` as the bytes of an .npz."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **self.to_arrays())  # type: ignore[arg-type]
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, kinds: Iterable[type[Metric]], content: bytes) -> Self:
+        """Restores a state from `to_bytes`; raises as `from_arrays`, or for a damaged .npz."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return cls.from_arrays(kinds, arrays)
 
 
-def to_arrays(tally: Tally) -> dict[str, np.ndarray]:
-    """A tally as arrays: for a file, or for another process. Float64 stays float64."""
-    counts = [tally.keep, tally.count, tally.right, tally.read]
-    arrays = {"counts": np.array(counts, np.int64)}
-    for name, stream in (("pool", tally.pool), ("spatial", tally.spatial)):
-        stream.flush()
-        if stream.merged is not None:
-            arrays[f"{name}_mean"] = stream.merged.mean
-            arrays[f"{name}_covariance"] = stream.merged.covariance
-            arrays[f"{name}_count"] = np.array(stream.merged.count, np.int64)
-    if tally.rows:
-        arrays["rows"] = tally.features()
-    if tally.score.counts:
-        splits = list(tally.score.counts)
-        arrays["split"] = np.array(splits, np.int64)
-        arrays["split_count"] = np.array([tally.score.counts[s] for s in splits], np.int64)
-        arrays["split_negentropy"] = np.array([tally.score.negentropy[s] for s in splits])
-        arrays["split_probabilities"] = np.stack([tally.score.probabilities[s] for s in splits])
-    return arrays
+def with_current_names(arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Returns arrays of a cached reference; until November 2026 one array held all counts."""
+    if "counts" not in arrays:
+        return arrays
+    names = ("feature_stride", "num_images", "num_correct", "num_labelled")
+    return dict(arrays) | dict(zip(names, arrays["counts"], strict=True))
 
 
-def from_arrays(arrays: Mapping[str, np.ndarray]) -> Tally:
-    """The inverse of `to_arrays`."""
-    keep, count, right, read = arrays["counts"].tolist()
-    tally = Tally(keep, count, right, read)
-    for name, stream in (("pool", tally.pool), ("spatial", tally.spatial)):
-        if f"{name}_mean" in arrays:
-            mean, covariance, count = (
-                arrays[f"{name}_{part}"] for part in ("mean", "covariance", "count")
-            )
-            stream.take(Moments(mean, covariance, int(count)))
-    if "rows" in arrays:
-        tally.rows = [arrays["rows"]]
-    if "split" in arrays:
-        splits = arrays["split"].tolist()
-        columns = ("probabilities", "negentropy", "count")
-        found = (arrays[f"split_{column}"] for column in columns)
-        for split, p, negentropy, count in zip(splits, *found, strict=True):
-            tally.score.merge(
-                ScoreSums({split: p}, {split: float(negentropy)}, {split: int(count)})
-            )
-    return tally
-
-
-def metric_values(
-    metrics: tuple[str, ...], generated: Tally, reference: Tally | None
-) -> dict[str, float]:
-    """The metrics of a set of images against a reference, in the order asked for.
-
-    Raises:
-        ValueError: one of the two lacks what a metric needs.
-    """
-    found: dict[str, float] = {}
-    both = {"precision", "recall"} & set(metrics)
-    if both:
-        pair = precision_recall(_given(reference).features(), generated.features())
-        found = dict(zip(("precision", "recall"), pair, strict=True))
-    single: dict[str, Callable[[], float]] = {
-        "fid": lambda: _distance(generated.pool, _given(reference).pool),
-        "frechet": lambda: _distance(generated.pool, _given(reference).pool),
-        "sfid": lambda: _distance(generated.spatial, _given(reference).spatial),
-        "inception_score": generated.score.score,
-        "class_accuracy": lambda: generated.right / generated.read,
-    }
-    return {name: found[name] if name in found else single[name]() for name in metrics}
-
-
-def _given(reference: Tally | None) -> Tally:
-    if reference is None:
-        raise ValueError("this metric compares with a reference, and there is none.")
-    return reference
-
-
-def _distance(ours: MomentStream, theirs: MomentStream) -> float:
-    return frechet_distance(theirs.moments(), ours.moments())
-
-
-def merge_processes(tally: Tally) -> Tally:
-    """The tally of all processes' images, on every process."""
+def merge_processes(state: MetricState) -> MetricState:
+    """Merges the states of all processes, on every process."""
     if jax.process_count() == 1:
-        return tally
-    whole = Tally(tally.keep)
-    for part in allgather_bytes(to_bytes(tally)):
-        whole.merge(from_bytes(part))
+        return state
+    kinds = {kind: metric.feature_stride for kind, metric in state.metrics.items()}
+    whole = MetricState({kind: kind(stride) for kind, stride in kinds.items()})
+    for part in allgather_bytes(state.to_bytes()):
+        whole.merge(MetricState.from_bytes(kinds, part))
     return whole
-
-
-def to_bytes(tally: Tally) -> bytes:
-    """A tally as the bytes of an .npz."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **to_arrays(tally))  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def from_bytes(content: bytes) -> Tally:
-    """The inverse of `to_bytes`."""
-    with np.load(io.BytesIO(content)) as arrays:
-        return from_arrays(arrays)

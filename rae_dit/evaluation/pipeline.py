@@ -8,7 +8,8 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +23,9 @@ from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
 from rae_dit.data.transforms import to_float
 from rae_dit.evaluation.feature_extractors import FeatureExtractor
-from rae_dit.evaluation.metric_state import (
-    Tally,
-    from_bytes,
-    merge_processes,
-    metric_values,
-    to_bytes,
-)
+from rae_dit.evaluation.metric_state import MetricState, merge_processes
+from rae_dit.evaluation.metrics import metrics_named
+from rae_dit.evaluation.metrics.base import Metric
 from rae_dit.evaluation.references import hash_of
 from rae_dit.evaluation.stored import StoredImages
 from rae_dit.multihost import allgather_bytes
@@ -54,41 +51,63 @@ def as_config_error(field: str) -> Iterator[None]:
         raise ConfigError(f"{field}: {error}") from error
 
 
-def cached(folder: Path, identity: str, compute: Callable[[], Tally]) -> Tally:
-    """The tally kept under a hash of `identity`, computed by all processes if there is none."""
+def cached_reference(
+    folder: Path, identity: str, kinds: Sequence[type[Metric]], compute: Callable[[], MetricState]
+) -> MetricState:
+    """Reads reference statistics kept under a hash of `identity`, or computes and keeps them.
+
+    All processes compute; process 0 reads and writes. Where it reads, the others get no sums.
+
+    Args:
+        folder: of the cache.
+        identity: all that the statistics depend on.
+        kinds: metrics whose sums are needed.
+        compute: called on every process if there is no file, or none with these sums.
+    """
     path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
-    stored = path.read_bytes() if jax.process_index() == 0 and path.is_file() else b""
-    if any(allgather_bytes(stored[:1])):
-        return from_bytes(stored) if stored else Tally()
+    state = _read_cached(path, kinds) if jax.process_index() == 0 else None
+    if any(allgather_bytes(b"" if state is None else b"found")):
+        return MetricState.of(kinds) if state is None else state
     log.info("computing reference statistics; they will be kept in %s", path)
-    tally = compute()
+    state = compute()
     if jax.process_index() == 0:
         with replacing(path) as temporary:
-            temporary.write_bytes(to_bytes(tally))
-    return tally
+            temporary.write_bytes(state.to_bytes())
+    return state
+
+
+def _read_cached(path: Path, kinds: Sequence[type[Metric]]) -> MetricState | None:
+    if not path.is_file():
+        return None
+    try:
+        return MetricState.from_bytes(kinds, path.read_bytes())
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        log.warning("%s: cannot be used (%s); it is computed again", path, reason)
+        return None
 
 
 def evaluate_batches(
     metrics: tuple[str, ...],
     extractor: FeatureExtractor,
-    reference: Tally | None,
+    reference: MetricState | None,
     batches: Iterable[Batch],
 ) -> dict[str, float]:
-    """Computes the metrics of images on process 0 and broadcasts them."""
-    keep = 1 if {"precision", "recall"} & {*metrics} else 0
-    tally = tally_of(extractor, batches, keep=keep)
-    values = metric_values(metrics, tally, reference) if jax.process_index() == 0 else {}
+    """Computes metrics of images on process 0 and broadcasts them."""
+    state = accumulate(MetricState.of(metrics_named(metrics)), extractor, batches)
+    values = state.compute(metrics, reference) if jax.process_index() == 0 else {}
     told: dict[str, float] = json.loads(allgather_bytes(json.dumps(values).encode())[0])
     return told
 
 
-def tally_of(judge: FeatureExtractor, batches: Iterable[Batch], *, keep: int) -> Tally:
-    """The tally of all processes' images; each looks at its own."""
-    tally = Tally(keep)
+def accumulate(
+    state: MetricState, extractor: FeatureExtractor, batches: Iterable[Batch]
+) -> MetricState:
+    """Adds this process's batches to a state and merges the states of all processes."""
     for numbers, images, labels in batches:
         if len(numbers):
-            tally.add(numbers, judge(images), labels)
-    return merge_processes(tally)
+            state.update(numbers, extractor(images), labels)
+    return merge_processes(state)
 
 
 def source_batches(source: Source, batch_size: int) -> Iterator[Batch]:

@@ -1,8 +1,8 @@
-"""What generated images are compared with: statistics in an .npz of ADM's kind.
+"""Reference statistics from an ADM-style .npz, to compare generated images with.
 
 ADM's reference batches, such as VIRTUAL_imagenet256_labeled.npz, hold "mu" and "sigma" of pool
-features (for FID), "mu_s" and "sigma_s" of spatial ones (sFID), and 10,000 images in "arr_0" (for
-precision and recall). Statistics are taken as they stand; what is not there is computed from the
+features (for FID), "mu_s" and "sigma_s" of spatial ones (for sFID), and 10,000 images in "arr_0"
+(for precision and recall). Statistics are taken unchanged; missing ones are computed from the
 images. pytorch-fid's files have "mu" and "sigma" alone. "activations", pool features [n, 2048],
 serve in place of images.
 """
@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 
 from rae_dit.data.files import SourceError
-from rae_dit.evaluation.metric_state import Tally
-from rae_dit.evaluation.metrics.frechet_distance import Moments
+from rae_dit.evaluation.metric_state import MetricState
+from rae_dit.evaluation.metrics import metrics_named
+from rae_dit.evaluation.metrics.base import Metric
 
-POOL, SPATIAL = ("mu", "sigma"), ("mu_s", "sigma_s")
+MOMENTS = (("mu", "sigma"), ("mu_s", "sigma_s"))
 WIDTH = {"mu": 2048, "mu_s": 2023}
 ROWS = "activations"
-UNKNOWN = 2  # count of moments whose file does not tell: enough for a distance, never merged
 
 
 @dataclass(frozen=True)
 class ReferenceFile:
-    """An .npz of ADM's kind.
+    """An ADM-style .npz.
 
     Attributes:
         path: of the file.
@@ -37,52 +37,47 @@ class ReferenceFile:
     path: Path
     shapes: dict[str, tuple[int, ...]]
 
-    def lacks(self, metrics: tuple[str, ...]) -> dict[str, str]:
-        """Metric -> the arrays it needs, for those that the file's statistics do not serve."""
-        has_pool = {*POOL} <= self.shapes.keys() or ROWS in self.shapes
-        lacking = {}
-        if "fid" in metrics and not has_pool:
-            lacking["fid"] = f"{POOL[0]} and {POOL[1]}"
-        if "sfid" in metrics and not {*SPATIAL} <= self.shapes.keys():
-            lacking["sfid"] = f"{SPATIAL[0]} and {SPATIAL[1]}"
-        for metric in ("precision", "recall"):
-            if metric in metrics and ROWS not in self.shapes:
-                lacking[metric] = ROWS
-        return lacking
+    def serves(self, metric: type[Metric]) -> bool:
+        """Returns whether the file holds statistics that a metric can be computed from."""
+        return any({*names} <= self.shapes.keys() for names in metric.stored_as)
 
-    def fill(self, tally: Tally) -> None:
-        """Puts the statistics of the file in place of those a tally may have.
+    def missing(self, names: tuple[str, ...]) -> dict[str, str]:
+        """Returns metric -> the arrays it needs, for those that the statistics do not serve."""
+        found = {}
+        for name in names:
+            (metric,) = metrics_named([name])
+            if metric.compares and not self.serves(metric):
+                found[name] = " and ".join(metric.stored_as[0]) if metric.stored_as else ""
+        return found
+
+    def fill(self, state: MetricState) -> None:
+        """Puts the statistics of the file in place of those in a state.
 
         Raises:
             SourceError: they are not finite, or not a mean and a covariance.
         """
         try:
             with np.load(self.path) as arrays:
-                if ROWS in self.shapes:
-                    tally.rows = [arrays[ROWS].astype(np.float32)]
-                    tally.pool.merged = Moments.of(arrays[ROWS])
-                for stream, names in ((tally.pool, POOL), (tally.spatial, SPATIAL)):
-                    if {*names} <= self.shapes.keys():
-                        stream.waiting = []
-                        mean, covariance = (arrays[name] for name in names)
-                        stream.merged = Moments(mean, covariance, UNKNOWN)
+                for kind in state.metrics:
+                    if self.serves(kind):
+                        state.metrics[kind] = kind.from_reference(arrays)
         except (ValueError, OSError, zipfile.BadZipFile) as error:
             raise SourceError(f"{self.path} cannot be used: {error}") from error
 
 
 def open_reference(path: str | Path, metrics: tuple[str, ...]) -> ReferenceFile:
-    """Looks into a reference file; reads no more than names and shapes.
+    """Opens a reference file; reads names and shapes of its arrays only.
 
     Raises:
-        SourceError: there is none, or it cannot serve the metrics; one line.
+        SourceError: there is no such file, or metrics need what it lacks; one line.
     """
     path = Path(path)
     if not path.is_file() or not zipfile.is_zipfile(path):
-        kind = "is no .npz" if path.is_file() else "does not exist"
-        raise SourceError(f"got {str(path)!r}, which {kind}; expected an .npz of ADM's kind")
+        kind = "is not an .npz" if path.is_file() else "does not exist"
+        raise SourceError(f"got {str(path)!r}, which {kind}; expected an ADM-style .npz")
     with np.load(path) as arrays:
         shapes = {name: _shape(path, name) for name in arrays.files}
-    for mean, covariance in (POOL, SPATIAL):
+    for mean, covariance in MOMENTS:
         if mean in shapes and covariance in shapes:
             width = WIDTH[mean]
             found = [shapes[mean], shapes[covariance]]
@@ -95,18 +90,18 @@ def open_reference(path: str | Path, metrics: tuple[str, ...]) -> ReferenceFile:
         expected = f"[n, {WIDTH['mu']}]"
         raise SourceError(f"got {str(path)!r} with {ROWS} {shapes[ROWS]}, expected {expected}")
     file = ReferenceFile(path, shapes)
-    lacking = file.lacks(metrics)
-    if lacking and "arr_0" not in shapes:
-        metric, arrays_needed = next(iter(lacking.items()))
+    missing = file.missing(metrics)
+    if missing and "arr_0" not in shapes:
+        metric, arrays_needed = next(iter(missing.items()))
+        expected = f"{arrays_needed} or images in arr_0" if arrays_needed else "images in arr_0"
         raise SourceError(
-            f"got {str(path)!r} with {sorted(shapes)}, expected {arrays_needed} or images in arr_0 "
-            f"for {metric!r}"
+            f"got {str(path)!r} with {sorted(shapes)}, expected {expected} for {metric!r}"
         )
     return file
 
 
 def hash_of(path: Path) -> str:
-    """SHA-256 of a file; computed again only when size or time of the file change."""
+    """Returns the SHA-256 of a file; computed again only if its size or time changes."""
     status = path.stat()
     return _hash_of(path, status.st_size, status.st_mtime_ns)
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rae_dit.evaluation.image_grid import DPI, FAINT, FONT, INK, png_path, write_png
+from rae_dit.evaluation.metrics import metrics_named
 
-LOWER_IS_BETTER = ("fid", "sfid", "frechet")
 # Okabe & Ito's colours, safe for the colour-blind; yellow is too light for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -22,8 +22,14 @@ class Cell(NamedTuple):
 
 def best(cells: Sequence[Cell], metric: str) -> Cell:
     """The cell with the best value of a metric; the first of equals."""
-    sign = 1 if metric in LOWER_IS_BETTER else -1
+    sign = 1 if lower_is_better(metric) else -1
     return min(cells, key=lambda cell: sign * cell.metrics[metric])
+
+
+def lower_is_better(metric: str) -> bool:
+    """Returns the direction of a metric."""
+    (kind,) = metrics_named([metric])
+    return kind.lower_is_better
 
 
 def markdown(cells: Sequence[Cell], metric: str) -> str:
@@ -69,20 +75,20 @@ def draw_sweep(path: str | os.PathLike[str], cells: Sequence[Cell], metric: str)
         axes.plot(
             across, up, style, color=colour, linewidth=1.6, marker="o", markersize=4, label=name
         )
-    winner = best(cells, metric)
+    winner, lower = best(cells, metric), lower_is_better(metric)
     where = winner.cfg_scale if over_scale else winner.num_steps
     axes.plot(where, winner.metrics[metric], "o", markersize=11, mfc="none", mec=INK)
     axes.annotate(
         f"best: {winner.metrics[metric]:.4g}",
         (where, winner.metrics[metric]),
-        xytext=(0, 11 if metric not in LOWER_IS_BETTER else -11),
+        xytext=(0, 11 if not lower else -11),
         textcoords="offset points",
         ha="center",
-        va="bottom" if metric not in LOWER_IS_BETTER else "top",
+        va="bottom" if not lower else "top",
         fontsize=FONT - 1,
         color=INK,
     )
-    direction = "lower is better" if metric in LOWER_IS_BETTER else "higher is better"
+    direction = "lower is better" if lower else "higher is better"
     axes.set_ylabel(f"{metric} ({direction})", fontsize=FONT, color=INK)
     axes.set_xlabel("cfg_scale" if over_scale else "num_steps", fontsize=FONT, color=INK)
     axes.margins(x=0.08, y=0.15)

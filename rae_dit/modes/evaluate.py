@@ -11,7 +11,7 @@ import numpy as np
 from rae_dit import __version__
 from rae_dit.config import Config
 from rae_dit.evaluation.figures import sample_grid
-from rae_dit.evaluation.metric_state import Tally
+from rae_dit.evaluation.metric_state import MetricState
 from rae_dit.evaluation.pipeline import (
     Batch,
     evaluate_batches,
@@ -96,14 +96,14 @@ def with_suffix(suffix: str, values: dict[str, float]) -> dict[str, float]:
     return {f"{name}_{suffix}": value for name, value in values.items()}
 
 
-def provenance(config: Config, workdir: Path, reference: Tally | None) -> dict[str, object]:
+def provenance(config: Config, workdir: Path, reference: MetricState | None) -> dict[str, object]:
     """All that the figures depend on, for the report."""
     settings = config.evaluate
     found: dict[str, object] = {
         "judge": settings.judge,
         "inception": hashed(settings.inception),
         "reference": hashed(settings.reference) if settings.reference else config.data.source,
-        "reference_images": None if reference is None else reference.count or None,
+        "reference_images": None if reference is None else reference.num_images or None,
         "version": __version__,
         "jax": jax.__version__,
     }

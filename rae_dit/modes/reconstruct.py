@@ -27,7 +27,8 @@ from rae_dit.data.sources import Source
 from rae_dit.data.transforms import to_uint8
 from rae_dit.evaluation.feature_extractors import FeatureExtractor
 from rae_dit.evaluation.figures import reconstruction_grid
-from rae_dit.evaluation.metric_state import Tally, merge_processes, metric_values
+from rae_dit.evaluation.metric_state import MetricState, merge_processes
+from rae_dit.evaluation.metrics.fid import FID
 from rae_dit.evaluation.pipeline import as_config_error, hashed, progress
 from rae_dit.evaluation.reconstruction import SSIM_WINDOW, l1, psnr, ssim
 from rae_dit.models.lpips import MINIMUM_SIZE as LPIPS_MINIMUM
@@ -70,7 +71,7 @@ def reconstruct(config: Config, workdir: Path) -> None:
     extractor = rfid_extractor(config, source)
     mesh = make_mesh(config.sharding.fsdp)
     sums = {"images": 0.0}
-    before, after = Tally(), Tally()
+    before, after = MetricState.of([FID]), MetricState.of([FID])
     shown: list[Pair] = []
     with jax.default_matmul_precision(models.matmul_precision(config)):
         for pair in pairs(config, source, mesh):
@@ -78,8 +79,8 @@ def reconstruct(config: Config, workdir: Path) -> None:
                 sums[name] = sums.get(name, 0.0) + float(np.sum(values))
             sums["images"] += len(pair.numbers)
             if extractor is not None and len(pair.numbers):
-                before.add(pair.numbers, extractor(pair.originals), None)
-                after.add(pair.numbers, extractor(pair.results), None)
+                before.update(pair.numbers, extractor(pair.originals), None)
+                after.update(pair.numbers, extractor(pair.results), None)
             if sum(len(some.numbers) for some in shown) < SHOWN:
                 shown.append(pair)
             if config.reconstruct.path:
@@ -87,7 +88,7 @@ def reconstruct(config: Config, workdir: Path) -> None:
     report = means([json.loads(part) for part in allgather_bytes(json.dumps(sums).encode())])
     if extractor is not None:
         reference, made = merge_processes(before), merge_processes(after)
-        report["rfid"] = metric_values(("fid",), made, reference)["fid"]
+        report["rfid"] = made.compute(("fid",), reference)["fid"]
     if jax.process_index() == 0:
         draw(workdir / "reconstructions.png", shown)
         write_json(workdir / "reconstruction.json", report | provenance(config, source))

@@ -13,6 +13,7 @@ import numpy as np
 
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import refusal
+from rae_dit.config.evaluation import METRICS_OF
 from rae_dit.data.transforms import to_float
 from rae_dit.evaluation.digits import SIDE as DIGIT_SIDE
 from rae_dit.evaluation.digits import DigitClassifier
@@ -21,16 +22,19 @@ from rae_dit.evaluation.feature_extractors import (
     FeatureExtractor,
     InceptionExtractor,
 )
-from rae_dit.evaluation.metric_state import Tally
+from rae_dit.evaluation.metric_state import MetricState
+from rae_dit.evaluation.metrics import metrics_named
+from rae_dit.evaluation.metrics.base import Metric
+from rae_dit.evaluation.metrics.precision_recall import MAX_REAL
 from rae_dit.evaluation.pipeline import (
     Batch,
+    accumulate,
     as_config_error,
-    cached,
+    cached_reference,
     evaluate_batches,
     regrouped,
     source_batches,
     stored_batches,
-    tally_of,
 )
 from rae_dit.evaluation.references import hash_of, open_reference
 from rae_dit.evaluation.stored import StoredImages, open_stored
@@ -39,8 +43,6 @@ from rae_dit.sampling.labels import image_labels
 from rae_dit.setup import data, models
 from rae_dit.storage.files import obstacle
 from rae_dit.weights.inception import read_inception
-
-MANIFOLD = 10_000  # real images whose features are kept for precision and recall, as in ADM's files
 
 
 def during_training(config: Config) -> Config:
@@ -84,12 +86,13 @@ def check_evaluation(config: Config) -> Config:
                 f"evaluate.samples: got images of {width} x {height} pixels, expected squares with "
                 f"a side that is a multiple of {DIGIT_SIDE} for judge 'digits'"
             )
-        if "class_accuracy" in settings.metrics and stored.labels is None:
-            raise ConfigError(
-                f"evaluate.samples: got {settings.samples!r} without labels, expected names that "
-                "end in _LABEL or an array arr_1, for 'class_accuracy'"
-            )
-    needed = 4 if {"precision", "recall"} & {*settings.metrics} else 2
+        for metric in metrics_named(settings.metrics):
+            if metric.needs_labels and stored.labels is None:
+                raise ConfigError(
+                    f"evaluate.samples: got {settings.samples!r} without labels, expected names "
+                    f"that end in _LABEL or an array arr_1, for {metric.names[0]!r}"
+                )
+    needed = max(metric.min_images for metric in metrics_named(settings.metrics))
     if count < needed:
         field = "samples" if settings.samples else "num_samples"
         raise ConfigError(
@@ -129,49 +132,59 @@ def make_inception(path: str, batch_size: int) -> InceptionExtractor:
     return InceptionExtractor.of(network, batch_size=batch_size, identity=hash_of(Path(path)))
 
 
-def make_reference(config: Config, workdir: Path, extractor: FeatureExtractor) -> Tally | None:
+def make_reference(
+    config: Config, workdir: Path, extractor: FeatureExtractor
+) -> MetricState | None:
     """Reads or computes what generated images are compared with; None where no metric compares.
 
-    Computed statistics are kept in `evaluate.reference_cache` under a hash of the extractor and the
-    images, so they are computed once. Only process 0 reads and writes there; the others may get
-    None.
+    Computed statistics serve every metric of the extractor. They are kept in
+    `evaluate.reference_cache` under a hash of the extractor and the images, so they are computed
+    once. Only process 0 reads and writes there; on others the sums may be empty.
 
     Raises:
         ConfigError: `evaluate.reference` cannot be used.
     """
     settings = config.evaluate
+    compared = comparing(settings.metrics)
+    offered = comparing(METRICS_OF[settings.judge])
+    if not compared:
+        return None
+    folder = Path(settings.reference_cache) if settings.reference_cache else workdir / "references"
     if not settings.reference:
-        if {*settings.metrics} <= {"inception_score", "class_accuracy"}:
-            return None
         source = data.open_source(config, "train")
-        keep = -(-len(source) // MANIFOLD)
-        return cached(
-            reference_folder(config, workdir),
-            f"{extractor.identity}/{source.fingerprint}/{keep}",
-            lambda: tally_of(extractor, source_batches(source, settings.batch_size), keep=keep),
+        stride = -(-len(source) // MAX_REAL)
+        return cached_reference(
+            folder,
+            f"{extractor.identity}/{source.fingerprint}/{stride}",
+            offered,
+            lambda: accumulate(
+                MetricState.of(offered, feature_stride=stride),
+                extractor,
+                source_batches(source, settings.batch_size),
+            ),
         )
     with as_config_error("evaluate.reference"):
         file = open_reference(settings.reference, settings.metrics)
-        tally = Tally()
-        if file.lacks(settings.metrics):
+        state = MetricState.of(compared)
+        if file.missing(settings.metrics):
             images = open_stored(file.path)
-            tally = cached(
-                reference_folder(config, workdir),
+            state = cached_reference(
+                folder,
                 f"{extractor.identity}/{hash_of(file.path)}",
-                lambda: tally_of(
+                offered,
+                lambda: accumulate(
+                    MetricState.of(offered),
                     extractor,
                     stored_batches(images, settings.batch_size, field="evaluate.reference"),
-                    keep=1,
                 ),
             )
-        file.fill(tally)
-    return tally
+        file.fill(state)
+    return state
 
 
-def reference_folder(config: Config, workdir: Path) -> Path:
-    """Returns the directory of computed references."""
-    folder = config.evaluate.reference_cache
-    return Path(folder) if folder else workdir / "references"
+def comparing(names: tuple[str, ...]) -> tuple[type[Metric], ...]:
+    """Returns the metrics among `names` that compare with a reference."""
+    return tuple(metric for metric in metrics_named(names) if metric.compares)
 
 
 def score(

@@ -1,4 +1,4 @@
-r"""Inception Score: images should show one thing each, and many things together.
+r"""Inception Score: each image should show one class, all images together many.
 
 With p_i the classifier's probabilities of image i, over the n images of a split
 
@@ -15,16 +15,19 @@ Source: Salimans et al. 2016, arXiv:1606.03498; guided-diffusion's evaluator (sp
 without bias).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 
+from rae_dit.evaluation.metrics.base import Features, Metric
+
 SPLIT = 5_000  # images
 
 
 @dataclass(eq=False)
-class ScoreSums:
+class InceptionScore(Metric):
     """The sums of equation (2), by split.
 
     Attributes:
@@ -33,18 +36,18 @@ class ScoreSums:
         counts: number of a split -> images.
     """
 
+    names = ("inception_score",)
+    needs = ("logits",)
+    lower_is_better = False
+
     probabilities: dict[int, np.ndarray] = field(default_factory=dict)
     negentropy: dict[int, float] = field(default_factory=dict)
     counts: dict[int, int] = field(default_factory=dict)
 
-    def add(self, numbers: np.ndarray, logits: np.ndarray) -> None:
-        """Adds images.
-
-        Args:
-            numbers: int [n], place of each image among all: it decides the split.
-            logits: float [n, K], n >= 1.
-        """
-        log_p = log_softmax(logits)
+    def update(self, numbers: np.ndarray, features: Features, labels: np.ndarray | None) -> None:
+        """Adds a batch; the number of an image decides its split."""
+        assert features.logits is not None
+        log_p = log_softmax(features.logits)
         p = np.exp(log_p)
         splits = np.asarray(numbers) // SPLIT
         for split in np.unique(splits).tolist():
@@ -52,19 +55,40 @@ class ScoreSums:
             self._add(split, p[here].sum(axis=0), float((p * log_p)[here].sum()), int(here.sum()))
 
     def merge(self, other: Self) -> None:
-        """Adds what another one has summed over other images."""
+        """Adds the sums over other images."""
         for split, count in other.counts.items():
             self._add(split, other.probabilities[split], other.negentropy[split], count)
 
-    def score(self) -> float:
-        """The mean of equation (2) over the splits: 1 to K.
+    def compute(self, reference: Self | None = None) -> dict[str, float]:
+        """Computes the mean of equation (2) over the splits: 1 to K.
 
         Raises:
             ValueError: no images were added.
         """
         if not self.counts:
-            raise ValueError("Inception Score of no images; expected at least one.")
-        return float(np.mean([self._score(split) for split in self.counts]))
+            raise ValueError("inception_score: got no images; expected at least one")
+        scores = [self._score(split) for split in self.counts]
+        return {"inception_score": float(np.mean(scores))}
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Returns the sums, a row for each split."""
+        splits = list(self.counts)
+        return {
+            "split": np.array(splits, np.int64),
+            "split_count": np.array([self.counts[s] for s in splits], np.int64),
+            "split_negentropy": np.array([self.negentropy[s] for s in splits]),
+            "split_probabilities": np.array([self.probabilities[s] for s in splits]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Restores the sums from `to_arrays`."""
+        splits = arrays["split"].tolist()
+        return cls(
+            probabilities=dict(zip(splits, arrays["split_probabilities"], strict=True)),
+            negentropy=dict(zip(splits, arrays["split_negentropy"].tolist(), strict=True)),
+            counts=dict(zip(splits, arrays["split_count"].tolist(), strict=True)),
+        )
 
     def _score(self, split: int) -> float:
         count = self.counts[split]
@@ -80,7 +104,7 @@ class ScoreSums:
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log probabilities of logits [n, K], in float64."""
+    """Returns log probabilities of logits [n, K], in float64."""
     logits = np.asarray(logits, np.float64)
     shifted = logits - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

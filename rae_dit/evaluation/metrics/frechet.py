@@ -1,0 +1,10 @@
+"""Fréchet distance between the grey levels of generated and real digits."""
+
+from rae_dit.evaluation.metrics.fid import FID
+
+
+class Frechet(FID):
+    """Fréchet distance of the digit extractor's features, 64 grey levels."""
+
+    names = ("frechet",)
+    stored_as = ()
