@@ -11,7 +11,7 @@ from typing import Any, Literal
 import ml_collections
 
 from rae_dit.config.acts import ProbeConfig, SampleConfig, StatsConfig, SweepConfig
-from rae_dit.config.check import ConfigError, Seed, convert, declared_type, describe, refusal
+from rae_dit.config.check import ConfigError, convert, declared_type, describe, refusal
 from rae_dit.config.evaluation import EvaluateConfig, ReconstructConfig
 from rae_dit.config.models import DDTConfig, DecoderConfig, EncoderConfig, FlowConfig
 from rae_dit.config.rules import check_attention, check_split, parse_labels
@@ -25,6 +25,7 @@ from rae_dit.config.training import (
     OptimConfig,
     ShardingConfig,
 )
+from rae_dit.ranges import Seed
 
 __all__ = [
     "Config",

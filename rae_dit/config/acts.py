@@ -8,16 +8,9 @@ checks what fields of one section must agree on.
 import dataclasses
 from typing import Annotated, Literal
 
-from rae_dit.config.check import (
-    Count,
-    NonNegative,
-    Positive,
-    Probability,
-    Range,
-    Seed,
-    refusal,
-)
+from rae_dit.config.check import refusal
 from rae_dit.config.rules import check_local
+from rae_dit.ranges import Count, NonNegative, Positive, Probability, Range, Seed
 
 
 @dataclasses.dataclass(frozen=True)

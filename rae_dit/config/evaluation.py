@@ -8,8 +8,9 @@ checks what fields of one section must agree on.
 import dataclasses
 from typing import Literal
 
-from rae_dit.config.check import Count, refusal
+from rae_dit.config.check import refusal
 from rae_dit.config.rules import check_local
+from rae_dit.ranges import Count
 
 Metric = Literal[
     *("fid", "sfid", "inception_score", "precision", "recall"),  # of 'inception'

@@ -8,8 +8,9 @@ checks what fields of one section must agree on.
 import dataclasses
 from typing import Literal
 
-from rae_dit.config.check import Count, Natural, NonNegative, Positive, Probability, refusal
+from rae_dit.config.check import refusal
 from rae_dit.config.rules import check_heads, check_one_origin
+from rae_dit.ranges import Count, Natural, NonNegative, Positive, Probability
 
 
 @dataclasses.dataclass(frozen=True)

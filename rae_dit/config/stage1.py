@@ -8,8 +8,9 @@ checks what fields of one section must agree on. Used by objective 'reconstructi
 import dataclasses
 from typing import Literal
 
-from rae_dit.config.check import Count, Decay, Natural, NonNegative, Positive, Probability, refusal
+from rae_dit.config.check import refusal
 from rae_dit.config.rules import check_decay, check_heads, in_steps
+from rae_dit.ranges import Count, Decay, Natural, NonNegative, Positive, Probability
 
 
 @dataclasses.dataclass(frozen=True)

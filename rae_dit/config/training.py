@@ -8,17 +8,9 @@ checks what fields of one section must agree on.
 import dataclasses
 from typing import Annotated, Literal
 
-from rae_dit.config.check import (
-    Count,
-    Decay,
-    Natural,
-    NonNegative,
-    Positive,
-    Probability,
-    Range,
-    refusal,
-)
+from rae_dit.config.check import refusal
 from rae_dit.config.rules import check_decay, in_steps
+from rae_dit.ranges import Count, Decay, Natural, NonNegative, Positive, Probability, Range
 
 
 @dataclasses.dataclass(frozen=True)
