@@ -15,7 +15,8 @@ from jax.sharding import PartitionSpec as P
 from support.golden_files import GOLDEN, arrays, channels_last, relative_error
 
 import rae_dit
-from rae_dit.diffusion import flow, guidance, sampler
+from rae_dit.diffusion import flow, guidance
+from rae_dit.diffusion.solvers import fixed_step
 from rae_dit.models.ddt import DDT
 
 NAMES = sorted(path.stem for path in GOLDEN.glob("ddt_*.npz"))
@@ -137,7 +138,7 @@ def test_a_guide_means_autoguidance() -> None:
         ddt, noise, labels, steps=3, shift=2.5, cfg_scale=1.5, guide=weak, grid="full"
     )
     velocity = guidance.autoguidance(ddt, weak, labels, scale=1.5)
-    expected = sampler.euler(velocity, noise, sampler.times(3, 2.5, grid="full"))
+    expected = fixed_step.euler(velocity, noise, fixed_step.times(3, 2.5, grid="full"))
     assert relative_error(x, expected) < 1e-5
 
 

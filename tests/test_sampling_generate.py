@@ -14,7 +14,8 @@ from support.sampling_run import GUIDE, GUIDED, sampling_config
 import rae_dit
 from rae_dit.config import ConfigError
 from rae_dit.data.transforms import to_uint8
-from rae_dit.diffusion import guidance, sampler
+from rae_dit.diffusion import guidance
+from rae_dit.diffusion.solvers import fixed_step
 from rae_dit.models.ddt import DDT
 from rae_dit.sampling import generate as acts
 from rae_dit.sampling.latents import keys_of, noise_of, step_noise
@@ -206,8 +207,8 @@ def test_interval_gives_the_samples_of_computing_everything_with_fewer_evaluatio
         acts = ((t >= 0.25) & (t <= 0.75))[:, None, None, None]
         return jnp.where(acts, guided(x, t), plain(x, t))
 
-    rule = {"euler": sampler.euler, "heun": sampler.heun}[method]
-    expected = rule(selecting, noise, sampler.times(10, 1.0, grid="full"))
+    rule = {"euler": fixed_step.euler, "heun": fixed_step.heun}[method]
+    expected = rule(selecting, noise, fixed_step.times(10, 1.0, grid="full"))
     assert relative_error(confined, expected) < 1e-5
 
 

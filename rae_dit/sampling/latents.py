@@ -10,8 +10,9 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Float, Int, Key
 
 from rae_dit import compiler
-from rae_dit.diffusion import adaptive, guidance, sampler, stochastic
+from rae_dit.diffusion import guidance
 from rae_dit.diffusion.flow import time_shift
+from rae_dit.diffusion.solvers import dopri5, fixed_step, sde
 from rae_dit.models.ddt import DDT
 
 
@@ -42,7 +43,7 @@ def sample_latents(
         labels: classes 0..K-1, or the null label for none; numpy or jax.
         steps: points of the "official" grid (one update fewer), or updates of the "full" one.
             "dopri5" takes only the last time from the grid and chooses its own steps; "sde" has a
-            grid of its own (`stochastic.stochastic_times`) and evaluates the model so many times.
+            grid of its own (`sde.stochastic_times`) and evaluates the model so many times.
         method: "euler", "heun", "dopri5" or "sde".
         shift: time shift s; None for sqrt(h w C / 4096), which is 6.93 for 768 x 16 x 16.
         cfg_scale: 1 is no guidance at all, and costs one evaluation an update.
@@ -54,7 +55,7 @@ def sample_latents(
         atol: absolute tolerance of "dopri5"; the reference's default.
         keys: one PRNG key a sample, from which "sde" draws the noise of its updates (`keys_of`).
         diffusion_norm: how much noise "sde" adds, w(t) = diffusion_norm t; 0 is none.
-        last_step: how "sde" ends: "mean", "euler" or "none" (see `diffusion/stochastic.py`).
+        last_step: how "sde" ends: "mean", "euler" or "none" (see `diffusion/solvers/sde.py`).
         last_step_size: time from which it does, in (0, 1); the reference's default.
 
     Returns:
@@ -76,11 +77,11 @@ def sample_latents(
     if method == "sde":
         if keys is None:
             raise ValueError("method is 'sde' and keys is None; expected one PRNG key a sample.")
-        times = stochastic.stochastic_times(
+        times = sde.stochastic_times(
             steps, shift, last_step=last_step, last_step_size=last_step_size
         )
     else:
-        times, keys = sampler.times(steps, shift, grid=grid), None
+        times, keys = fixed_step.times(steps, shift, grid=grid), None
     graph, parameters = nnx.split(ddt)
     guide_graph, guide_parameters = (None, None) if guide is None else nnx.split(guide)
     return run_sampler(
@@ -141,11 +142,11 @@ def run_sampler(
     plain = guidance.conditional(ddt, labels)
     match method:
         case "euler":
-            update = sampler.EULER
+            update = fixed_step.EULER
         case "heun":
-            update = sampler.HEUN
+            update = fixed_step.HEUN
         case "dopri5":
-            return adaptive.dopri5(
+            return dopri5.dopri5(
                 noise,
                 start=times[0],
                 end=times[-1],
@@ -156,7 +157,7 @@ def run_sampler(
                 atol=tolerances[1],
             ).x
         case "sde" if keys is not None:
-            return stochastic.euler_maruyama(
+            return sde.euler_maruyama(
                 noise,
                 np.asarray(times),
                 draw=lambda step: step_noise(keys, step, noise.shape[1:]),
@@ -168,7 +169,7 @@ def run_sampler(
             )
         case _:
             raise ValueError(f"method is {method!r}; expected 'euler', 'heun', 'dopri5' or 'sde'.")
-    return sampler.integrate(
+    return fixed_step.integrate(
         update, noise, times, plain=plain, guided=guided, interval=cfg_interval
     )
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rae_dit.diffusion import sampler
+from rae_dit.diffusion.solvers import fixed_step
 
 
 def curved(x, t):
@@ -18,7 +18,7 @@ def error(solve, steps):
     return abs(float(x[0, 0]) - float(np.exp(-np.sin(3))))
 
 
-@pytest.mark.parametrize(("solve", "order"), [(sampler.euler, 1), (sampler.heun, 2)])
+@pytest.mark.parametrize(("solve", "order"), [(fixed_step.euler, 1), (fixed_step.heun, 2)])
 def test_order_of_convergence(solve, order):
     with jax.enable_x64():
         steps = np.array([64, 128, 256])
@@ -27,16 +27,16 @@ def test_order_of_convergence(solve, order):
     assert slope == pytest.approx(order, abs=0.1)
 
 
-@pytest.mark.parametrize("solve", [sampler.euler, sampler.heun])
+@pytest.mark.parametrize("solve", [fixed_step.euler, fixed_step.heun])
 def test_a_straight_flow_is_integrated_exactly(solve):
     x = jnp.array([[1.0, -2.0]])
     noise = jnp.array([[0.5, 3.0]])
-    out = solve(lambda _x, _t: noise - x, noise, sampler.times(3, 2.0, grid="full"))
+    out = solve(lambda _x, _t: noise - x, noise, fixed_step.times(3, 2.0, grid="full"))
     np.testing.assert_allclose(out, x, atol=1e-6)
 
 
 def test_official_grid_has_n_points_and_stops_short_of_zero():
-    times = sampler.times(50, 6.9282, grid="official")
+    times = fixed_step.times(50, 6.9282, grid="official")
     assert len(times) == 50
     assert times[0] == 1.0
     assert times[-1] == pytest.approx(0.00689, abs=1e-5)
@@ -44,7 +44,7 @@ def test_official_grid_has_n_points_and_stops_short_of_zero():
 
 
 def test_full_grid_has_n_updates_and_ends_at_zero():
-    times = sampler.times(50, 6.9282, grid="full")
+    times = fixed_step.times(50, 6.9282, grid="full")
     assert (len(times), times[0], times[-1]) == (51, 1.0, 0.0)
 
 
@@ -54,10 +54,10 @@ def test_full_grid_has_n_updates_and_ends_at_zero():
 )
 def test_impossible_grids_are_refused(steps, grid, message):
     with pytest.raises(ValueError, match=message):
-        sampler.times(steps, 1.0, grid=grid)
+        fixed_step.times(steps, 1.0, grid=grid)
 
 
-TIMES = sampler.times(11, 1.0, grid="full")
+TIMES = fixed_step.times(11, 1.0, grid="full")
 
 
 def constant(value):
@@ -66,8 +66,8 @@ def constant(value):
 
 def test_guidance_acts_inside_its_interval_only():
     start = jnp.zeros((2, 1))
-    out = sampler.integrate(
-        sampler.EULER,
+    out = fixed_step.integrate(
+        fixed_step.EULER,
         start,
         TIMES,
         plain=constant(0.0),
@@ -80,8 +80,8 @@ def test_guidance_acts_inside_its_interval_only():
 
 def test_interval_is_inclusive():
     times = np.array([1.0, 0.5, 0.0])
-    out = sampler.integrate(
-        sampler.EULER,
+    out = fixed_step.integrate(
+        fixed_step.EULER,
         jnp.zeros((1, 1)),
         times,
         plain=constant(0.0),
@@ -102,8 +102,8 @@ def test_guided_model_is_not_evaluated_outside_the_interval():
 
         return velocity
 
-    out = sampler.integrate(
-        sampler.EULER,
+    out = fixed_step.integrate(
+        fixed_step.EULER,
         jnp.ones((1, 1)),
         TIMES,
         plain=counting("plain"),
@@ -118,8 +118,8 @@ def test_guided_model_is_not_evaluated_outside_the_interval():
 
 def test_heun_asks_the_velocity_in_force_at_the_other_end():
     times = np.array([1.0, 0.5])
-    out = sampler.integrate(
-        sampler.HEUN,
+    out = fixed_step.integrate(
+        fixed_step.HEUN,
         jnp.zeros((1, 1)),
         times,
         plain=constant(0.0),
@@ -131,8 +131,8 @@ def test_heun_asks_the_velocity_in_force_at_the_other_end():
 
 def test_one_scan_body_per_run_of_equal_guidance():
     jaxpr = jax.make_jaxpr(
-        lambda x: sampler.integrate(
-            sampler.EULER,
+        lambda x: fixed_step.integrate(
+            fixed_step.EULER,
             x,
             TIMES,
             plain=constant(0.0),

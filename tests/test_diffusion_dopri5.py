@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rae_dit.diffusion import adaptive, sampler
+from rae_dit.diffusion.solvers import dopri5, fixed_step
 
 START = np.linspace(-1, 2, 6).reshape(3, 2)
 
@@ -32,7 +32,7 @@ TORCHDIFFEQ = [
 @pytest.mark.parametrize(("rtol", "atol", "wave", "evaluations", "row"), TORCHDIFFEQ)
 def test_every_step_is_torchdiffeq_s(rtol, atol, wave, evaluations, row):
     with jax.enable_x64():
-        solution = adaptive.dopri5(
+        solution = dopri5.dopri5(
             jnp.asarray(START), start=1.0, end=0.00689, plain=bent(wave), rtol=rtol, atol=atol
         )
         assert int(solution.evaluations) == evaluations
@@ -43,7 +43,7 @@ def test_the_error_follows_the_tolerance():
     with jax.enable_x64():
         for tolerance in (1e-4, 1e-6, 1e-8):
             x = jnp.ones((1, 1))
-            solution = adaptive.dopri5(
+            solution = dopri5.dopri5(
                 x, start=1.0, end=0.0, plain=curved, rtol=tolerance, atol=tolerance
             )
             error = abs(float(solution.x[0, 0]) - float(np.exp(-np.sin(3))))
@@ -51,15 +51,15 @@ def test_the_error_follows_the_tolerance():
 
 
 def test_the_coefficients_are_a_method():
-    np.testing.assert_allclose(adaptive.STAGES.sum(1), adaptive.NODES, atol=1e-14)
-    fifth, nodes = adaptive.STAGES[6], adaptive.NODES
+    np.testing.assert_allclose(dopri5.STAGES.sum(1), dopri5.NODES, atol=1e-14)
+    fifth, nodes = dopri5.STAGES[6], dopri5.NODES
     for power in range(5):
         moment = 1 / (power + 1)
         assert fifth @ nodes**power == pytest.approx(moment, abs=1e-14)
         if power < 4:
-            assert adaptive.FOURTH @ nodes**power == pytest.approx(moment, abs=1e-14)
+            assert dopri5.FOURTH @ nodes**power == pytest.approx(moment, abs=1e-14)
             half = 0.5 ** (power + 1) * moment
-            assert adaptive.MIDDLE @ nodes**power == pytest.approx(half, abs=1e-8)
+            assert dopri5.MIDDLE @ nodes**power == pytest.approx(half, abs=1e-8)
 
 
 def test_only_the_velocity_in_force_is_evaluated():
@@ -73,7 +73,7 @@ def test_only_the_velocity_in_force_is_evaluated():
         return velocity
 
     solution = jax.jit(
-        lambda x: adaptive.dopri5(
+        lambda x: dopri5.dopri5(
             x,
             start=1.0,
             end=0.0,
@@ -96,7 +96,7 @@ def test_only_the_velocity_in_force_is_evaluated():
 
 def test_the_interval_is_inclusive():
     def moved(interval):
-        solution = adaptive.dopri5(
+        solution = dopri5.dopri5(
             jnp.zeros((1, 1)),
             start=0.5,
             end=0.499,
@@ -117,7 +117,7 @@ def test_a_batch_shares_its_steps():
 
     def count(x):
         plain = bent(20.0)
-        solution = adaptive.dopri5(x, start=1.0, end=0.0, plain=plain, rtol=1e-4, atol=1e-4)
+        solution = dopri5.dopri5(x, start=1.0, end=0.0, plain=plain, rtol=1e-4, atol=1e-4)
         return int(solution.evaluations)
 
     easy, hard = jnp.zeros((1, 2)), jnp.ones((1, 2))
@@ -126,7 +126,7 @@ def test_a_batch_shares_its_steps():
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_a_velocity_that_is_not_finite_ends_in_nan_and_not_in_a_loop(bad):
-    solution = adaptive.dopri5(
+    solution = dopri5.dopri5(
         jnp.ones((1, 1)),
         start=1.0,
         end=0.0,
@@ -139,7 +139,7 @@ def test_a_velocity_that_is_not_finite_ends_in_nan_and_not_in_a_loop(bad):
 
 
 def test_a_flow_at_rest_stays():
-    solution = adaptive.dopri5(
+    solution = dopri5.dopri5(
         jnp.ones((1, 1)), start=1.0, end=0.0, plain=lambda x, t: 0 * x, rtol=1e-3, atol=1e-6
     )
     np.testing.assert_array_equal(solution.x, 1.0)
@@ -148,8 +148,8 @@ def test_a_flow_at_rest_stays():
 def test_the_end_is_read_off_a_polynomial_of_degree_4():
     """dx/dt = 4 t^3: exact also in the middle of a step that goes past the end."""
     with jax.enable_x64():
-        for end in sampler.times(7, 2.0, grid="official")[1:]:
-            solution = adaptive.dopri5(
+        for end in fixed_step.times(7, 2.0, grid="official")[1:]:
+            solution = dopri5.dopri5(
                 jnp.ones((1, 1)),
                 start=1.0,
                 end=float(end),

@@ -46,7 +46,12 @@ from jaxtyping import Array, Float, Int
 
 from rae_dit.diffusion.flow import shift_time
 from rae_dit.diffusion.guidance import Velocity
-from rae_dit.diffusion.sampler import broadcast, runs_of_equal_guidance, times, velocity_at
+from rae_dit.diffusion.solvers.fixed_step import (
+    broadcast,
+    runs_of_equal_guidance,
+    times,
+    velocity_at,
+)
 
 Draw = Callable[[Int[Array, ""]], Float[Array, "B ..."]]
 

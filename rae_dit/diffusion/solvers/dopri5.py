@@ -38,7 +38,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from rae_dit.diffusion.guidance import Velocity
-from rae_dit.diffusion.sampler import broadcast
+from rae_dit.diffusion.solvers.fixed_step import broadcast
 
 NODES = np.array([0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1])  # c
 STAGES = np.zeros((7, 7))  # a

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rae_dit.diffusion import sampler, stochastic
+from rae_dit.diffusion.solvers import fixed_step, sde
 
 MEAN, DEVIATION = 1.5, 0.4  # of the data, a Gaussian; x_t is one too
 PARTICLES = 50_000
@@ -27,12 +27,10 @@ def draw(step):
 
 
 def solve(steps, *, norm=1.0, last_step="none", size=0.04, shift=1.0, **guidance):
-    times = stochastic.stochastic_times(steps, shift, last_step=last_step, last_step_size=size)
+    times = sde.stochastic_times(steps, shift, last_step=last_step, last_step_size=size)
     noise = jax.random.normal(jax.random.key(0), (PARTICLES, 1))
     arguments = {"plain": velocity} | guidance
-    return stochastic.euler_maruyama(
-        noise, times, draw=draw, norm=norm, last_step=last_step, **arguments
-    )
+    return sde.euler_maruyama(noise, times, draw=draw, norm=norm, last_step=last_step, **arguments)
 
 
 def test_drift_adds_the_score_that_the_density_has():
@@ -44,7 +42,7 @@ def test_drift_adds_the_score_that_the_density_has():
 
     score = jax.grad(lambda x: log_density(x)[0, 0])(x)
     expected = velocity(x, t[None]) - norm * t * score
-    np.testing.assert_allclose(stochastic.drift(velocity, x, t, norm), expected, rtol=1e-5)
+    np.testing.assert_allclose(sde.drift(velocity, x, t, norm), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("norm", [0.5, 2.0])
@@ -57,27 +55,23 @@ def test_the_data_s_distribution_comes_out(norm):
 def test_marginals_on_the_way_are_those_of_the_path():
     times = np.linspace(1, 0.5, 150)
     noise = jax.random.normal(jax.random.key(0), (PARTICLES, 1))
-    x = stochastic.euler_maruyama(
-        noise, times, draw=draw, norm=1.0, last_step="none", plain=velocity
-    )
+    x = sde.euler_maruyama(noise, times, draw=draw, norm=1.0, last_step="none", plain=velocity)
     assert float(jnp.mean(x)) == pytest.approx(0.5 * MEAN, abs=0.01)
     assert float(jnp.std(x)) == pytest.approx(variance_at(0.5) ** 0.5, abs=0.01)
 
 
 def test_noise_is_really_added():
     """Two draws of noise from one start differ; by Euler's method they would not."""
-    times = stochastic.stochastic_times(20, 1.0, last_step="mean", last_step_size=0.04)
+    times = sde.stochastic_times(20, 1.0, last_step="mean", last_step_size=0.04)
     start = jnp.zeros((PARTICLES, 1))
-    x = stochastic.euler_maruyama(
-        start, times, draw=draw, norm=1.0, last_step="mean", plain=velocity
-    )
+    x = sde.euler_maruyama(start, times, draw=draw, norm=1.0, last_step="mean", plain=velocity)
     assert float(jnp.std(x)) > 0.1
 
 
 def test_without_noise_it_is_euler_s_method_for_the_flow():
-    times = stochastic.stochastic_times(12, 2.0, last_step="euler", last_step_size=0.04)
+    times = sde.stochastic_times(12, 2.0, last_step="euler", last_step_size=0.04)
     noise = jax.random.normal(jax.random.key(0), (PARTICLES, 1))
-    expected = sampler.euler(velocity, noise, np.append(times, 0.0))
+    expected = fixed_step.euler(velocity, noise, np.append(times, 0.0))
     found = solve(12, norm=0.0, last_step="euler", shift=2.0)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -87,14 +81,14 @@ def test_without_noise_it_is_euler_s_method_for_the_flow():
 def test_the_last_step_goes_to_zero_without_noise(last_step, norm, interval):
     """With the drift of the SDE or of the flow, and guided if its time is in the interval."""
     guidance = {"guided": lambda x, t: 2 * velocity(x, t), "interval": interval}
-    times = stochastic.stochastic_times(12, 1.0, last_step=last_step, last_step_size=0.04)
+    times = sde.stochastic_times(12, 1.0, last_step=last_step, last_step_size=0.04)
     noise = jax.random.normal(jax.random.key(0), (PARTICLES, 1))
-    inner = stochastic.euler_maruyama(
+    inner = sde.euler_maruyama(
         noise, times, draw=draw, norm=1.0, last_step="none", plain=velocity, **guidance
     )
     t = jnp.asarray(times[-1], jnp.float32)
-    mesh_context = guidance["guided"] if interval[0] == 0 else velocity
-    expected = inner - t * stochastic.drift(mesh_context, inner, t, norm)
+    in_force = guidance["guided"] if interval[0] == 0 else velocity
+    expected = inner - t * sde.drift(in_force, inner, t, norm)
     np.testing.assert_allclose(solve(12, last_step=last_step, **guidance), expected, atol=1e-5)
 
 
@@ -105,13 +99,13 @@ def test_an_unknown_last_step_is_refused():
 
 @pytest.mark.parametrize("shift", [1.0, 6.93])
 def test_times_end_where_the_last_step_begins(shift):
-    times = stochastic.stochastic_times(50, shift, last_step="mean", last_step_size=0.04)
+    times = sde.stochastic_times(50, shift, last_step="mean", last_step_size=0.04)
     assert (len(times), times[0]) == (50, 1.0)
     assert times[-1] == pytest.approx(0.04)
     assert np.all(np.diff(times) < 0)
-    assert times[25] == pytest.approx(sampler.times(2, shift, grid="full")[1], abs=0.03)
-    none = stochastic.stochastic_times(50, shift, last_step="none", last_step_size=0.04)
-    np.testing.assert_array_equal(none, sampler.times(50, shift, grid="official"))
+    assert times[25] == pytest.approx(fixed_step.times(2, shift, grid="full")[1], abs=0.03)
+    none = sde.stochastic_times(50, shift, last_step="none", last_step_size=0.04)
+    np.testing.assert_array_equal(none, fixed_step.times(50, shift, grid="official"))
 
 
 def test_guidance_acts_inside_its_interval_and_costs_nothing_outside():
@@ -124,8 +118,8 @@ def test_guidance_acts_inside_its_interval_and_costs_nothing_outside():
 
         return velocity
 
-    times = stochastic.stochastic_times(11, 1.0, last_step="euler", last_step_size=0.1)
-    x = stochastic.euler_maruyama(
+    times = sde.stochastic_times(11, 1.0, last_step="euler", last_step_size=0.1)
+    x = sde.euler_maruyama(
         jnp.zeros((2, 1)),
         times,
         draw=lambda step: jnp.zeros((2, 1)),
@@ -149,7 +143,7 @@ def test_each_update_draws_noise_of_its_own():
         jax.debug.callback(lambda step: seen.append(int(step)), step)
         return jnp.zeros((2, 1))
 
-    out = stochastic.euler_maruyama(
+    out = sde.euler_maruyama(
         jnp.zeros((2, 1)),
         np.linspace(1, 0.1, 6),
         draw=record,
