@@ -11,8 +11,9 @@ import pytest
 from flax import nnx
 
 from rae_dit import compiler
+from rae_dit.diffusion.sampler import SamplerOptions
 from rae_dit.models.ddt import DDT
-from rae_dit.sampling.latents import run_sampler, sample_latents
+from rae_dit.sampling.latents import integrate, sample_latents
 
 
 def test_the_platform_is_asked_for_at_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,22 +78,28 @@ def test_a_sampling_loop_casts_no_matrix(half: DDT) -> None:
     graph, parameters = nnx.split(half)
 
     def sample(parameters: nnx.State) -> jax.Array:
-        return run_sampler.__wrapped__(
+        return integrate.__wrapped__(
             parameters,
             None,
             jnp.zeros((2, 2, 2, 4)),
             jnp.zeros(2, jnp.int32),
             None,
             1.0,
-            is_guided=False,
             graph=graph,
             guide_graph=None,
-            times=(1.0, 0.5, 0.1),
-            method="euler",
-            cfg_interval=(0.0, 1.0),
-            tolerances=(1e-3, 1e-6),
-            diffusion_norm=1.0,
-            last_step="mean",
+            options=SamplerOptions(
+                method="euler",
+                steps=3,
+                grid="official",
+                shift=1.0,
+                guidance="none",
+                interval=(0.0, 1.0),
+                rtol=1e-3,
+                atol=1e-6,
+                diffusion_norm=1.0,
+                last_step="mean",
+                last_step_size=0.04,
+            ),
         )
 
     assert casts_of_matrices(jax.make_jaxpr(sample)(parameters).jaxpr) == 0

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rae_dit.diffusion.solvers import dopri5, fixed_step
+from rae_dit.diffusion.solvers import dopri5
+from rae_dit.diffusion.time_grid import time_grid
 
 START = np.linspace(-1, 2, 6).reshape(3, 2)
 
@@ -32,9 +33,8 @@ TORCHDIFFEQ = [
 @pytest.mark.parametrize(("rtol", "atol", "wave", "evaluations", "row"), TORCHDIFFEQ)
 def test_every_step_is_torchdiffeq_s(rtol, atol, wave, evaluations, row):
     with jax.enable_x64():
-        solution = dopri5.dopri5(
-            jnp.asarray(START), start=1.0, end=0.00689, plain=bent(wave), rtol=rtol, atol=atol
-        )
+        field = VelocityField(bent(wave))
+        solution = Dopri5(rtol, atol).solve(jnp.asarray(START), 1.0, 0.00689, field)
         assert int(solution.evaluations) == evaluations
         np.testing.assert_allclose(solution.x[0], row, rtol=1e-12)
 
@@ -42,10 +42,8 @@ def test_every_step_is_torchdiffeq_s(rtol, atol, wave, evaluations, row):
 def test_the_error_follows_the_tolerance():
     with jax.enable_x64():
         for tolerance in (1e-4, 1e-6, 1e-8):
-            x = jnp.ones((1, 1))
-            solution = dopri5.dopri5(
-                x, start=1.0, end=0.0, plain=curved, rtol=tolerance, atol=tolerance
-            )
+            solver = Dopri5(tolerance, tolerance)
+            solution = solver.solve(jnp.ones((1, 1)), 1.0, 0.0, VelocityField(curved))
             error = abs(float(solution.x[0, 0]) - float(np.exp(-np.sin(3))))
             assert tolerance / 1000 < error < 10 * tolerance
 
@@ -72,18 +70,8 @@ def test_only_the_velocity_in_force_is_evaluated():
 
         return velocity
 
-    solution = jax.jit(
-        lambda x: dopri5.dopri5(
-            x,
-            start=1.0,
-            end=0.0,
-            plain=recording("plain", 0.0),
-            guided=recording("guided", 1.0),
-            interval=(0.25, 0.75),
-            rtol=1e-4,
-            atol=1e-4,
-        )
-    )(jnp.ones((2, 1)))
+    field = VelocityField(recording("plain", 0.0), recording("guided", 1.0), (0.25, 0.75))
+    solution = jax.jit(lambda x: Dopri5(1e-4, 1e-4).solve(x, 1.0, 0.0, field))(jnp.ones((2, 1)))
     jax.block_until_ready(solution)
     jax.effects_barrier()
     np.testing.assert_allclose(solution.x, 0.5, atol=0.05)  # no tolerance covers a jump
@@ -96,16 +84,10 @@ def test_only_the_velocity_in_force_is_evaluated():
 
 def test_the_interval_is_inclusive():
     def moved(interval):
-        solution = dopri5.dopri5(
-            jnp.zeros((1, 1)),
-            start=0.5,
-            end=0.499,
-            plain=lambda x, t: jnp.zeros_like(x),
-            guided=lambda x, t: jnp.ones_like(x),
-            interval=interval,
-            rtol=1e-3,
-            atol=1e-3,
+        field = VelocityField(
+            lambda x, t: jnp.zeros_like(x), lambda x, t: jnp.ones_like(x), interval
         )
+        solution = Dopri5(1e-3, 1e-3).solve(jnp.zeros((1, 1)), 0.5, 0.499, field)
         return float(solution.x[0, 0]) != 0.0
 
     assert moved((0.5, 0.5))
@@ -116,8 +98,7 @@ def test_a_batch_shares_its_steps():
     """As torchdiffeq: the norm is over the whole state."""
 
     def count(x):
-        plain = bent(20.0)
-        solution = dopri5.dopri5(x, start=1.0, end=0.0, plain=plain, rtol=1e-4, atol=1e-4)
+        solution = Dopri5(1e-4, 1e-4).solve(x, 1.0, 0.0, VelocityField(bent(20.0)))
         return int(solution.evaluations)
 
     easy, hard = jnp.zeros((1, 2)), jnp.ones((1, 2))
@@ -126,35 +107,22 @@ def test_a_batch_shares_its_steps():
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_a_velocity_that_is_not_finite_ends_in_nan_and_not_in_a_loop(bad):
-    solution = dopri5.dopri5(
-        jnp.ones((1, 1)),
-        start=1.0,
-        end=0.0,
-        plain=lambda x, t: jnp.where(t[:, None] < 0.5, bad, x),
-        rtol=1e-3,
-        atol=1e-6,
-    )
+    field = VelocityField(lambda x, t: jnp.where(t[:, None] < 0.5, bad, x))
+    solution = Dopri5(1e-3, 1e-6).solve(jnp.ones((1, 1)), 1.0, 0.0, field)
     assert np.isnan(np.asarray(solution.x)).all()
     assert int(solution.evaluations) < 1000
 
 
 def test_a_flow_at_rest_stays():
-    solution = dopri5.dopri5(
-        jnp.ones((1, 1)), start=1.0, end=0.0, plain=lambda x, t: 0 * x, rtol=1e-3, atol=1e-6
-    )
+    field = VelocityField(lambda x, t: 0 * x)
+    solution = Dopri5(1e-3, 1e-6).solve(jnp.ones((1, 1)), 1.0, 0.0, field)
     np.testing.assert_array_equal(solution.x, 1.0)
 
 
 def test_the_end_is_read_off_a_polynomial_of_degree_4():
     """dx/dt = 4 t^3: exact also in the middle of a step that goes past the end."""
     with jax.enable_x64():
-        for end in fixed_step.times(7, 2.0, grid="official")[1:]:
-            solution = dopri5.dopri5(
-                jnp.ones((1, 1)),
-                start=1.0,
-                end=float(end),
-                plain=lambda x, t: jnp.broadcast_to(4 * t[:, None] ** 3, x.shape),
-                rtol=1e-3,
-                atol=1e-6,
-            )
+        for end in time_grid(7, 2.0, grid="official")[1:]:
+            field = VelocityField(lambda x, t: jnp.broadcast_to(4 * t[:, None] ** 3, x.shape))
+            solution = Dopri5(1e-3, 1e-6).solve(jnp.ones((1, 1)), 1.0, float(end), field)
             np.testing.assert_allclose(solution.x, end**4, atol=1e-9)

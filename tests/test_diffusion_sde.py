@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rae_dit.diffusion.solvers import fixed_step, sde
+from rae_dit.diffusion.guidance import VelocityField
+from rae_dit.diffusion.solvers.euler import Euler
+from rae_dit.diffusion.solvers.sde import EulerMaruyama, drift
+from rae_dit.diffusion.time_grid import time_grid
 
 MEAN, DEVIATION = 1.5, 0.4  # of the data, a Gaussian; x_t is one too
 PARTICLES = 50_000
@@ -27,10 +30,10 @@ def draw(step):
 
 
 def solve(steps, *, norm=1.0, last_step="none", size=0.04, shift=1.0, **guidance):
-    times = sde.stochastic_times(steps, shift, last_step=last_step, last_step_size=size)
+    solver = EulerMaruyama(norm, last_step, size)
     noise = jax.random.normal(jax.random.key(0), (PARTICLES, 1))
-    arguments = {"plain": velocity} | guidance
-    return sde.euler_maruyama(noise, times, draw=draw, norm=norm, last_step=last_step, **arguments)
+    field = VelocityField(velocity, **guidance)
+    return solver.integrate(noise, solver.times(steps, shift, grid="official"), field, draw)
 
 
 def test_drift_adds_the_score_that_the_density_has():
@@ -42,7 +45,7 @@ def test_drift_adds_the_score_that_the_density_has():
 
     score = jax.grad(lambda x: log_density(x)[0, 0])(x)
     expected = velocity(x, t[None]) - norm * t * score
-    np.testing.assert_allclose(sde.drift(velocity, x, t, norm), expected, rtol=1e-5)
+    np.testing.assert_allclose(drift(velocity, x, t, norm), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("norm", [0.5, 2.0])
@@ -55,23 +58,23 @@ def test_the_data_s_distribution_comes_out(norm):
 def test_marginals_on_the_way_are_those_of_the_path():
     times = np.linspace(1, 0.5, 150)
     noise = jax.random.normal(jax.random.key(0), (PARTICLES, 1))
-    x = sde.euler_maruyama(noise, times, draw=draw, norm=1.0, last_step="none", plain=velocity)
+    x = EulerMaruyama(1.0, "none", 0.04).integrate(noise, times, VelocityField(velocity), draw)
     assert float(jnp.mean(x)) == pytest.approx(0.5 * MEAN, abs=0.01)
     assert float(jnp.std(x)) == pytest.approx(variance_at(0.5) ** 0.5, abs=0.01)
 
 
 def test_noise_is_really_added():
     """Two draws of noise from one start differ; by Euler's method they would not."""
-    times = sde.stochastic_times(20, 1.0, last_step="mean", last_step_size=0.04)
-    start = jnp.zeros((PARTICLES, 1))
-    x = sde.euler_maruyama(start, times, draw=draw, norm=1.0, last_step="mean", plain=velocity)
+    solver, start = EulerMaruyama(1.0, "mean", 0.04), jnp.zeros((PARTICLES, 1))
+    times = solver.times(20, 1.0, grid="official")
+    x = solver.integrate(start, times, VelocityField(velocity), draw)
     assert float(jnp.std(x)) > 0.1
 
 
 def test_without_noise_it_is_euler_s_method_for_the_flow():
-    times = sde.stochastic_times(12, 2.0, last_step="euler", last_step_size=0.04)
+    times = EulerMaruyama(0.0, "euler", 0.04).times(12, 2.0, grid="official")
     noise = jax.random.normal(jax.random.key(0), (PARTICLES, 1))
-    expected = fixed_step.euler(velocity, noise, np.append(times, 0.0))
+    expected = Euler().integrate(noise, np.append(times, 0.0), VelocityField(velocity))
     found = solve(12, norm=0.0, last_step="euler", shift=2.0)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -81,31 +84,30 @@ def test_without_noise_it_is_euler_s_method_for_the_flow():
 def test_the_last_step_goes_to_zero_without_noise(last_step, norm, interval):
     """With the drift of the SDE or of the flow, and guided if its time is in the interval."""
     guidance = {"guided": lambda x, t: 2 * velocity(x, t), "interval": interval}
-    times = sde.stochastic_times(12, 1.0, last_step=last_step, last_step_size=0.04)
+    times = EulerMaruyama(1.0, last_step, 0.04).times(12, 1.0, grid="official")
     noise = jax.random.normal(jax.random.key(0), (PARTICLES, 1))
-    inner = sde.euler_maruyama(
-        noise, times, draw=draw, norm=1.0, last_step="none", plain=velocity, **guidance
-    )
+    field = VelocityField(velocity, **guidance)
+    inner = EulerMaruyama(1.0, "none", 0.04).integrate(noise, times, field, draw)
     t = jnp.asarray(times[-1], jnp.float32)
     in_force = guidance["guided"] if interval[0] == 0 else velocity
-    expected = inner - t * sde.drift(in_force, inner, t, norm)
+    expected = inner - t * drift(in_force, inner, t, norm)
     np.testing.assert_allclose(solve(12, last_step=last_step, **guidance), expected, atol=1e-5)
 
 
 def test_an_unknown_last_step_is_refused():
-    with pytest.raises(ValueError, match="last_step is 'tweedie'; expected 'mean', 'euler' or"):
+    with pytest.raises(ValueError, match=r"^last_step: got 'tweedie'; expected 'mean', 'euler'"):
         solve(3, last_step="tweedie")
 
 
 @pytest.mark.parametrize("shift", [1.0, 6.93])
 def test_times_end_where_the_last_step_begins(shift):
-    times = sde.stochastic_times(50, shift, last_step="mean", last_step_size=0.04)
+    times = EulerMaruyama(1.0, "mean", 0.04).times(50, shift, grid="full")  # it has its own
     assert (len(times), times[0]) == (50, 1.0)
     assert times[-1] == pytest.approx(0.04)
     assert np.all(np.diff(times) < 0)
-    assert times[25] == pytest.approx(fixed_step.times(2, shift, grid="full")[1], abs=0.03)
-    none = sde.stochastic_times(50, shift, last_step="none", last_step_size=0.04)
-    np.testing.assert_array_equal(none, fixed_step.times(50, shift, grid="official"))
+    assert times[25] == pytest.approx(time_grid(2, shift, grid="full")[1], abs=0.03)
+    none = EulerMaruyama(1.0, "none", 0.04).times(50, shift, grid="full")
+    np.testing.assert_array_equal(none, time_grid(50, shift, grid="official"))
 
 
 def test_guidance_acts_inside_its_interval_and_costs_nothing_outside():
@@ -118,17 +120,10 @@ def test_guidance_acts_inside_its_interval_and_costs_nothing_outside():
 
         return velocity
 
-    times = sde.stochastic_times(11, 1.0, last_step="euler", last_step_size=0.1)
-    x = sde.euler_maruyama(
-        jnp.zeros((2, 1)),
-        times,
-        draw=lambda step: jnp.zeros((2, 1)),
-        norm=0.0,
-        last_step="euler",
-        plain=counting("plain", 0.0),
-        guided=counting("guided", 1.0),
-        interval=(0.3, 0.6),
-    )
+    solver = EulerMaruyama(0.0, "euler", 0.1)
+    times = solver.times(11, 1.0, grid="official")
+    field = VelocityField(counting("plain", 0.0), counting("guided", 1.0), (0.3, 0.6))
+    x = solver.integrate(jnp.zeros((2, 1)), times, field, lambda step: jnp.zeros((2, 1)))
     jax.block_until_ready(x)
     jax.effects_barrier()
     inside = [-d for t, d in zip(times, np.diff(times), strict=False) if 0.3 <= t <= 0.6]
@@ -143,16 +138,9 @@ def test_each_update_draws_noise_of_its_own():
         jax.debug.callback(lambda step: seen.append(int(step)), step)
         return jnp.zeros((2, 1))
 
-    out = sde.euler_maruyama(
-        jnp.zeros((2, 1)),
-        np.linspace(1, 0.1, 6),
-        draw=record,
-        norm=1.0,
-        last_step="mean",
-        plain=lambda x, t: x,
-        guided=lambda x, t: 2 * x,
-        interval=(0.3, 0.6),
-    )
+    field = VelocityField(lambda x, t: x, lambda x, t: 2 * x, (0.3, 0.6))
+    solver, times = EulerMaruyama(1.0, "mean", 0.04), np.linspace(1, 0.1, 6)
+    out = solver.integrate(jnp.zeros((2, 1)), times, field, record)
     jax.block_until_ready(out)
     jax.effects_barrier()
     assert sorted(seen) == [0, 1, 2, 3, 4]

@@ -64,9 +64,9 @@ def test_what_is_written(whole):
     assert len({image.tobytes() for image in images.values()}) == COUNT
 
 
-def interrupted(generator, config, labels, **arguments):
+def interrupted(generator, options, labels, **arguments):
     """Three batches of the shares, then the machine is gone."""
-    for number, share in enumerate(generate_shares(generator, config, labels, **arguments)):
+    for number, share in enumerate(generate_shares(generator, options, labels, **arguments)):
         if number == 3:
             raise KeyboardInterrupt
         yield share
@@ -179,7 +179,7 @@ def no_compile(monkeypatch):
     def forbidden(*arguments, **named):
         raise AssertionError("a model was run")
 
-    monkeypatch.setattr("rae_dit.sampling.generate.sample_latents", forbidden)
+    monkeypatch.setattr("rae_dit.sampling.generate.run_sampler", forbidden)
     monkeypatch.setattr("rae_dit.sampling.codec.decode", forbidden)
 
 

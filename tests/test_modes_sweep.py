@@ -9,8 +9,8 @@ from rae_dit.config import ConfigError
 from rae_dit.evaluation import sweep_table
 from rae_dit.evaluation.sweep_table import Cell
 from rae_dit.modes import sweep as mode
-from rae_dit.sampling.generate import load_generator
 from rae_dit.setup.evaluation import make_feature_extractor, score
+from rae_dit.setup.sampling import load_generator
 
 SWEPT = {
     "evaluate.num_samples": 10,

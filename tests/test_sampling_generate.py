@@ -15,11 +15,15 @@ import rae_dit
 from rae_dit.config import ConfigError
 from rae_dit.data.transforms import to_uint8
 from rae_dit.diffusion import guidance
-from rae_dit.diffusion.solvers import fixed_step
+from rae_dit.diffusion.guidance import VelocityField
+from rae_dit.diffusion.solvers.euler import Euler
+from rae_dit.diffusion.solvers.heun import Heun
+from rae_dit.diffusion.time_grid import time_grid
 from rae_dit.models.ddt import DDT
 from rae_dit.sampling import generate as acts
-from rae_dit.sampling.latents import keys_of, noise_of, step_noise
+from rae_dit.sampling.latents import initial_noise, sample_keys, step_noise
 from rae_dit.setup import weights
+from rae_dit.setup.sampling import load_generator, sampler_options
 from rae_dit.training.sharding import make_mesh
 
 LABELS = [i % 10 for i in range(20)]
@@ -41,10 +45,16 @@ def generator_on(devices, *, guided=False, fsdp=1):
 
 def images(changes=None, *, devices=8, labels=LABELS, guided=False, first=0):
     """What `generate` gives on the first devices."""
-    config = sampling_config(**(changes or {}))
+    config = sampling_config(**((GUIDED if guided else {}) | (changes or {})))
     generator = generator_on(devices, guided=guided)
-    made = acts.generate(generator, config, labels, cfg_scale=2.0, first=first)
+    made = acts.generate(generator, sampler_options(config), labels, **how(config), first=first)
     return np.concatenate(list(made))
+
+
+def how(config):
+    """What `generate` is told besides the sampler's options."""
+    sample = config.sample
+    return {"cfg_scale": 2.0, "batch_size": sample.batch_size, "seed": sample.seed}
 
 
 def difference(a, b):
@@ -80,7 +90,8 @@ def test_parameters_split_over_devices_make_the_same_images(eights):
     generator = generator_on(8, fsdp=4)
     kernel = generator.ddt.backbone.blocks.attention.qkv.kernel[...]
     assert kernel.sharding.shard_shape(kernel.shape)[1] == kernel.shape[1] // 4
-    made = acts.generate(generator, sampling_config(), LABELS, cfg_scale=2.0)
+    config = sampling_config()
+    made = acts.generate(generator, sampler_options(config), LABELS, **how(config))
     assert difference(np.concatenate(list(made)), eights) < CLOSE
 
 
@@ -88,14 +99,15 @@ def test_the_sampler_is_traced_with_the_mesh_in_force(monkeypatch):
     """So that blocks split the batch, whatever their parameters are split along."""
     seen = []
 
-    def sample_latents(ddt, noise, labels, **settings):
+    def run_sampler(ddt, noise, labels, options, **settings):
         seen.append(jax.sharding.get_abstract_mesh())
         return noise
 
-    monkeypatch.setattr(acts, "sample_latents", sample_latents)
+    monkeypatch.setattr(acts, "run_sampler", run_sampler)
     generator = generator_on(8, fsdp=4)
     labels = np.zeros(8, np.int32)
-    acts.make_latents(generator, sampling_config(), labels, cfg_scale=1.0, first=0)
+    options = sampler_options(sampling_config())
+    acts.make_latents(generator, options, labels, cfg_scale=1.0, seed=0, first=0)
     assert seen == [generator.mesh.abstract_mesh]
     assert jax.sharding.get_abstract_mesh().empty
 
@@ -103,14 +115,15 @@ def test_the_sampler_is_traced_with_the_mesh_in_force(monkeypatch):
 def test_an_image_that_is_not_finite_stops_its_batch_and_is_named(monkeypatch):
     make = acts.make_latents
 
-    def spoil(*arguments):
-        latents = make(*arguments)
-        return latents.at[1].set(jnp.nan) if arguments[-1] == 107 else latents
+    def spoil(*arguments, first, **settings):
+        latents = make(*arguments, first=first, **settings)
+        return latents.at[1].set(jnp.nan) if first == 107 else latents
 
     monkeypatch.setattr(acts, "make_latents", spoil)
-    changes = sampling_config(**{"sample.batch_size": 7})
+    config = sampling_config(**{"sample.batch_size": 7})
     labels = [3] * 8 + [5] * 12
-    batches = acts.generate(generator_on(1), changes, labels, cfg_scale=2.0, first=100)
+    options = sampler_options(config)
+    batches = acts.generate(generator_on(1), options, labels, **how(config), first=100)
     assert len(next(batches)) == 7
     with pytest.raises(acts.NotFiniteError, match=r"^image 108 \(label 5\) is not finite: "):
         next(batches)
@@ -127,17 +140,21 @@ def test_the_seed_changes_every_image(eights):
 
 
 def test_step_noise_is_each_image_s_and_each_update_s_own():
-    keys = keys_of(jax.random.key(0), np.arange(3))
+    keys = sample_keys(jax.random.key(0), np.arange(3))
     rows = [step_noise(keys, jnp.int32(step), (2, 2, 4)) for step in range(2)]
     np.testing.assert_array_equal(rows[1][2:], step_noise(keys[2:], jnp.int32(1), (2, 2, 4)))
-    every = np.concatenate([*rows, noise_of(jax.random.key(0), np.arange(3), (2, 2, 4))])
+    every = np.concatenate([*rows, initial_noise(jax.random.key(0), np.arange(3), (2, 2, 4))])
     assert min(difference(every[i], every[j]) for i in range(9) for j in range(i)) > 0.1
 
 
 def test_shares_hold_what_is_wanted_and_nothing_else(eights):
     config = sampling_config()
-    generator = acts.load_generator(config, Path("nowhere"))
-    shares = list(acts.generate_shares(generator, config, LABELS, cfg_scale=2.0, wanted={2, 3, 17}))
+    generator = load_generator(config, Path("nowhere"))
+    shares = list(
+        acts.generate_shares(
+            generator, sampler_options(config), LABELS, **how(config), wanted={2, 3, 17}
+        )
+    )
     assert [share.numbers.tolist() for share in shares] == [[2, 3], [17]]  # not batch 8-15
     for share in shares:
         np.testing.assert_array_equal(share.images, eights[share.numbers])
@@ -207,8 +224,9 @@ def test_interval_gives_the_samples_of_computing_everything_with_fewer_evaluatio
         acts = ((t >= 0.25) & (t <= 0.75))[:, None, None, None]
         return jnp.where(acts, guided(x, t), plain(x, t))
 
-    rule = {"euler": fixed_step.euler, "heun": fixed_step.heun}[method]
-    expected = rule(selecting, noise, fixed_step.times(10, 1.0, grid="full"))
+    solver = {"euler": Euler(), "heun": Heun()}[method]
+    times = time_grid(10, 1.0, grid="full")
+    expected = solver.integrate(noise, times, VelocityField(selecting))
     assert relative_error(confined, expected) < 1e-5
 
 

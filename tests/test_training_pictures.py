@@ -49,7 +49,11 @@ def test_samples_that_are_not_finite_are_a_warning_and_training_goes_on(
     tmp_path, monkeypatch, caplog
 ):
     make = generate.make_latents
-    monkeypatch.setattr(generate, "make_latents", lambda *arguments: make(*arguments) * jnp.nan)
+
+    def spoiled(*arguments, **named):
+        return make(*arguments, **named) * jnp.nan
+
+    monkeypatch.setattr(generate, "make_latents", spoiled)
     changes = {"metrics.sample_every": 1, "metrics.evaluate_every": 2, "optim.max_steps": 2}
     monkeypatch.setattr(logging.getLogger("rae_dit"), "propagate", True)
     train(small_config(**changes), tmp_path)

@@ -32,7 +32,7 @@ from rae_dit.config import Config, from_config_dict
 from rae_dit.flops import model_flops, train_flops
 from rae_dit.planning.compiled import without_files
 from rae_dit.sampling.codec import decode, encode
-from rae_dit.sampling.latents import noise_of, sample_latents
+from rae_dit.sampling.latents import initial_noise, sample_latents
 from rae_dit.setup import models, weights
 from rae_dit.setup.objectives import make_task
 from rae_dit.setup.run import make_program
@@ -208,7 +208,7 @@ def random_latents(config: Config) -> jnp.ndarray:
     """Normal noise in the shape of `sample.batch_size` latents."""
     grid = models.latent_grid(config)
     shape = (grid, grid, config.encoder.hidden_size)
-    return noise_of(jax.random.key(0), jnp.arange(config.sample.batch_size), shape)
+    return initial_noise(jax.random.key(0), jnp.arange(config.sample.batch_size), shape)
 
 
 if __name__ == "__main__":

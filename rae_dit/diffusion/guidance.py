@@ -4,14 +4,14 @@ r"""Guidance: extrapolate from a weak prediction through a strong one.
 
 With w = 1 this is the strong model. What "weak" means names the method: the same model without its
 label is classifier-free guidance (CFG, arXiv 2207.12598); a smaller, less trained model *with* the
-same label is AutoGuidance (arXiv 2406.02507). Guidance acts on all channels. Where in time it acts
-(arXiv 2404.07724) is the sampler's business.
-
-Each function returns a `velocity(x, t)` for the samplers.
+same label is AutoGuidance (arXiv 2406.02507). Guidance acts on all channels, and may be confined to
+an interval of times (arXiv 2404.07724): a `VelocityField` holds the velocity outside it and inside.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -23,22 +23,54 @@ Model = Callable[
 Scale = float | Float[Array, ""]
 
 
+class VelocityField(NamedTuple):
+    """The velocity that a solver integrates: guided at times in an interval, plain outside it.
+
+    Attributes:
+        plain: velocity outside the interval.
+        guided: velocity inside it; None for no guidance at all.
+        interval: inclusive (lowest, highest) time of guidance.
+    """
+
+    plain: Velocity
+    guided: Velocity | None = None
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def at(self, t: float) -> Velocity:
+        """Returns the velocity in force at a time that is known while tracing."""
+        low, high = self.interval
+        return self.guided if self.guided is not None and low <= t <= high else self.plain
+
+    def __call__(self, x: Float[Array, "B ..."], t: Float[Array, ""]) -> Float[Array, "B ..."]:
+        """Evaluates the velocity in force at a time that is known only while running."""
+        if self.guided is None:
+            return self.plain(x, broadcast_time(t, x))
+        low, high = self.interval
+        inside = (low <= t) & (t <= high)
+        return jax.lax.cond(inside, self.guided, self.plain, x, broadcast_time(t, x))
+
+
+def broadcast_time(t: Float[Array, ""], x: Float[Array, "B ..."]) -> Float[Array, " B"]:
+    """Repeats one time for every sample of a batch."""
+    return jnp.full(x.shape[:1], t, x.dtype)
+
+
 def extrapolate(
     strong: Float[Array, "..."], weak: Float[Array, "..."], scale: Scale
 ) -> Float[Array, "..."]:
-    """Equation (1)."""
+    """Applies equation (1)."""
     return weak + scale * (strong - weak)
 
 
 def conditional(model: Model, labels: Int[Array, " B"]) -> Velocity:
-    """The model asked with its labels: no guidance."""
+    """Returns the velocity of the model with its labels: no guidance."""
     return lambda x, t: model(x, t, labels)
 
 
 def classifier_free(
     model: Model, labels: Int[Array, " B"], *, null_label: int, scale: Scale
 ) -> Velocity:
-    """CFG; both predictions come from one evaluation on a doubled batch."""
+    """Returns CFG's velocity; both predictions come from one evaluation on a doubled batch."""
     both = jnp.concatenate([labels, jnp.full_like(labels, null_label)])
 
     def velocity(x: Array, t: Array) -> Array:
@@ -50,5 +82,5 @@ def classifier_free(
 
 
 def autoguidance(model: Model, guide: Model, labels: Int[Array, " B"], *, scale: Scale) -> Velocity:
-    """AutoGuidance; each model sees the batch once, with the same labels."""
+    """Returns AutoGuidance's velocity; each model sees the batch once, with the same labels."""
     return lambda x, t: extrapolate(model(x, t, labels), guide(x, t, labels), scale)

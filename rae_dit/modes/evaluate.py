@@ -19,7 +19,7 @@ from rae_dit.evaluation.pipeline import (
     source_batches,
     stored_batches,
 )
-from rae_dit.sampling.generate import Generator, generate, load_generator
+from rae_dit.sampling.generate import Generator, generate
 from rae_dit.setup import data, models
 from rae_dit.setup.evaluation import (
     check_evaluation,
@@ -29,6 +29,7 @@ from rae_dit.setup.evaluation import (
     make_reference,
     open_samples,
 )
+from rae_dit.setup.sampling import load_generator, sampler_options
 from rae_dit.storage.files import write_json
 from rae_dit.workdir import newest_step
 
@@ -77,7 +78,16 @@ def write_grid(generator: Generator, config: Config, path: Path, cfg_scale: floa
     """Draws the first images once more, of at most ten classes."""
     classes = min(GRID_ROWS, config.data.num_classes)
     labels = labels_of(config, GRID_COLUMNS * classes)
-    parts = list(generate(generator, config, labels, cfg_scale=cfg_scale))
+    parts = list(
+        generate(
+            generator,
+            sampler_options(config),
+            labels,
+            cfg_scale=cfg_scale,
+            batch_size=config.sample.batch_size,
+            seed=config.sample.seed,
+        )
+    )
     if jax.process_index() == 0:
         names = [str(label) for label in range(config.data.num_classes)]
         sample_grid(path, np.concatenate(parts), np.array(labels), names, columns=GRID_COLUMNS)

@@ -16,11 +16,12 @@ from rae_dit.config import Config
 from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation.figures import sample_grid
 from rae_dit.multihost import broadcast_set, on_first_process
-from rae_dit.sampling.generate import Generator, generate_shares, load_generator
-from rae_dit.sampling.image_directory import GRID, NPZ, Gallery, Writers
+from rae_dit.sampling.generate import Generator, generate_shares
+from rae_dit.sampling.image_directory import GRID, NPZ, ImageDirectory, Writers
 from rae_dit.sampling.labels import chosen_classes, display_names, image_labels
 from rae_dit.sampling.npz import write_npz
 from rae_dit.setup import models
+from rae_dit.setup.sampling import load_generator, sampler_options
 from rae_dit.workdir import newest_step
 
 log = logging.getLogger(__name__)
@@ -40,38 +41,44 @@ def sample(config: Config, workdir: Path) -> None:
     """
     labels, names = image_labels(config), display_names(config)
     output = Path(config.sample.output_dir) if config.sample.output_dir else workdir / "samples"
-    gallery = Gallery(output, labels)
+    directory = ImageDirectory(output, labels)
     settings = settings_of(config, workdir)
-    on_first_process(lambda: gallery.check(settings))
+    on_first_process(lambda: directory.check(settings))
     with jax.default_matmul_precision(models.matmul_precision(config)):
         generator = load_generator(config, workdir)
         manifest = settings | weights_of(generator)
-        on_first_process(lambda: gallery.claim(manifest))
-        missing = broadcast_set(gallery.missing(), len(labels))
-        with Writers(gallery) as writers:
+        on_first_process(lambda: directory.claim(manifest))
+        missing = broadcast_set(directory.missing(), len(labels))
+        with Writers(directory) as writers:
             for share in generate_shares(
-                generator, config, labels, cfg_scale=config.sample.cfg_scale, wanted=missing
+                generator,
+                sampler_options(config),
+                labels,
+                cfg_scale=config.sample.cfg_scale,
+                batch_size=config.sample.batch_size,
+                seed=config.sample.seed,
+                wanted=missing,
             ):
                 writers.write(share.numbers, to_uint8(share.images))
     multihost_utils.sync_global_devices("all images are written")
-    on_first_process(lambda: summarise(gallery, names))
+    on_first_process(lambda: summarise(directory, names))
     log.info("%d images, %d of them new, in %s", len(labels), len(missing), output)
 
 
-def summarise(gallery: Gallery, names: list[str]) -> None:
+def summarise(directory: ImageDirectory, names: list[str]) -> None:
     """Writes samples.npz and grid.png from the images on the disk, a few of them in memory."""
-    if not (gallery.directory / NPZ).exists():
-        images = tqdm(gallery.read_all(), desc=NPZ, unit="image", total=len(gallery.labels))
-        write_npz(gallery.directory / NPZ, images, np.asarray(gallery.labels))
+    if not (directory.root / NPZ).exists():
+        images = tqdm(directory.read_all(), desc=NPZ, unit="image", total=len(directory.labels))
+        write_npz(directory.root / NPZ, images, np.asarray(directory.labels))
     shown: dict[int, list[int]] = {}
-    for number, label in enumerate(gallery.labels):
+    for number, label in enumerate(directory.labels):
         if label in shown or len(shown) < GRID_ROWS:
             shown.setdefault(label, []).append(number)
     numbers = [number for row in shown.values() for number in row[:GRID_COLUMNS]]
     sample_grid(
-        gallery.directory / GRID,
-        to_float(np.stack([gallery.read(number) for number in numbers])),
-        np.asarray([gallery.labels[number] for number in numbers]),
+        directory.root / GRID,
+        to_float(np.stack([directory.read(number) for number in numbers])),
+        np.asarray([directory.labels[number] for number in numbers]),
         names,
         columns=GRID_COLUMNS,
     )

@@ -19,9 +19,9 @@ from rae_dit.config.check import refusal
 from rae_dit.evaluation.sweep_table import Cell, best, draw_sweep, markdown
 from rae_dit.modes.sample import settings_of, weights_of
 from rae_dit.multihost import broadcast_set, on_first_process
-from rae_dit.sampling.generate import load_generator
 from rae_dit.setup import models
 from rae_dit.setup.evaluation import check_evaluation, make_feature_extractor, score
+from rae_dit.setup.sampling import load_generator
 from rae_dit.storage.files import write_json, write_text
 
 log = logging.getLogger(__name__)

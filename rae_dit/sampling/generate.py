@@ -1,13 +1,15 @@
-"""Images from a trained DiT^DH: what sampling, evaluation and the grids of a training run share.
+"""Generation of images with a trained DiT^DH, batch by batch over all devices.
 
-Image number i depends on `sample.seed`, i and its label: its noise is drawn from these alone. The
-batch size is filled up to a multiple of the devices, and the last batch with images that are thrown
-away, so that one compiled program serves all.
+Image number i depends on the seed, i and its label: its noise is drawn from these alone. The batch
+size is rounded up to a multiple of the devices, and the last batch is padded with images that are
+discarded, so that one compiled program serves all.
+
+Whoever generates needs a `Generator` (setup/sampling.py loads one; training makes one of its EMA),
+`SamplerOptions`, the guidance scale, the batch size and the seed.
 """
 
 import functools
 from collections.abc import Container, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -19,23 +21,29 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, Int, Key
 from tqdm import tqdm
 
-from rae_dit.config import Config
+from rae_dit.diffusion.sampler import SamplerOptions
 from rae_dit.models.ddt import DDT
 from rae_dit.models.rae import RAE
 from rae_dit.sampling import codec
-from rae_dit.sampling.latents import keys_of, noise_of, sample_latents
-from rae_dit.setup import models, weights
-from rae_dit.training.sharding import batch_sharding, make_mesh, mesh_context, replicated
+from rae_dit.sampling.latents import initial_noise, run_sampler, sample_keys
+from rae_dit.training.sharding import batch_sharding, mesh_context, replicated
 
-STEP_NOISE = 2**32 - 1  # folded into the seed's key; no image has this number
+STEP_NOISE = 2**32 - 1  # folded into the seed's key for the solver's noise; no image's number
 
 
 class NotFiniteError(ValueError):
-    """Images that hold NaN or infinity; the message is one line."""
+    """An image holds NaN or infinity; the message is one line."""
 
 
 class Generator(NamedTuple):
-    """A DiT^DH (its EMA), the autoencoder whose latents it makes, and a weaker model or None."""
+    """The models that make images, and the mesh that they lie on.
+
+    Attributes:
+        ddt: the DiT^DH, with EMA parameters.
+        rae: the autoencoder that decodes its latents.
+        mesh: all devices that share the work.
+        guide: the weaker model of AutoGuidance, or None.
+    """
 
     ddt: DDT
     rae: RAE
@@ -44,71 +52,84 @@ class Generator(NamedTuple):
 
 
 class Share(NamedTuple):
-    """Those images of a batch that this process's devices hold, float32 in [0, 1]."""
+    """Images of one batch that this process's devices hold, float32 in [0, 1]."""
 
     numbers: Int[np.ndarray, " b"]
     images: Float[np.ndarray, "b H W 3"]
 
 
-def load_generator(config: Config, workdir: Path) -> Generator:
-    """Loads the newest EMA of a stage-2 run, the autoencoder it names, and the guide if any.
-
-    Raises:
-        ConfigError: the guide is for other latents or classes, or the config says otherwise.
-        CheckpointError: there is no sound checkpoint, or it has no EMA.
-        WeightsError: a file of others cannot be used.
-    """
-    mesh = make_mesh(config.sharding.fsdp)
-    guide = weights.place_guide(config, mesh) if config.sample.guide_checkpoint else None
-    ddt = weights.place_ddt(config, workdir, mesh)
-    rae = weights.place_rae(config, mesh, decoder=True)
-    merged = None if guide is None else nnx.merge(*guide)
-    return Generator(nnx.merge(*ddt), nnx.merge(*rae), mesh, merged)
-
-
 def generate(
     generator: Generator,
-    config: Config,
+    options: SamplerOptions,
     labels: Sequence[int],
     *,
     cfg_scale: float,
+    batch_size: int,
+    seed: int,
     first: int = 0,
 ) -> Iterator[Float[np.ndarray, "b H W 3"]]:
     """Yields the images of `labels` in order, batch by batch, float32 in [0, 1], on every process.
 
     Args:
-        generator: models, and the devices they lie on.
-        config: `sample.*` says how; its labels and guidance scale are not read.
+        generator: models, and the mesh that they lie on.
+        options: settings of the sampler.
         labels: class of each image.
         cfg_scale: guidance scale; 1 is none.
+        batch_size: images at once over all devices; rounded up to a multiple of their number.
+        seed: of all noise.
         first: number of the first image.
+
+    Raises:
+        NotFiniteError: an image is not finite.
     """
-    for start, batch in batches(generator, config, labels, cfg_scale=cfg_scale, first=first):
+    for start, batch in batches(
+        generator,
+        options,
+        labels,
+        cfg_scale=cfg_scale,
+        batch_size=batch_size,
+        seed=seed,
+        first=first,
+    ):
         images = multihost_utils.process_allgather(batch, tiled=True)
         yield np.asarray(images)[: len(labels) - start]
 
 
 def generate_shares(
     generator: Generator,
-    config: Config,
+    options: SamplerOptions,
     labels: Sequence[int],
     *,
     cfg_scale: float,
+    batch_size: int,
+    seed: int,
     wanted: Container[int],
 ) -> Iterator[Share]:
-    """Yields each process its own images only, once a batch.
+    """Yields each process the images that its own devices hold, once a batch.
 
     Args:
-        generator: models, and the devices they lie on.
-        config: `sample.*` says how; its labels and guidance scale are not read.
+        generator: models, and the mesh that they lie on.
+        options: settings of the sampler.
         labels: class of each image, from number 0 on.
         cfg_scale: guidance scale; 1 is none.
-        wanted: numbers of images that are needed. A batch without any is passed over, and one with
-            some is computed whole, so that each image is computed in the same company whatever is
-            wanted.
+        batch_size: images at once over all devices; rounded up to a multiple of their number.
+        seed: of all noise.
+        wanted: numbers of the images that are needed. A batch without any is skipped; one with some
+            is computed whole, so that an image is always computed beside the same others.
+
+    Raises:
+        NotFiniteError: an image is not finite.
     """
     sharding = batch_sharding(generator.mesh)
-    for start, batch in batches(generator, config, labels, cfg_scale=cfg_scale, wanted=wanted):
+    for start, batch in batches(
+        generator,
+        options,
+        labels,
+        cfg_scale=cfg_scale,
+        batch_size=batch_size,
+        seed=seed,
+        wanted=wanted,
+    ):
         shards = jax.device_put(batch, sharding).addressable_shards
         rows = [np.arange(len(batch))[shard.index[0]] for shard in shards]
         numbers = start + np.concatenate(rows)
@@ -119,29 +140,31 @@ def generate_shares(
 
 def batches(
     generator: Generator,
-    config: Config,
+    options: SamplerOptions,
     labels: Sequence[int],
     *,
     cfg_scale: float,
+    batch_size: int,
+    seed: int,
     first: int = 0,
     wanted: Container[int] | None = None,
 ) -> Iterator[tuple[int, Float[Array, "B H W 3"]]]:
-    """Yields (place in `labels` of the batch's first image, images on all devices).
+    """Yields (index in `labels` of the batch's first image, images on all devices).
 
-    Shows progress on process 0. In a single process the next batch is on its way while the caller
+    Shows progress on process 0. In a single process the next batch is computed while the caller
     works on this one.
 
     Raises:
-        NotFiniteError: an image is not finite; as a picture it would be black, and no more be seen.
+        NotFiniteError: an image is not finite; written to a file it would only look black.
     """
-    size = whole(config.sample.batch_size, generator.mesh)
+    size = padded_batch_size(batch_size, generator.mesh)
     spans = [range(i, min(i + size, len(labels))) for i in range(0, len(labels), size)]
     needed = [span for span in spans if wanted is None or any(i in wanted for i in span)]
     done = len(labels) - sum(map(len, needed))
     graph, parameters = nnx.split(generator.rae)
     waiting: list[tuple[range, Array]] = []
-    # Programs of several processes run one at a time: on CPUs those in flight together run in any
-    # order, and collectives taken in different orders wait for each other for ever.
+    # Programs of several processes run one at a time: CPU devices run programs in flight in any
+    # order, and collectives entered in different orders deadlock.
     ahead = 1 if jax.process_count() == 1 else 0
     with tqdm(
         total=len(labels),
@@ -153,17 +176,24 @@ def batches(
         for span in [*needed, None]:
             if span is not None:
                 chosen = np.resize(np.asarray(labels[span.start : span.stop], np.int32), size)
-                latents = make_latents(generator, config, chosen, cfg_scale, first + span.start)
+                latents = make_latents(
+                    generator,
+                    options,
+                    chosen,
+                    cfg_scale=cfg_scale,
+                    seed=seed,
+                    first=first + span.start,
+                )
                 waiting.append((span, codec.decode(graph, parameters, latents)))
             if len(waiting) > ahead or (span is None and waiting):
                 finished, images = waiting.pop(0)
-                bad = ~np.asarray(finite(images, replicated(generator.mesh)))[: len(finished)]
+                bad = ~np.asarray(are_finite(images, replicated(generator.mesh)))[: len(finished)]
                 if bad.any():
                     place = finished[int(np.argmax(bad))]
                     raise NotFiniteError(
                         f"image {first + place} (label {labels[place]}) is not finite: the model "
-                        f"has diverged, or sample.method {config.sample.method!r} needs other "
-                        "settings (dopri5 a larger sample.rtol, guidance a smaller cfg_scale)"
+                        f"has diverged, or sample.method {options.method!r} needs other settings "
+                        "(dopri5 a larger sample.rtol, guidance a smaller cfg_scale)"
                     )
                 yield finished.start, images
                 progress.update(len(finished))
@@ -171,43 +201,35 @@ def batches(
 
 def make_latents(
     generator: Generator,
-    config: Config,
+    options: SamplerOptions,
     labels: Int[np.ndarray, " B"],
+    *,
     cfg_scale: float,
+    seed: int,
     first: int,
 ) -> Float[Array, "B h w C"]:
-    """Latents of the images numbered first, first + 1, ...; B fills the devices."""
-    settings = config.sample
-    noise, on_devices, keys = start_of(
+    """Samples the latents of the images numbered first, first + 1, ...; devices divide B."""
+    noise, on_devices, keys = initial_inputs(
         np.arange(first, first + len(labels), dtype=np.int32),
         labels,
-        seed=settings.seed,
+        seed=seed,
         shape=generator.rae.latent_shape,
         sharding=batch_sharding(generator.mesh),
     )
     with mesh_context(generator.mesh):
-        return sample_latents(
+        return run_sampler(
             generator.ddt,
             noise,
             on_devices,
-            steps=settings.num_steps,
-            method=settings.method,
-            shift=models.latent_shift(config),
+            options,
             cfg_scale=cfg_scale,
-            cfg_interval=settings.cfg_interval,
             guide=generator.guide,
-            grid=settings.grid,
-            rtol=settings.rtol,
-            atol=settings.atol,
             keys=keys,
-            diffusion_norm=settings.diffusion_norm,
-            last_step=settings.last_step,
-            last_step_size=settings.last_step_size,
         )
 
 
 @functools.partial(jax.jit, static_argnames=("seed", "shape", "sharding"))
-def start_of(
+def initial_inputs(
     numbers: Int[Array, " B"],
     labels: Int[Array, " B"],
     *,
@@ -215,24 +237,19 @@ def start_of(
     shape: tuple[int, int, int],
     sharding: NamedSharding,
 ) -> tuple[Float[Array, "B h w C"], Int[Array, " B"], Key[Array, " B"]]:
-    """Initial noise, labels and keys of later noise, made where the images will be."""
+    """Draws initial noise, and returns it with labels and sample keys, split over the devices."""
     key = jax.random.key(seed)
-    later = keys_of(jax.random.fold_in(key, STEP_NOISE), numbers)
-    parts = (noise_of(key, numbers, shape), labels, later)
-    return jax.lax.with_sharding_constraint(parts, sharding)
+    keys = sample_keys(jax.random.fold_in(key, STEP_NOISE), numbers)
+    inputs = (initial_noise(key, numbers, shape), labels, keys)
+    return jax.lax.with_sharding_constraint(inputs, sharding)
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def finite(images: Float[Array, "B H W 3"], everywhere: NamedSharding) -> Bool[Array, " B"]:
-    """Whether all numbers of each image are finite, on every device."""
+def are_finite(images: Float[Array, "B H W 3"], everywhere: NamedSharding) -> Bool[Array, " B"]:
+    """Tells whether all numbers of each image are finite, on every device."""
     return jax.lax.with_sharding_constraint(jnp.isfinite(images).all(axis=(1, 2, 3)), everywhere)
 
 
-def whole(size: int, mesh: Mesh) -> int:
-    """A batch size, filled up to a multiple of the devices."""
+def padded_batch_size(size: int, mesh: Mesh) -> int:
+    """Rounds a batch size up to a multiple of the devices."""
     return -(-size // mesh.size) * mesh.size
-
-
-def cycle(labels: Sequence[int], count: int) -> list[int]:
-    """`count` labels, each of `labels` in turn."""
-    return [labels[i % len(labels)] for i in range(count)]

@@ -28,22 +28,22 @@ _SHOWN = 60  # letters of a value in a message
 _THREADS = 8  # compressing a PNG of 256 x 256 takes about 10 ms and lets others run
 
 
-class Gallery:
+class ImageDirectory:
     """Numbered images of one kind, with their labels in their names."""
 
-    def __init__(self, directory: Path, labels: Sequence[int]) -> None:
+    def __init__(self, root: Path, labels: Sequence[int]) -> None:
         """Names the images; reads and writes nothing.
 
         Args:
-            directory: where the images are.
+            root: the directory.
             labels: class of each.
         """
-        self.directory = directory
+        self.root = root
         self.labels = labels
 
     def path(self, number: int) -> Path:
         """Where an image is."""
-        return self.directory / f"{number:06d}_{self.labels[number]}.png"
+        return self.root / f"{number:06d}_{self.labels[number]}.png"
 
     def check(self, settings: dict[str, Any]) -> None:
         """Checks that the directory can be written and holds images of these settings only.
@@ -57,13 +57,13 @@ class Gallery:
             ConfigError: it cannot be written, holds images of other settings or unknown origin, or
                 more images than asked for; another directory is suggested.
         """
-        nearest = next(p for p in (self.directory, *self.directory.parents) if p.exists())
+        nearest = next(p for p in (self.root, *self.root.parents) if p.exists())
         if not nearest.is_dir():
             raise self._unwritable(f"{nearest} is a file")
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise self._unwritable(f"no permission to write in {nearest}")
         before = self._read_manifest()
-        if before is None and any(self.directory.glob("*.png")):
+        if before is None and any(self.root.glob("*.png")):
             raise self._refusal("holds images without a manifest.json")
         if before is not None:
             self._compare(before, settings)
@@ -78,9 +78,9 @@ class Gallery:
         try:
             if self._read_manifest() != manifest:
                 for summary in (GRID, NPZ):
-                    (self.directory / summary).unlink(missing_ok=True)
-                write_json(self.directory / MANIFEST, manifest)
-            for partial in self.directory.glob(".*.*.*"):
+                    (self.root / summary).unlink(missing_ok=True)
+                write_json(self.root / MANIFEST, manifest)
+            for partial in self.root.glob(".*.*.*"):
                 partial.unlink()
         except OSError as error:
             raise self._unwritable(str(error.strerror)) from error
@@ -111,7 +111,7 @@ class Gallery:
             Image.fromarray(image).save(temporary, "PNG")
 
     def _read_manifest(self) -> dict[str, Any] | None:
-        path = self.directory / MANIFEST
+        path = self.root / MANIFEST
         if not path.exists():
             return None
         try:
@@ -131,16 +131,16 @@ class Gallery:
 
     def _unwritable(self, problem: str) -> ConfigError:
         return ConfigError(
-            f"sample.output_dir: got {str(self.directory)!r} ({problem}), expected a directory "
+            f"sample.output_dir: got {str(self.root)!r} ({problem}), expected a directory "
             "that can be written"
         )
 
     def _refusal(self, problem: str) -> ConfigError:
         number = 2
-        while (other := self.directory.with_name(f"{self.directory.name}-{number}")).exists():
+        while (other := self.root.with_name(f"{self.root.name}-{number}")).exists():
             number += 1
         return ConfigError(
-            f"sample.output_dir: {self.directory} {problem}; empty it, or give another such as "
+            f"sample.output_dir: {self.root} {problem}; empty it, or give another such as "
             f"--config.sample.output_dir={other}"
         )
 
@@ -148,9 +148,9 @@ class Gallery:
 class Writers(Closing):
     """Threads that write images while the next ones are computed, at most a batch behind."""
 
-    def __init__(self, gallery: Gallery) -> None:
+    def __init__(self, directory: ImageDirectory) -> None:
         """Starts no thread before there is an image."""
-        self._gallery = gallery
+        self._directory = directory
         self._pool = ThreadPoolExecutor(_THREADS)
         self._writing: list[Future[None]] = []
 
@@ -158,7 +158,7 @@ class Writers(Closing):
         """Waits for the images before, then starts writing these."""
         self.wait()
         jobs = zip(numbers, images, strict=True)
-        self._writing = [self._pool.submit(self._gallery.write, i, image) for i, image in jobs]
+        self._writing = [self._pool.submit(self._directory.write, i, image) for i, image in jobs]
 
     def wait(self) -> None:
         """Returns when all images are on the disk; raises what a writer met."""

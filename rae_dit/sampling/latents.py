@@ -1,5 +1,6 @@
-"""From noise to latents with a DiT^DH: the sampler, the guidance and the model put together."""
+"""Latents from noise: a DiT^DH, guidance and a solver put together."""
 
+import dataclasses
 import functools
 import math
 
@@ -12,7 +13,9 @@ from jaxtyping import Array, ArrayLike, Float, Int, Key
 from rae_dit import compiler
 from rae_dit.diffusion import guidance
 from rae_dit.diffusion.flow import time_shift
-from rae_dit.diffusion.solvers import dopri5, fixed_step, sde
+from rae_dit.diffusion.guidance import VelocityField
+from rae_dit.diffusion.sampler import SamplerOptions, make_solver
+from rae_dit.diffusion.solvers.base import Solver
 from rae_dit.models.ddt import DDT
 
 
@@ -35,7 +38,7 @@ def sample_latents(
     last_step: str = "mean",
     last_step_size: float = 0.04,
 ) -> Float[Array, "B h w C"]:
-    """Integrates the flow from noise to latents, compiled once per set of settings but the scale.
+    """Integrates the flow from noise to latents; one compile per setting, `cfg_scale` is traced.
 
     Args:
         ddt: the model.
@@ -43,7 +46,7 @@ def sample_latents(
         labels: classes 0..K-1, or the null label for none; numpy or jax.
         steps: points of the "official" grid (one update fewer), or updates of the "full" one.
             "dopri5" takes only the last time from the grid and chooses its own steps; "sde" has a
-            grid of its own (`sde.stochastic_times`) and evaluates the model so many times.
+            grid of its own (`EulerMaruyama.times`) and evaluates the model `steps` times.
         method: "euler", "heun", "dopri5" or "sde".
         shift: time shift s; None for sqrt(h w C / 4096), which is 6.93 for 768 x 16 x 16.
         cfg_scale: 1 is no guidance at all, and costs one evaluation an update.
@@ -53,7 +56,7 @@ def sample_latents(
         grid: "official" (the reference's, ends at t > 0) or "full" (ends at t = 0).
         rtol: relative tolerance of "dopri5"; the reference's default.
         atol: absolute tolerance of "dopri5"; the reference's default.
-        keys: one PRNG key a sample, from which "sde" draws the noise of its updates (`keys_of`).
+        keys: one PRNG key a sample (`sample_keys`), from which "sde" draws its noise.
         diffusion_norm: how much noise "sde" adds, w(t) = diffusion_norm t; 0 is none.
         last_step: how "sde" ends: "mean", "euler" or "none" (see `diffusion/solvers/sde.py`).
         last_step_size: time from which it does, in (0, 1); the reference's default.
@@ -63,53 +66,82 @@ def sample_latents(
         cannot meet its tolerances in float32.
 
     Raises:
-        ValueError: on another method or grid, too few steps, shapes that do not fit the model, or
-            "sde" without keys.
+        ValueError: unknown method, grid or last step; too few steps; shapes that do not fit the
+            model; "sde" without keys.
     """
     noise, labels = jnp.asarray(noise, jnp.float32), jnp.asarray(labels, jnp.int32)
+    options = SamplerOptions(
+        method=method,
+        steps=steps,
+        grid=grid,
+        shift=time_shift(math.prod(noise.shape[1:])) if shift is None else float(shift),
+        guidance="cfg" if guide is None else "autoguidance",
+        interval=(float(cfg_interval[0]), float(cfg_interval[1])),
+        rtol=float(rtol),
+        atol=float(atol),
+        diffusion_norm=float(diffusion_norm),
+        last_step=last_step,
+        last_step_size=float(last_step_size),
+    )
+    return run_sampler(ddt, noise, labels, options, cfg_scale=cfg_scale, guide=guide, keys=keys)
+
+
+def run_sampler(
+    ddt: DDT,
+    noise: Float[Array, "B h w C"],
+    labels: Int[Array, " B"],
+    options: SamplerOptions,
+    *,
+    cfg_scale: float,
+    guide: DDT | None = None,
+    keys: Key[Array, " B"] | None = None,
+) -> Float[Array, "B h w C"]:
+    """Integrates the flow from noise to latents, as `sample_latents` does.
+
+    Args:
+        ddt: the model.
+        noise: float32 standard normal.
+        labels: int32 classes 0..K-1, or the null label for none.
+        options: everything that shapes the compiled program.
+        cfg_scale: guidance scale; at 1 the sampler is compiled without guidance.
+        guide: the weaker model of `options.guidance` "autoguidance".
+        keys: one PRNG key a sample, for a stochastic solver.
+
+    Returns:
+        float32 latents.
+
+    Raises:
+        ValueError: see `sample_latents`.
+    """
     check_inputs(ddt, noise, labels)
-    if shift is None:
-        shift = time_shift(math.prod(noise.shape[1:]))
     if guide is not None:
         check_inputs(guide, noise, labels)
-    if cfg_scale == 1.0:
-        guide = None
-    if method == "sde":
-        if keys is None:
-            raise ValueError("method is 'sde' and keys is None; expected one PRNG key a sample.")
-        times = sde.stochastic_times(
-            steps, shift, last_step=last_step, last_step_size=last_step_size
+    if (guide is not None) != (options.guidance == "autoguidance"):
+        got = "None" if guide is None else "a model"
+        raise ValueError(
+            f"guide: got {got} with guidance {options.guidance!r}; expected a model "
+            "for 'autoguidance' and None otherwise"
         )
-    else:
-        times, keys = fixed_step.times(steps, shift, grid=grid), None
+    solver_and_times(options)  # for errors without the note that JAX adds to those of a trace
+    if cfg_scale == 1.0:
+        options, guide = dataclasses.replace(options, guidance="none"), None
     graph, parameters = nnx.split(ddt)
     guide_graph, guide_parameters = (None, None) if guide is None else nnx.split(guide)
-    return run_sampler(
+    return integrate(
         parameters,
         guide_parameters,
         noise,
         labels,
         keys,
         float(cfg_scale),
-        is_guided=cfg_scale != 1.0,
         graph=graph,
         guide_graph=guide_graph,
-        times=tuple(times.tolist()),
-        method=method,
-        cfg_interval=(float(cfg_interval[0]), float(cfg_interval[1])),
-        tolerances=(float(rtol), float(atol)),
-        diffusion_norm=float(diffusion_norm),
-        last_step=last_step,
+        options=options,
     )
 
 
-@compiler.jit(
-    static_argnames=(
-        *("is_guided", "graph", "guide_graph", "times", "method"),
-        *("cfg_interval", "tolerances", "diffusion_norm", "last_step"),
-    ),
-)
-def run_sampler(
+@compiler.jit(static_argnames=("graph", "guide_graph", "options"))
+def integrate(
     parameters: nnx.State,
     guide_parameters: nnx.State | None,
     noise: Float[Array, "B h w C"],
@@ -117,65 +149,58 @@ def run_sampler(
     keys: Key[Array, " B"] | None,
     cfg_scale: float | Float[Array, ""],
     *,
-    is_guided: bool,
     graph: nnx.GraphDef,
     guide_graph: nnx.GraphDef | None,
-    times: tuple[float, ...],
-    method: str,
-    cfg_interval: tuple[float, float],
-    tolerances: tuple[float, float],
-    diffusion_norm: float,
-    last_step: str,
+    options: SamplerOptions,
 ) -> Float[Array, "B h w C"]:
-    """The compiled part of `sample_latents`.
-
-    Parameters and the guidance scale are arguments, what shapes the program is static: a sweep over
-    scales compiles once.
-    """
+    """Runs the compiled part of `run_sampler`; parameters and guidance scale are traced."""
     ddt = merge_for_loop(graph, parameters)
-    guided = None
-    if guide_graph is not None:
-        guide = merge_for_loop(guide_graph, guide_parameters)
-        guided = guidance.autoguidance(ddt, guide, labels, scale=cfg_scale)
-    elif is_guided:
-        guided = guidance.classifier_free(ddt, labels, null_label=ddt.null_label, scale=cfg_scale)
+    guide = None if guide_graph is None else merge_for_loop(guide_graph, guide_parameters)
     plain = guidance.conditional(ddt, labels)
-    match method:
-        case "euler":
-            update = fixed_step.EULER
-        case "heun":
-            update = fixed_step.HEUN
-        case "dopri5":
-            return dopri5.dopri5(
-                noise,
-                start=times[0],
-                end=times[-1],
-                plain=plain,
-                guided=guided,
-                interval=cfg_interval,
-                rtol=tolerances[0],
-                atol=tolerances[1],
-            ).x
-        case "sde" if keys is not None:
-            return sde.euler_maruyama(
-                noise,
-                np.asarray(times),
-                draw=lambda step: step_noise(keys, step, noise.shape[1:]),
-                norm=diffusion_norm,
-                last_step=last_step,
-                plain=plain,
-                guided=guided,
-                interval=cfg_interval,
-            )
-        case _:
-            raise ValueError(f"method is {method!r}; expected 'euler', 'heun', 'dopri5' or 'sde'.")
-    return fixed_step.integrate(
-        update, noise, times, plain=plain, guided=guided, interval=cfg_interval
+    guided = guided_velocity(options.guidance, ddt, guide, labels, cfg_scale)
+    solver, times = solver_and_times(options)
+    return solver.integrate(
+        noise,
+        times,
+        VelocityField(plain, guided, options.interval),
+        None if keys is None else lambda step: step_noise(keys, step, noise.shape[1:]),
     )
 
 
+def solver_and_times(options: SamplerOptions) -> tuple[Solver, Float[np.ndarray, " T"]]:
+    """Returns the solver and its decreasing times.
+
+    Raises:
+        ValueError: unknown method, grid or last step; too few steps.
+    """
+    solver = make_solver(options)
+    return solver, solver.times(options.steps, options.shift, grid=options.grid)
+
+
+def guided_velocity(
+    kind: str,
+    ddt: DDT,
+    guide: DDT | None,
+    labels: Int[Array, " B"],
+    scale: guidance.Scale,
+) -> guidance.Velocity | None:
+    """Returns the velocity inside the interval of guidance; None for "none".
+
+    Raises:
+        ValueError: unknown kind of guidance.
+    """
+    match kind:
+        case "none":
+            return None
+        case "cfg":
+            return guidance.classifier_free(ddt, labels, null_label=ddt.null_label, scale=scale)
+        case "autoguidance" if guide is not None:
+            return guidance.autoguidance(ddt, guide, labels, scale=scale)
+    raise ValueError(f"guidance: got {kind!r}; expected 'none', 'cfg' or 'autoguidance'")
+
+
 def merge_for_loop(graph: nnx.GraphDef, parameters: nnx.State) -> DDT:
-    """The model, with what every evaluation would cast anew already cast."""
+    """Returns the model with matrices cast to its dtype once, ahead of the solver's loop."""
     ddt = nnx.merge(graph, parameters)
     ddt.backbone.cast_matrices()
     ddt.head.cast_matrices()
@@ -183,37 +208,38 @@ def merge_for_loop(graph: nnx.GraphDef, parameters: nnx.State) -> DDT:
 
 
 def check_inputs(ddt: DDT, noise: Array, labels: Array) -> None:
-    """Raises ValueError when noise or labels cannot be this model's."""
+    """Raises ValueError if noise or labels do not fit the model."""
     size = ddt.grid * ddt.patch_size
     expected = (len(labels), size, size, ddt.in_channels)
     if noise.shape != expected:
         raise ValueError(
-            f"noise has shape {noise.shape}; {len(labels)} labels and this model need {expected}."
+            f"noise: got shape {noise.shape}; expected {expected} for {len(labels)} labels and "
+            "this model"
         )
 
 
-def keys_of(key: Key[Array, ""], numbers: Int[ArrayLike, " B"]) -> Key[Array, " B"]:
-    """One key for each sample, from the seed's key and the sample's number alone.
+def sample_keys(key: Key[Array, ""], numbers: Int[ArrayLike, " B"]) -> Key[Array, " B"]:
+    """Derives one key for each sample from the seed's key and the sample's number alone.
 
-    So neither the batch that a sample is in nor the number of devices changes an image.
+    Neither the batch that a sample is in nor the number of devices changes an image then.
     """
     return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.asarray(numbers))
 
 
-def noise_of(
+def initial_noise(
     key: Key[Array, ""], numbers: Int[ArrayLike, " B"], shape: tuple[int, int, int]
 ) -> Float[Array, "B h w C"]:
-    """Initial noise of the samples with these numbers, float32 standard normal."""
-    return normal_of(keys_of(key, numbers), shape)
+    """Draws the initial noise of the samples with these numbers, float32 standard normal."""
+    return normal_per_key(sample_keys(key, numbers), shape)
 
 
 def step_noise(
     keys: Key[Array, " B"], step: Int[Array, ""], shape: tuple[int, ...]
 ) -> Float[Array, "B ..."]:
-    """Noise of one update of "sde"; each sample's depends on its key and the update's number."""
-    return normal_of(jax.vmap(jax.random.fold_in, (0, None))(keys, step), shape)
+    """Draws the noise of one update of a stochastic solver, from sample keys and update number."""
+    return normal_per_key(jax.vmap(jax.random.fold_in, (0, None))(keys, step), shape)
 
 
-def normal_of(keys: Key[Array, " B"], shape: tuple[int, ...]) -> Float[Array, "B ..."]:
-    """Standard normal numbers, a key a sample."""
+def normal_per_key(keys: Key[Array, " B"], shape: tuple[int, ...]) -> Float[Array, "B ..."]:
+    """Draws float32 standard normal numbers of a shape for each key."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

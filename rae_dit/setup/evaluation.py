@@ -41,6 +41,7 @@ from rae_dit.evaluation.stored import StoredImages, open_stored
 from rae_dit.sampling.generate import Generator, generate_shares
 from rae_dit.sampling.labels import image_labels
 from rae_dit.setup import data, models
+from rae_dit.setup.sampling import sampler_options
 from rae_dit.storage.files import obstacle
 from rae_dit.weights.inception import read_inception
 
@@ -215,7 +216,13 @@ def generated_batches(generator: Generator, config: Config, cfg_scale: float) ->
     """Yields this process's share of the generated images, `evaluate.batch_size` at once."""
     labels = labels_of(config, config.evaluate.num_samples)
     shares = generate_shares(
-        generator, config, labels, cfg_scale=cfg_scale, wanted=range(len(labels))
+        generator,
+        sampler_options(config),
+        labels,
+        cfg_scale=cfg_scale,
+        batch_size=config.sample.batch_size,
+        seed=config.sample.seed,
+        wanted=range(len(labels)),
     )
     known = np.asarray(labels)
     for numbers, images in regrouped(shares, config.evaluate.batch_size):

@@ -21,6 +21,7 @@ from rae_dit.setup.evaluation import (
     make_feature_extractor,
     score,
 )
+from rae_dit.setup.sampling import sampler_options
 from rae_dit.training.hooks import Hook, Values
 from rae_dit.training.run import Run
 from rae_dit.training.sharding import replicated
@@ -59,7 +60,16 @@ def sample_hooks(run: Run, workdir: Path) -> Sequence[Hook]:
         """Draws the first `sample.batch_size` images of --mode=sample, a row for each class."""
         labels = image_labels(config)[: config.sample.batch_size]
         generator = generator_of(state.ema)
-        images = list(generate(generator, config, labels, cfg_scale=config.sample.cfg_scale))
+        images = list(
+            generate(
+                generator,
+                sampler_options(config),
+                labels,
+                cfg_scale=config.sample.cfg_scale,
+                batch_size=config.sample.batch_size,
+                seed=config.sample.seed,
+            )
+        )
         path = picture_path(workdir, step)
         if jax.process_index() == 0:
             sample_grid(

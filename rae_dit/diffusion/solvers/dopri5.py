@@ -1,7 +1,7 @@
-r"""Dormand-Prince 5(4): an integrator that chooses its own steps to meet a tolerance.
+r"""Dormand-Prince 5(4), which chooses its own steps to meet a tolerance.
 
-A step from t to t + d, d < 0, asks the velocity at seven points, of which the first is the last of
-the step before:
+A step from t to t + d, d < 0, evaluates the velocity at seven points, of which the first is the
+last of the step before:
 
     k_i = v(x + d sum_{j<i} a_ij k_j, t + c_i d),       i = 0 ... 6               (1)
     x'  = x + d sum_j a_6j k_j                                                    (2)
@@ -11,7 +11,7 @@ the step before:
 
     r^2 = 1/N sum (e / (atol + rtol max(|x|, |x'|)))^2                            (4)
 
-The step is taken if r <= 1 and tried again otherwise, in both cases with
+The step is accepted if r <= 1 and tried again otherwise, in both cases with
 
     d' = d min(10, max(.9 r^(-1/5), 1 if r < 1 else .2))                          (5)
 
@@ -30,6 +30,7 @@ Since (4) is taken over the whole batch, a sample depends on the others in it, w
 Source: torchdiffeq 0.2.5 `dopri5`, which the reference calls; equal to it step by step.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -37,8 +38,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from rae_dit.diffusion.guidance import Velocity
-from rae_dit.diffusion.solvers.fixed_step import broadcast
+from rae_dit.diffusion.guidance import VelocityField
+from rae_dit.diffusion.solvers.base import StepNoise
+from rae_dit.diffusion.time_grid import time_grid
 
 NODES = np.array([0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1])  # c
 STAGES = np.zeros((7, 7))  # a
@@ -66,11 +68,11 @@ SAFETY, LARGEST_GROWTH, LARGEST_CUT = 0.9, 10.0, 0.2
 
 
 class Solution(NamedTuple):
-    """What `dopri5` returns.
+    """Result of `Dopri5.solve`.
 
     Attributes:
         x: the state at the end; NaN if no step, however small, meets the tolerance.
-        evaluations: how often the velocity was asked, guided or not; int32.
+        evaluations: number of evaluations of the velocity, guided or not; int32.
     """
 
     x: Float[Array, "B ..."]
@@ -78,7 +80,7 @@ class Solution(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A place on the trajectory."""
+    """A point of the trajectory and the velocity there."""
 
     t: Float[Array, ""]
     x: Float[Array, "B ..."]
@@ -86,7 +88,7 @@ class Point(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where the integration stands: the last step taken, and the size d to try next."""
+    """State of the integration: the last accepted step, and the size d to try next."""
 
     before: Point
     middle: Float[Array, "B ..."]
@@ -95,102 +97,111 @@ class Progress(NamedTuple):
     evaluations: Int[Array, ""]
 
 
-def dopri5(
-    noise: Float[Array, "B ..."],
-    *,
-    start: float,
-    end: float,
-    plain: Velocity,
-    guided: Velocity | None = None,
-    interval: tuple[float, float] = (0.0, 1.0),
-    rtol: float,
-    atol: float,
-) -> Solution:
-    """Integrates from `start` down to `end`.
+@dataclasses.dataclass(frozen=True)
+class Dopri5:
+    """Dormand-Prince 5(4); of the times given, it keeps only the first and the last.
 
-    Args:
-        noise: the state at `start`, float.
-        start: first time, larger than `end`.
-        end: last time.
-        plain: velocity outside the interval.
-        guided: velocity at times inside it; None for no guidance at all. Which one is asked is
-            decided while running, and only that one is evaluated.
-        interval: inclusive (lowest, highest) time of guidance.
+    Attributes:
         rtol: tolerated error relative to the state.
         atol: tolerated error besides.
-
-    Returns:
-        The state at `end` and the number of evaluations.
     """
 
-    def velocity(x: Array, t: Array) -> Array:
-        if guided is None:
-            return plain(x, broadcast(t, x))
-        inside = (interval[0] <= t) & (t <= interval[1])
-        return jax.lax.cond(inside, guided, plain, x, broadcast(t, x))
+    rtol: float
+    atol: float
 
-    def advance(progress: Progress) -> Progress:
-        here, size = progress.here, progress.size
+    def times(self, steps: int, shift: float, *, grid: str) -> Float[np.ndarray, " T"]:
+        """Returns the times of the grid; its last one is where the integration ends."""
+        return time_grid(steps, shift, grid=grid)
 
-        def ask(stage: Array, slopes: Array) -> Array:
-            x = here.x + size * combine(jnp.asarray(STAGES, slopes.dtype)[stage], slopes)
-            t = here.t + size * jnp.asarray(NODES, size.dtype)[stage]
-            return slopes.at[stage].set(velocity(x, t))
+    def integrate(
+        self,
+        noise: Float[Array, "B ..."],
+        times: Float[np.ndarray, " T"],
+        field: VelocityField,
+        step_noise: StepNoise | None = None,
+    ) -> Float[Array, "B ..."]:
+        """Returns the state at times[-1]; see `solve`."""
+        return self.solve(noise, float(times[0]), float(times[-1]), field).x
 
-        slopes = jnp.zeros((7, *here.x.shape), here.x.dtype).at[0].set(here.slope)
-        slopes = jax.lax.fori_loop(1, 7, ask, slopes)  # (1)
-        x = here.x + size * combine(STAGES[6], slopes)  # (2)
-        tolerance = atol + rtol * jnp.maximum(jnp.abs(here.x), jnp.abs(x))
-        ratio = root_mean_square(size * combine(ERROR, slopes) / tolerance)  # (3), (4)
-        taken = Progress(
-            before=here,
-            middle=here.x + size * combine(MIDDLE, slopes),  # (6)
-            here=Point(here.t + size, x, slopes[6]),
-            size=size,
-            evaluations=progress.evaluations,
-        )
-        chosen = choose(ratio <= 1, taken, progress)
-        return chosen._replace(size=next_size(size, ratio), evaluations=progress.evaluations + 6)
+    def solve(
+        self, noise: Float[Array, "B ..."], start: float, end: float, field: VelocityField
+    ) -> Solution:
+        """Integrates from `start` down to `end`.
 
-    t = jnp.asarray(start, jnp.result_type(float))
-    first = Point(t, noise, velocity(noise, t))
-    size = -first_size(velocity, first, rtol=rtol, atol=atol).astype(t.dtype)
-    progress = Progress(first, noise, first, size, jnp.int32(2))
+        Args:
+            noise: the state at `start`, float.
+            start: first time, larger than `end`.
+            end: last time.
+            field: which of its velocities is in force is decided while running, and only that one
+                is evaluated.
 
-    def unfinished(progress: Progress) -> Bool[Array, ""]:
-        # A size of NaN, or too small to move the clock, ends the loop as well.
-        here, size = progress.here, progress.size
-        return (here.t > end) & (here.t + size < here.t)
+        Returns:
+            The state at `end` and the number of evaluations.
+        """
 
-    progress = jax.lax.while_loop(unfinished, advance, progress)
-    x = jnp.where(progress.here.t > end, jnp.nan, interpolate(progress, end))
-    return Solution(x, progress.evaluations)
+        def advance(progress: Progress) -> Progress:
+            here, size = progress.here, progress.size
+
+            def evaluate(stage: Array, slopes: Array) -> Array:
+                x = here.x + size * combine(jnp.asarray(STAGES, slopes.dtype)[stage], slopes)
+                t = here.t + size * jnp.asarray(NODES, size.dtype)[stage]
+                return slopes.at[stage].set(field(x, t))
+
+            slopes = jnp.zeros((7, *here.x.shape), here.x.dtype).at[0].set(here.slope)
+            slopes = jax.lax.fori_loop(1, 7, evaluate, slopes)  # (1)
+            x = here.x + size * combine(STAGES[6], slopes)  # (2)
+            tolerance = self.atol + self.rtol * jnp.maximum(jnp.abs(here.x), jnp.abs(x))
+            ratio = root_mean_square(size * combine(ERROR, slopes) / tolerance)  # (3), (4)
+            accepted = Progress(
+                before=here,
+                middle=here.x + size * combine(MIDDLE, slopes),  # (6)
+                here=Point(here.t + size, x, slopes[6]),
+                size=size,
+                evaluations=progress.evaluations,
+            )
+            chosen = tree_where(ratio <= 1, accepted, progress)
+            return chosen._replace(
+                size=next_size(size, ratio), evaluations=progress.evaluations + 6
+            )
+
+        t = jnp.asarray(start, jnp.result_type(float))
+        first = Point(t, noise, field(noise, t))
+        size = -self.first_size(field, first).astype(t.dtype)
+        progress = Progress(first, noise, first, size, jnp.int32(2))
+
+        def is_unfinished(progress: Progress) -> Bool[Array, ""]:
+            # A size of NaN, or too small to move the clock, ends the loop as well.
+            here, size = progress.here, progress.size
+            return (here.t > end) & (here.t + size < here.t)
+
+        progress = jax.lax.while_loop(is_unfinished, advance, progress)
+        x = jnp.where(progress.here.t > end, jnp.nan, interpolate(progress, end))
+        return Solution(x, progress.evaluations)
+
+    def first_size(self, field: VelocityField, first: Point) -> Float[Array, ""]:
+        """Returns a positive size for the first step, after one evaluation of the velocity."""
+        scale = self.atol + jnp.abs(first.x) * self.rtol
+        height = root_mean_square(first.x / scale)
+        slope = root_mean_square(first.slope / scale)
+        tiny = (height < 1e-5) | (slope < 1e-5)
+        trial = jnp.where(tiny, 1e-6, 0.01 * height / jnp.where(tiny, 1.0, slope))
+        there = field(first.x - trial * first.slope, first.t - trial)
+        bend = root_mean_square((there - first.slope) / scale) / trial
+        steepest = jnp.maximum(slope, bend)
+        flat = steepest <= 1e-15
+        by_error = (0.01 / jnp.where(flat, 1.0, steepest)) ** 0.2
+        return jnp.minimum(100 * trial, jnp.where(flat, jnp.maximum(1e-6, trial * 1e-3), by_error))
 
 
 def next_size(size: Float[Array, ""], ratio: Float[Array, ""]) -> Float[Array, ""]:
-    """Equation (5)."""
+    """Returns the size to try next, by equation (5)."""
     lowest = jnp.where(ratio < 1, 1.0, LARGEST_CUT)
     factor = jnp.clip(SAFETY * ratio.astype(size.dtype) ** -0.2, lowest, LARGEST_GROWTH)
     return size * factor
 
 
-def first_size(velocity: Velocity, first: Point, *, rtol: float, atol: float) -> Float[Array, ""]:
-    """A positive size for the first step; asks the velocity once, a little further on."""
-    scale = atol + jnp.abs(first.x) * rtol
-    height = root_mean_square(first.x / scale)
-    slope = root_mean_square(first.slope / scale)
-    tiny = (height < 1e-5) | (slope < 1e-5)
-    trial = jnp.where(tiny, 1e-6, 0.01 * height / jnp.where(tiny, 1.0, slope))
-    there = velocity(first.x - trial * first.slope, first.t - trial)
-    bend = root_mean_square((there - first.slope) / scale) / trial
-    steepest = jnp.maximum(slope, bend)
-    flat = steepest <= 1e-15
-    by_error = (0.01 / jnp.where(flat, 1.0, steepest)) ** 0.2
-    return jnp.minimum(100 * trial, jnp.where(flat, jnp.maximum(1e-6, trial * 1e-3), by_error))
-
-
 def interpolate(progress: Progress, t: float) -> Float[Array, "B ..."]:
-    """Equation (7) at a time inside the last step."""
+    """Returns the state at a time inside the last step, by equation (7)."""
     before, middle, after = progress.before, progress.middle, progress.here
     size = after.t - before.t
     u = (t - before.t) / size
@@ -204,16 +215,16 @@ def interpolate(progress: Progress, t: float) -> Float[Array, "B ..."]:
 def combine(
     weights: Float[np.ndarray, " 7"] | Float[Array, " 7"], slopes: Float[Array, "7 B ..."]
 ) -> Float[Array, "B ..."]:
-    """Weighted sum of the slopes; no matrix product, whose precision may be reduced."""
+    """Returns a weighted sum; not as a matrix product, whose precision may be reduced."""
     weights = jnp.asarray(weights, slopes.dtype).reshape(-1, *(1,) * (slopes.ndim - 1))
     return jnp.sum(weights * slopes, axis=0)
 
 
 def root_mean_square(x: Float[Array, "..."]) -> Float[Array, ""]:
-    """Over all numbers."""
+    """Returns the root of the mean square over all numbers."""
     return jnp.sqrt(jnp.mean(jnp.square(x)))
 
 
-def choose(condition: Bool[Array, ""], yes: Progress, no: Progress) -> Progress:
-    """One or the other, leaf by leaf."""
+def tree_where(condition: Bool[Array, ""], yes: Progress, no: Progress) -> Progress:
+    """Selects one of two, leaf by leaf."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

@@ -1,4 +1,4 @@
-r"""Euler-Maruyama: noise is added on the way to data, and the marginals stay what they were.
+r"""Euler-Maruyama for the SDE that has the same marginals as the flow.
 
 On the path x_t = (1 - t) x + t e of `flow` the density p of x_t is carried by the velocity v, the
 conditional mean of e - x given x_t, and its score is s, the gradient of log p:
@@ -30,108 +30,115 @@ none; with or without the score it is
     mean:   x' = x - t (v - w s)                                                   (7)
     euler:  x' = x - t v                                                           (8)
 
-By (2), (8) is also E[x | x_t], Tweedie's formula, a choice of its own in the reference.
+By (2), (8) is also E[x | x_t], Tweedie's formula, which the reference offers as a third choice.
 
 Source: SiT (arXiv 2401.08740), section 3 and appendix; the options are those of bytetriper/RAE
 `stage2/transport`, whose last step uses the unshifted time with a state of the shifted one.
 """
 
-from collections.abc import Callable
-from itertools import pairwise
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from rae_dit.diffusion.flow import shift_time
-from rae_dit.diffusion.guidance import Velocity
-from rae_dit.diffusion.solvers.fixed_step import (
-    broadcast,
-    runs_of_equal_guidance,
-    times,
-    velocity_at,
-)
-
-Draw = Callable[[Int[Array, ""]], Float[Array, "B ..."]]
+from rae_dit.diffusion.guidance import Velocity, VelocityField, broadcast_time
+from rae_dit.diffusion.solvers.base import StepNoise
+from rae_dit.diffusion.solvers.fixed_step import equal_guidance_runs
+from rae_dit.diffusion.time_grid import time_grid
 
 
-def stochastic_times(
-    num_steps: int, shift: float, *, last_step: str, last_step_size: float
-) -> Float[np.ndarray, " T"]:
-    """The decreasing times of (6), float64; with a last step, `num_steps` evaluations in all.
+@dataclasses.dataclass(frozen=True)
+class EulerMaruyama:
+    """Euler-Maruyama for equation (4), with a last step to t = 0 that adds no noise.
 
-    Args:
-        num_steps: points; at least 2.
-        shift: factor s of equation (4) in `flow`.
-        last_step: "mean" or "euler": the last point is `last_step_size`, from where one more
-            update leads to 0; "none": the points are those of the "official" grid.
-        last_step_size: time left for the last update, in (0, 1).
-
-    Raises:
-        ValueError: too few steps.
-    """
-    official = times(num_steps, shift, grid="official")
-    if last_step == "none":
-        return official
-    first = shift_time(np.array([last_step_size]), 1 / shift)[0]
-    return np.asarray(shift_time(np.linspace(1, first, num_steps), shift))
-
-
-def euler_maruyama(
-    noise: Float[Array, "B ..."],
-    times: Float[np.ndarray, " T"],
-    *,
-    draw: Draw,
-    norm: float,
-    last_step: str,
-    plain: Velocity,
-    guided: Velocity | None = None,
-    interval: tuple[float, float] = (0.0, 1.0),
-) -> Float[Array, "B ..."]:
-    """Updates (6) over all pairs of neighbouring times, then the last one.
-
-    Args:
-        noise: the state at times[0].
-        times: from `stochastic_times`.
-        draw: number of the update, from 0 -> its standard normal z.
-        norm: of w = norm * t, at least 0; 0 is Euler's method for the flow.
+    Attributes:
+        norm: factor of w = norm * t, at least 0; 0 is Euler's method for the flow.
         last_step: "mean", "euler" or "none".
-        plain: velocity outside the interval.
-        guided: velocity at times inside it, from which the score follows too; None for no guidance.
-        interval: inclusive (lowest, highest) time of guidance.
-
-    Returns:
-        The state at 0, or at times[-1] for "none".
+        last_step_size: time left for the last step, in (0, 1).
 
     Raises:
-        ValueError: on another last step.
+        ValueError: unknown `last_step`.
     """
-    if last_step not in ("mean", "euler", "none"):
-        raise ValueError(f"last_step is {last_step!r}; expected 'mean', 'euler' or 'none'.")
-    ask = velocity_at(plain, guided, interval)
-    steps = [(ask(t), ask(t), t, t_next) for t, t_next in pairwise(times)]
-    x, done = noise, 0
-    for velocity, _, stretch in runs_of_equal_guidance(steps):
 
-        def body(
-            x: Array, step: tuple[Array, Array], velocity: Velocity = velocity
-        ) -> tuple[Array, None]:
-            number, (t, t_next) = step
-            size = t - t_next
-            mean = x - size * drift(velocity, x, t, norm)
-            return mean + jnp.sqrt(2 * norm * t * size) * draw(number), None
+    norm: float
+    last_step: str
+    last_step_size: float
 
-        numbers = jnp.arange(done, done + len(stretch))
-        x, _ = jax.lax.scan(body, x, (numbers, jnp.asarray(stretch, noise.dtype)))
-        done += len(stretch)
-    if last_step == "none":
-        return x
-    t = jnp.asarray(times[-1], noise.dtype)
-    return x - t * drift(ask(times[-1]), x, t, norm if last_step == "mean" else 0.0)
+    def __post_init__(self) -> None:
+        """Checks the name of the last step."""
+        if self.last_step not in ("mean", "euler", "none"):
+            raise ValueError(
+                f"last_step: got {self.last_step!r}; expected 'mean', 'euler' or 'none'"
+            )
+
+    def times(self, steps: int, shift: float, *, grid: str) -> Float[np.ndarray, " T"]:
+        """Returns the decreasing times of (6), float64.
+
+        With a last step, the last time is `last_step_size`, from where one more update leads to 0:
+        `steps` evaluations. Without one ("none"), the times are those of the "official" grid.
+
+        Args:
+            steps: points; at least 2.
+            shift: factor s of equation (4) in `flow`.
+            grid: not used; this solver has one grid.
+
+        Raises:
+            ValueError: too few steps.
+        """
+        official = time_grid(steps, shift, grid="official")
+        if self.last_step == "none":
+            return official
+        first = shift_time(np.array([self.last_step_size]), 1 / shift)[0]
+        return np.asarray(shift_time(np.linspace(1, first, steps), shift))
+
+    def integrate(
+        self,
+        noise: Float[Array, "B ..."],
+        times: Float[np.ndarray, " T"],
+        field: VelocityField,
+        step_noise: StepNoise | None = None,
+    ) -> Float[Array, "B ..."]:
+        """Updates by (6) over all pairs of neighboring times, then by (7) or (8).
+
+        Args:
+            noise: the state at times[0].
+            times: decreasing times.
+            field: the velocity; where it is guided, so is the score that follows from it.
+            step_noise: number of an update, from 0 -> its standard normal z.
+
+        Returns:
+            The state at 0, or at times[-1] if `last_step` is "none".
+
+        Raises:
+            ValueError: `step_noise` is None.
+        """
+        if step_noise is None:
+            raise ValueError("keys: got None; expected one PRNG key a sample for method 'sde'")
+        x, done = noise, 0
+        for (velocity,), pairs in equal_guidance_runs(field, times, nodes=(0.0,)):
+
+            def body(
+                x: Array, step: tuple[Array, Array], velocity: Velocity = velocity
+            ) -> tuple[Array, None]:
+                number, (t, t_next) = step
+                size = t - t_next
+                mean = x - size * drift(velocity, x, t, self.norm)
+                return mean + jnp.sqrt(2 * self.norm * t * size) * step_noise(number), None
+
+            numbers = jnp.arange(done, done + len(pairs))
+            x, _ = jax.lax.scan(body, x, (numbers, jnp.asarray(pairs, noise.dtype)))
+            done += len(pairs)
+        if self.last_step == "none":
+            return x
+        t = jnp.asarray(times[-1], noise.dtype)
+        norm = self.norm if self.last_step == "mean" else 0.0
+        return x - t * drift(field.at(float(times[-1])), x, t, norm)
 
 
 def drift(velocity: Velocity, x: Array, t: Array, norm: float) -> Float[Array, "B ..."]:
-    """The drift v - w s, by (5); asks the velocity once."""
-    v = velocity(x, broadcast(t, x))
+    """Returns the drift v - w s, by (5), after one evaluation of the velocity."""
+    v = velocity(x, broadcast_time(t, x))
     return v + norm * (x + (1 - t) * v)

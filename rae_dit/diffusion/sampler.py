@@ -1,0 +1,60 @@
+"""Settings of a sampler, and the solver that they name."""
+
+import dataclasses
+
+from rae_dit.diffusion.solvers.base import Solver
+from rae_dit.diffusion.solvers.dopri5 import Dopri5
+from rae_dit.diffusion.solvers.euler import Euler
+from rae_dit.diffusion.solvers.heun import Heun
+from rae_dit.diffusion.solvers.sde import EulerMaruyama
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplerOptions:
+    """Everything that shapes a compiled sampler: one hashable, static argument of `jax.jit`.
+
+    The guidance scale is no part of it: it is traced, so that a sweep over scales compiles once.
+
+    Attributes:
+        method: "euler", "heun", "dopri5" or "sde".
+        steps: points of the "official" grid, or updates of the "full" one.
+        grid: "official" or "full", see `time_grid`.
+        shift: time shift s, equation (4) in `flow`.
+        guidance: "cfg" or "autoguidance", see `guidance`; "none" for the plain model.
+        interval: inclusive (lowest, highest) time of guidance.
+        rtol: relative tolerance of "dopri5".
+        atol: absolute tolerance of "dopri5".
+        diffusion_norm: noise of "sde", w(t) = diffusion_norm t.
+        last_step: how "sde" ends: "mean", "euler" or "none".
+        last_step_size: time from which it does, in (0, 1).
+    """
+
+    method: str
+    steps: int
+    grid: str
+    shift: float
+    guidance: str
+    interval: tuple[float, float]
+    rtol: float
+    atol: float
+    diffusion_norm: float
+    last_step: str
+    last_step_size: float
+
+
+def make_solver(options: SamplerOptions) -> Solver:
+    """Returns the solver that `options.method` names, with its settings.
+
+    Raises:
+        ValueError: unknown method, or a setting that the solver refuses.
+    """
+    match options.method:
+        case "euler":
+            return Euler()
+        case "heun":
+            return Heun()
+        case "dopri5":
+            return Dopri5(options.rtol, options.atol)
+        case "sde":
+            return EulerMaruyama(options.diffusion_norm, options.last_step, options.last_step_size)
+    raise ValueError(f"method: got {options.method!r}; expected 'euler', 'heun', 'dopri5' or 'sde'")
