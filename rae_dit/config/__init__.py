@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import ml_collections
 
-from rae_dit.config.acts import ProbeConfig, SampleConfig, StatsConfig, SweepConfig
 from rae_dit.config.check import ConfigError, convert, declared_type, describe, refusal
 from rae_dit.config.evaluation import EvaluateConfig, ReconstructConfig
 from rae_dit.config.models import DDTConfig, DecoderConfig, EncoderConfig, FlowConfig
+from rae_dit.config.modes import ProbeConfig, SampleConfig, StatsConfig, SweepConfig
 from rae_dit.config.rules import check_attention, check_split, parse_labels
 from rae_dit.config.stage1 import DiscriminatorConfig, GanConfig, PerceptualConfig
 from rae_dit.config.training import (
