@@ -50,7 +50,8 @@ class Parts:
     def __init__(self):
         self.config = config_of()
         self.mesh = make_mesh(1, jax.devices()[:1])
-        state = make_program(self.config, self.mesh).create()
+        self.program = make_program(self.config, self.mesh)
+        state = self.program.create()
         # At step 0 the CLS token is zero, and a LayerNorm of it has a gradient of 1e6.
         params = jax.tree.map(
             lambda p: p + 0.02 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), state.params
@@ -175,7 +176,7 @@ def test_the_perceptual_term_starts_when_told_and_adds_to_the_gradient(parts):
 @pytest.mark.parametrize("fakes", ["clean", "noisy"])
 def test_the_discriminator_learns_second_from_the_new_decoder(parts, fakes):
     config = config_of(**{"gan.fakes": fakes})
-    program = make_program(config, parts.mesh)
+    program = parts.program if config == parts.config else make_program(config, parts.mesh)
     batch = shard_batch(batches(config, 1)[0], parts.mesh)
     before = parts.state
     after, metrics = program.step(jax.tree.map(jnp.copy, before), parts.frozen, batch)
@@ -212,6 +213,68 @@ def test_the_discriminator_learns_second_from_the_new_decoder(parts, fakes):
     assert abs(float(olds["logits_fake"] - metrics["logits_fake"])) > 1e-5
 
 
+def eight_bits(image):
+    """What a reader of the saved file gets, by NumPy."""
+    levels = np.rint(np.clip(np.asarray(image, np.float64), 0, 1) * 255).astype(np.uint8)
+    return levels.astype(np.float32) / 255
+
+
+def iterated(kernel, u):
+    """The next u and v of one kernel [K, I, O], by NumPy and the definition."""
+    matrix = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1]).T
+    v = matrix.T @ np.asarray(u, np.float64)
+    v /= np.linalg.norm(v)
+    u = matrix @ v
+    assert np.linalg.norm(u) <= np.linalg.svd(matrix)[1][0] * (1 + 1e-6)
+    return u / np.linalg.norm(u), v.reshape(kernel.shape[:-1])
+
+
+def test_the_discriminator_sees_eight_bit_fakes_through_vectors_iterated_once(parts):
+    """The oracles are NumPy's: neither `quantize_uint8` nor `power_iteration` is asked."""
+    # A decoder that leaves [0, 1] far enough for clipping to matter.
+    predict = {**parts.state.params["predict"]}
+    predict["bias"] = predict["bias"] + jnp.linspace(-4, 4, predict["bias"].size)
+    before = dataclasses.replace(parts.state, params=parts.state.params | {"predict": predict})
+    batch = shard_batch(batches(parts.config, 1)[0], parts.mesh)
+    after, metrics = parts.program.step(jax.tree.map(jnp.copy, before), parts.frozen, batch)
+
+    vectors = {}
+    for name, layer in before.discriminator.vectors["heads"].items():
+        kernels = before.discriminator.params["heads"][name]["kernel"]
+        rows = [iterated(k, u) for k, u in zip(kernels, layer["u"], strict=True)]
+        vectors[name] = {"u": np.stack([u for u, _ in rows]), "v": np.stack([v for _, v in rows])}
+        for leaf, wanted in vectors[name].items():
+            found = after.discriminator.vectors["heads"][name][leaf]
+            np.testing.assert_allclose(found, wanted, atol=1e-5)
+            if wanted.size > len(wanted):  # a vector of one number is 1 from the start
+                assert not np.allclose(layer[leaf], wanted, atol=1e-2), (name, leaf)
+
+    draw_key, *augment_keys = jax.random.split(jax.random.fold_in(before.key, before.step), 4)
+    draw = make_task(parts.config).objective.sample_inputs
+    tokens = jax.jit(draw)(parts.frozen, batch, draw_key)["clean_tokens"]
+    raw = np.asarray(
+        jax.jit(decode, static_argnums=0)(parts.rae, after.params, parts.frozen, tokens)
+    )
+
+    @jax.jit
+    def mean_logit(vectors, image):
+        keys = jax.random.split(augment_keys[2], 8)
+        params = before.discriminator.params
+        return jnp.mean(parts.discriminator.logits(params, vectors, parts.frozen, keys, image))
+
+    iterated_once = jax.tree.map(jnp.float32, {"heads": vectors})
+    found = float(metrics["logits_fake"])
+    assert found == pytest.approx(float(mean_logit(iterated_once, eight_bits(raw))), rel=1e-5)
+    others = {
+        "raw": (iterated_once, raw),
+        "clipped": (iterated_once, np.clip(raw, 0, 1)),
+        "rounded": (iterated_once, np.rint(raw * 255) / 255),
+        "old vectors": (before.discriminator.vectors, eight_bits(raw)),
+    }
+    for name, inputs in others.items():
+        assert found != pytest.approx(float(mean_logit(*inputs)), rel=1e-4), name
+
+
 def test_accumulation_is_one_big_batch_but_for_the_adaptive_weight(parts):
     names = ("image", "real_keys", "fake_keys")
     judged = {name: parts.example[name] for name in names}
@@ -231,7 +294,7 @@ def test_accumulation_is_one_big_batch_but_for_the_adaptive_weight(parts):
 def test_terms_start_when_told_in_one_program(parts):
     program, state, metrics = take_steps(config_of(), 4)
     assert program.step._cache_size() == 1
-    first = make_program(config_of(), parts.mesh).create()
+    first = parts.program.create()
     judged = [m["discriminator_loss"] > 0 for m in metrics]
     assert judged == [False, True, True, True]
     assert [m["adaptive_weight"] > 0 for m in metrics] == [False, False, True, True]
@@ -259,9 +322,7 @@ def test_before_the_discriminator_starts_the_step_is_that_of_l1_alone():
 
 @pytest.mark.parametrize("broken", ["image", "judge"])
 def test_a_step_that_is_not_finite_changes_neither_side(parts, broken):
-    config = config_of()
-    program = make_program(config, parts.mesh)
-    batch = batches(config, 1)[0]
+    batch = batches(parts.config, 1)[0]
     # At step 1 the decoder has no adversarial term yet: it is fine whatever the judge says.
     state = dataclasses.replace(jax.tree.map(jnp.copy, parts.state), step=jnp.int32(1))
     if broken == "image":
@@ -273,7 +334,7 @@ def test_a_step_that_is_not_finite_changes_neither_side(parts, broken):
             state, discriminator=dataclasses.replace(state.discriminator, params=params)
         )
     before = jax.tree.map(jnp.copy, state)
-    after, metrics = program.step(state, parts.frozen, shard_batch(batch, parts.mesh))
+    after, metrics = parts.program.step(state, parts.frozen, shard_batch(batch, parts.mesh))
     assert float(metrics["skipped"]) == 1
     for name in ("params", "ema", "opt_state", "discriminator"):
         assert_trees_equal(getattr(after, name), getattr(before, name))
