@@ -1,1 +1,1 @@
-"""Values only: one file per experiment, its docstring a lab note; `_*.py` hold shared values."""
+"""Experiment configs: values only, one file each with its lab note; `_*.py` hold shared values."""

@@ -1,7 +1,7 @@
-"""Values shared by the three acts of the digits story: data, encoder, decoder, optimiser.
+"""Values shared by the three stages of the digits example: data, models, optimizer.
 
-8x8 grey digits of scikit-learn, 4x4 tokens of width 48: the whole method at a size that trains on
-a laptop. All numbers are ours; those without a comment are the reference's (configs/default.py).
+8x8 gray digits of scikit-learn, 4x4 tokens of width 48: the whole method at a size that trains on
+a laptop. All values are ours; those without a comment are the reference's (configs/default.py).
 """
 
 import ml_collections
@@ -10,7 +10,7 @@ from configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Not an experiment of its own: each act sets its objective."""
+    """Returns the shared values; each stage sets its objective."""
     config = default.get_config()
     config.precision = "fp32"
 
@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.num_classes = 10
     config.data.batch_size = 64
     config.data.num_workers = 0  # 1,437 images in memory
-    config.data.flip = False  # a mirrored 2 is no digit
+    config.data.flip = False  # a mirrored 2 is not a digit
 
     config.encoder.pretrained = ""
     config.encoder.input_size = 8
@@ -38,11 +38,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.decoder.num_heads = 4
     config.decoder.intermediate_size = 256
 
-    config.ddt.hidden_size = (64, 128)  # wider than the latent, as the reference
+    config.ddt.hidden_size = (64, 128)  # wider than the latent, as in the reference
     config.ddt.depth = (3, 1)
     config.ddt.num_heads = (4, 4)
-    # A latent has 4 * 4 * 48 = 768 numbers, but they say no more than 64 grey pixels do. Shift 3.5
-    # instead of 1 takes the unguided class accuracy from 0.59 to 0.86 (H200, 2026-11-23).
+    # A latent has 4 * 4 * 48 = 768 numbers but no more information than 64 gray pixels. Shift 3.5
+    # instead of 1 raises the unguided class accuracy from 0.59 to 0.86 (H200, 2026-11-23).
     config.flow.shift_base = 64
 
     config.optim.learning_rate = 2e-3

@@ -1,7 +1,7 @@
 """Every field at its reference value: stage 2 of RAE (DiT^DH-XL on DINOv2-B latents), 256 px.
 
-Other configs import this one and change values, so it is the list of all fields; their meaning,
-unit and range stand in rae_dit/config. To train the reference, use dit_dino.py.
+Other configs import this one and change values, so it lists all fields; their meaning, unit and
+range are documented in rae_dit/config. To train the reference, use dit_dino.py.
 
 Sources, cited at the values: [P] RAE paper, arXiv 2510.11690; [R] bytetriper/RAE repository,
 configs/stage2/training/ImageNet256 unless another file is named; [H] facebook/
@@ -16,14 +16,14 @@ STAGE1_STEPS_PER_EPOCH = 2502  # the same in batches of 512 [R]
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """All fields."""
+    """Returns all fields at their reference values."""
     config = ml_collections.ConfigDict()
     config.objective = "flow_matching"
     config.seed = 42  # [R]
     config.precision = "tf32"  # float32 storage, TF32 products: advised over bf16 [R]
 
     config.data = data = ml_collections.ConfigDict()
-    data.source = "synthetic"  # ImageNet has no place of its own; dit_dino.py says how to name it
+    data.source = "synthetic"  # dit_dino.py says how to set the path of ImageNet
     data.path = ""
     data.validation_path = ""
     data.crop = "adm_center"  # [R]; its stage 1 trains on 'random'
@@ -79,8 +79,8 @@ def get_config() -> ml_collections.ConfigDict:
     flow.shift = config_dict.placeholder(float)  # sqrt(16 * 16 * 768 / 4096) = 6.93 [P]
     flow.shift_base = 4096  # [P]
 
-    # Stage 1 beyond L1: off. The values are the reference's, for rae_dino.py to switch on; sources
-    # are [R] configs/stage1/training/DINOv2-B_decXL.yaml where no other is named.
+    # Stage 1 beyond L1: off here, switched on by rae_dino.py. The values are the reference's, from
+    # [R] configs/stage1/training/DINOv2-B_decXL.yaml unless another source is named.
     config.perceptual = perceptual = ml_collections.ConfigDict()
     perceptual.weight = 0.0  # 1.0
     perceptual.start = 0
@@ -93,7 +93,7 @@ def get_config() -> ml_collections.ConfigDict:
     gan.start = 8 * STAGE1_STEPS_PER_EPOCH
     gan.discriminator_start = 6 * STAGE1_STEPS_PER_EPOCH
     gan.loss = "hinge"
-    gan.fakes = "clean"  # by the code: reconstructions in eval mode, without noise on tokens
+    gan.fakes = "clean"  # as in its code: reconstructions in eval mode, without noise on tokens
     gan.augment_probability = 1.0
     gan.augment_translation = 0.125
     gan.augment_colour = True
@@ -120,7 +120,7 @@ def get_config() -> ml_collections.ConfigDict:
     discriminator.mlp_ratio = 4.0
     discriminator.image_mean = (0.485, 0.456, 0.406)
     discriminator.image_std = (0.229, 0.224, 0.225)
-    discriminator.layers = (11, 2, 5, 8, 11)  # by the code: the last block has two heads
+    discriminator.layers = (11, 2, 5, 8, 11)  # as in its code: the last block has two heads
     discriminator.kernel_size = 9
 
     config.optim = optim = ml_collections.ConfigDict()
@@ -143,7 +143,7 @@ def get_config() -> ml_collections.ConfigDict:
     optim.clip_norm = 1.0
     optim.max_consecutive_bad_steps = 50  # [O]
     optim.accumulate_steps = 1
-    optim.spike_factor = config_dict.placeholder(float)  # [O] 2.0 is a loss twice the usual one
+    optim.spike_factor = config_dict.placeholder(float)  # [O] 2.0: a loss twice the recent median
     optim.spike_window = 20  # [O] logged losses
     optim.max_rollbacks = 3  # [O]
 

@@ -10,9 +10,9 @@ HARDWARE  one H100, bf16, 32 images a step or micro-batch: 91 images/s, 56.5 GiB
 HOURS     of one H100 at that rate: 1,563 for 400 epochs
 EXPECTED  FID 1.13 after 400 epochs with AutoGuidance (weak model: size S after 20 epochs, scale
           1.5), 50,000 samples (RAE paper). Ours: not measured yet.
-SOURCE    of the numbers: RAE paper and released weights; the repository's training file for 512 px
-          holds 256 px values and does not run, so length and schedule are those of dit_dino.py,
-          cut at 400 epochs. Shift 13.86 follows from 32 * 32 * 768 numbers per latent.
+SOURCE    of the values: RAE paper and released weights; the repository's training file for 512 px
+          has 256 px values and does not run, so length and schedule are those of dit_dino.py,
+          cut at 400 epochs. Shift 13.86 follows from the latent's 32 * 32 * 768 elements.
 """
 
 import ml_collections
@@ -21,7 +21,7 @@ from configs import default, dit_dino
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The reference run at 512 px."""
+    """Returns the config of the reference run at 512 px."""
     config = dit_dino.get_config()
     config.data.image_size = 512
     config.encoder.input_size = 448  # 512 resized to 448: 32 x 32 patches of 14

@@ -5,7 +5,7 @@ COMMAND   python -m rae_dit.main --config=configs/dit_dino_l.py --workdir=runs/d
               --config.encoder.statistics=PATH/imagenet1k/stat.pt   (see dit_dino.py)
 HARDWARE  not measured yet; 0.76 of the arithmetic of size XL
 EXPECTED  no published number; ours: not measured yet
-SOURCE    of the sizes: LightningDiT-L with the wide head; the repository ships none of this size
+SOURCE    of the sizes: LightningDiT-L with the wide head; the repository has no config of this size
 """
 
 import ml_collections
@@ -14,7 +14,7 @@ from configs import dit_dino
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The reference run with a smaller backbone; the wide head is the same."""
+    """Returns the reference config with a smaller backbone and the same wide head."""
     config = dit_dino.get_config()
     config.ddt.hidden_size = (1024, 2048)
     config.ddt.depth = (24, 2)

@@ -16,7 +16,7 @@ from configs import dit_dino
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The reference run with a smaller backbone; the wide head is the same."""
+    """Returns the reference config with a smaller backbone and the same wide head."""
     config = dit_dino.get_config()
     config.ddt.hidden_size = (384, 2048)
     config.ddt.depth = (12, 2)

@@ -1,9 +1,9 @@
-"""Smoke test: 20 steps of the whole path on made-up images; no files, no weights, no meaning.
+"""Smoke test: 20 steps of stage 2 on synthetic images, with random weights and no files.
 
 COMMAND   python -m rae_dit.main --config=configs/dit_dummy.py --workdir=runs/dit_dummy
-HARDWARE  CPU, half a minute on two cores, most of it compiling; half of that when compiled before
-EXPECTED  it ends, with one checkpoint and finite losses
-SOURCE    of the numbers: ours
+HARDWARE  CPU, half a minute on two cores, mostly compilation; half of that with a compile cache
+EXPECTED  the run ends with one checkpoint and finite losses
+SOURCE    of the values: ours
 """
 
 import ml_collections
@@ -12,7 +12,7 @@ from configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Smallest sizes that still have two of everything worth having two of."""
+    """Returns the smallest config with more than one block, head and token per side."""
     config = default.get_config()
     config.precision = "fp32"
 

@@ -8,7 +8,7 @@ COMMAND   python -m rae_dit.main --config=configs/dit_mae.py --workdir=runs/dit_
 HARDWARE  as dit_dino.py: not measured yet
 EXPECTED  no published number for generation (reconstruction: rFID 0.16, RAE paper); ours: not
           measured yet
-SOURCE    of the numbers: facebook/vit-mae-base (config.json, preprocessor_config.json) for the
+SOURCE    of the values: facebook/vit-mae-base (config.json, preprocessor_config.json) for the
           encoder, dit_dino.py for the rest
 """
 
@@ -18,7 +18,7 @@ from configs import dit_dino
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The reference run on another encoder."""
+    """Returns the reference config with another encoder."""
     config = dit_dino.get_config()
     encoder = config.encoder
     encoder.family = "mae"

@@ -7,7 +7,7 @@ COMMAND   python -m rae_dit.main --config=configs/dit_siglip2.py --workdir=runs/
           RAE-collections; data: see dit_dino.py)
 HARDWARE  as dit_dino.py: not measured yet
 EXPECTED  no published number for generation; ours: not measured yet
-SOURCE    of the numbers: google/siglip2-base-patch16-256 (config.json, preprocessor_config.json)
+SOURCE    of the values: google/siglip2-base-patch16-256 (config.json, preprocessor_config.json)
           for the encoder, dit_dino.py for the rest
 """
 
@@ -17,7 +17,7 @@ from configs import dit_dino
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The reference run on another encoder."""
+    """Returns the reference config with another encoder."""
     config = dit_dino.get_config()
     encoder = config.encoder
     encoder.family = "siglip"

@@ -6,18 +6,18 @@ COMMAND   python -m rae_dit.main --config=configs/rae_dino.py --workdir=runs/rae
               --config.perceptual.vgg=PATH/vgg16-397923af.pth \
               --config.perceptual.linear=PATH/vgg.pth \
               --config.discriminator.pretrained=PATH/dino_vit_small_patch8_224.pth
-          (where to get the three files: docs/stage1.md; data: see dit_dino.py)
+          (docs/stage1.md says where to get the three files; data: see dit_dino.py)
           Then stage 2 with --config.decoder.pretrained= --config.decoder.checkpoint=runs/rae_dino,
-          after --mode=stats has made the statistics of the latents.
+          after --mode=stats has computed the statistics of the latents.
 HARDWARE  one H100, bf16, micro-batches of 32: 374 images/s before epoch 6, 244 before 8, 212 after,
           19.8 GiB; fp32 43, 30 and 26, 44.5 GiB (docs/performance.md, 2026-11-26)
 HOURS     of one H100 at these rates: 22 in bf16, 181 in fp32
 EXPECTED  rFID 0.57 with noise 0.8 (RAE paper; 0.49 without noise, which generates worse).
           Ours: not measured yet.
-LENGTH    16 epochs in batches of 512. The discriminator learns from epoch 6, the decoder listens
-          to it from epoch 8.
+LENGTH    16 epochs in batches of 512. The discriminator is trained from epoch 6, its term in
+          the decoder's loss starts at epoch 8.
 PRECISION the reference trains in bf16 or fp32; users saw bf16 fall behind (RAE issue 17).
-SOURCE    of the numbers: bytetriper/RAE configs/stage1/training/DINOv2-B_decXL.yaml, at each value
+SOURCE    of the values: bytetriper/RAE configs/stage1/training/DINOv2-B_decXL.yaml, at each value
           in configs/default.py; the released decoders may come from its TPU branch, whose betas
           are (0.5, 0.9): --config.optim.beta1=0.5 --config.optim.beta2=0.9 and the same for gan.
           The discriminator's rate differs on purpose (docs/stage1.md).
@@ -32,7 +32,7 @@ EPOCH = default.STAGE1_STEPS_PER_EPOCH
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The reference's stage 1."""
+    """Returns the config of the reference's stage 1."""
     config = default.get_config()
     config.objective = "reconstruction"
     config.data.source = "huggingface"

@@ -13,7 +13,7 @@ from configs import rae_dino
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The reference's stage 1 with a smaller decoder."""
+    """Returns the config of the reference's stage 1 with a smaller decoder."""
     config = rae_dino.get_config()
     config.decoder.hidden_size = 1024
     config.decoder.depth = 24

@@ -3,7 +3,7 @@ r"""Stage 1: the ViT-XL decoder of SigLIP2-B tokens at 256 px.
 COMMAND   as in rae_dino.py, with --config=configs/rae_siglip2.py
 HARDWARE  not measured yet
 EXPECTED  ours: not measured yet
-SOURCE    of the numbers: dit_siglip2.py for the encoder, rae_dino.py for the rest
+SOURCE    of the values: dit_siglip2.py for the encoder, rae_dino.py for the rest
 """
 
 import ml_collections
@@ -12,7 +12,7 @@ from configs import dit_siglip2, rae_dino
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The reference's stage 1 on another encoder."""
+    """Returns the config of the reference's stage 1 with another encoder."""
     config = rae_dino.get_config()
     config.encoder = dit_siglip2.get_config().encoder
     return config

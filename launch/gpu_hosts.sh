@@ -13,7 +13,7 @@ set -euo pipefail
 : "${COORDINATOR:?HOST:PORT of host 0}" "${NUM:?number of hosts}" "${ID:?number of this host, from 0}"
 cd "$(dirname "$0")/.."
 
-# Lets collectives run beside computation. On two GPUs of one host it gained nothing (entry 15 of
+# Lets collectives run beside computation. On two GPUs of one host it gained nothing (experiment 15 of
 # docs/performance.md); links between hosts are slower. Other platforms know the flag and ignore it.
 export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true ${XLA_FLAGS:-}"
 # Hosts of several networks: name the fast one, for example  export NCCL_SOCKET_IFNAME=ib0

@@ -1,4 +1,4 @@
-"""What the README tells people to type is accepted."""
+"""The commands, settings and file names in README.md and docs/migration.md are valid."""
 
 import re
 import sys
@@ -18,6 +18,7 @@ from rae_dit.weights.tensor_file import save_tensors
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+MIGRATION = (ROOT / "docs" / "migration.md").read_text()
 COMMANDS = re.findall(r"`(--config=[^`]*--workdir=[^`]+)`", README)
 
 
@@ -39,14 +40,15 @@ def test_command_is_accepted(command, parsed):
     assert parsed(command).workdir.parts[0] == "runs"
 
 
-SETTINGS = set(re.findall(r'--config\.([a-z_.]+)=("[^"]*"|[^\s`"]+)', README))
-SETTINGS -= {("field", "value]"), ("seed", "N")}  # which stand for others
-SETTINGS -= {("optim.learning_rat", "1e-4")}  # the mistake that it shows
-COMPANY = {  # what configs/dit_dino.py says besides, and is refused together with it
+SETTINGS = set(re.findall(r'--config\.([a-z_.]+)=("[^"]*"|[^\s`"]+)', README + MIGRATION))
+SETTINGS -= {("section.field", "value]")}  # a placeholder
+SETTINGS -= {("optim.learning_rat", "1e-4")}  # the mistake in the example
+COMPANY = {  # settings that need another one in configs/dit_dino.py
     "ddt.num_heads": "--config.ddt.hidden_size=(1024,1536)",
     "decoder.checkpoint": "--config.decoder.pretrained=",
     "encoder.checkpoint": "--config.encoder.pretrained=",
     "encoder.family": "--config.encoder.num_registers=0",
+    "sample.guide_checkpoint": "--config.sample.guidance=autoguidance",
 }
 
 
@@ -61,8 +63,8 @@ def test_every_mode_is_named_and_is_one():
     assert {"train", *re.findall(r"--mode=([a-z]+)", README)} == set(get_args(Mode))
 
 
-def test_the_table_for_users_of_the_seed_names_what_its_guide_names():
-    table = README.split("| there | here |")[-1].split("## ")[0]
+def test_the_lightning_table_names_every_setting_of_its_guide():
+    table = MIGRATION.split("| there | here |")[1].split("## ")[0]
     there = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
     for name in (
         *("encoder_checkpoint_path", "data_dir", "batch_size", "learning_rate", "num_workers"),
@@ -103,7 +105,7 @@ def test_every_file_it_names_in_short_exists():
 
 
 def test_every_python_file_and_folder_of_the_tree_exists():
-    tree = README.split("## The house")[1].split("```")[1]
+    tree = README.split("## Layout")[1].split("```")[1]
     names = set(re.findall(r"^  (\S+)", tree, re.MULTILINE) + re.findall(r"\w+\.py", tree))
     assert len(names) > 8
     for name in names:
