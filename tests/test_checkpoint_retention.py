@@ -15,7 +15,7 @@ from support.training_states import (
 )
 
 from rae_dit.checkpoint.manager import CheckpointError
-from rae_dit.training.history import Best
+from rae_dit.checkpoint.retention import Best
 
 
 def steps(directory: Path) -> list[int]:

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+from rae_dit.checkpoint.retention import Best
 from rae_dit.config import ConfigError
-from rae_dit.training.history import Best, DivergedError, History, check_good, check_rollbacks
+from rae_dit.training.history import DivergedError, History, check_good, check_rollbacks
 
 
 def after(losses, window=3) -> History:

@@ -5,6 +5,7 @@
 `ema` is an item of its own, so that sampling reads a quarter of the bytes. restore.py reads them.
 """
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +15,10 @@ from etils import epath
 
 from rae_dit.checkpoint import integrity
 from rae_dit.checkpoint.restore import (
+    AnyState,
     CheckpointError,
     DamagedCheckpointError,
+    State,
     items_of,
     quarantine,
     read_state,
@@ -23,10 +26,7 @@ from rae_dit.checkpoint.restore import (
     restore_state,
     short,
 )
-from rae_dit.checkpoint.retention import KeepBest, preservation_policy
-from rae_dit.closing import Closing
-from rae_dit.training.history import Best
-from rae_dit.training.state import TrainState
+from rae_dit.checkpoint.retention import Best, KeepBest, preservation_policy
 
 __all__ = [
     "CheckpointError",
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-class Checkpoints(Closing):
+class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """The checkpoints of one run. Use it as a context manager: leaving it waits for the last write.
 
     With several processes every method must be called by all of them at the same point.
@@ -79,7 +79,7 @@ class Checkpoints(Closing):
     def save(
         self,
         step: int,
-        state: TrainState,
+        state: State,
         data: Mapping[str, Any],
         *,
         force: bool = False,
@@ -155,8 +155,8 @@ class Checkpoints(Closing):
         return self._manager.latest_step()
 
     def restore(
-        self, like: TrainState, *, newest: int | None = None
-    ) -> tuple[TrainState, dict[str, Any]] | None:
+        self, like: AnyState, *, newest: int | None = None
+    ) -> tuple[AnyState, dict[str, Any]] | None:
         """Restores the newest step that is whole.
 
         Newer damaged steps are set aside, once an older one has been read: `12` becomes
@@ -164,7 +164,7 @@ class Checkpoints(Closing):
         whole, nothing is renamed.
 
         Args:
-            like: TrainState of jax.ShapeDtypeStruct with the wanted shardings (None: first device).
+            like: state of jax.ShapeDtypeStruct with the wanted shardings (None: first device).
             newest: steps after this one are set aside too; None: all may be restored.
 
         Returns:
@@ -202,7 +202,7 @@ class Checkpoints(Closing):
         self._wait()
         return step in self._manager.all_steps()
 
-    def restore_step(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def restore_step(self, step: int, like: AnyState) -> tuple[AnyState, dict[str, Any]]:
         """Restores one step; see `restore`. Never renames.
 
         Raises:
@@ -227,6 +227,10 @@ class Checkpoints(Closing):
             self._wait()
         finally:
             self._manager.close()
+
+    def __exit__(self, *exception: object) -> None:
+        """Closes; an exception of the block goes on."""
+        self.close()
 
     def _wait(self) -> None:
         try:

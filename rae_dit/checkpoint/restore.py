@@ -5,11 +5,12 @@ manager's restore has barriers, in which healthy processes would wait for one th
 file. Here every process reads, then all of them hear whether anyone failed.
 """
 
+import dataclasses
 import functools
 import logging
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -18,11 +19,23 @@ from jax.sharding import SingleDeviceSharding
 
 from rae_dit.checkpoint import integrity
 from rae_dit.multihost import first_error
-from rae_dit.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
 Read = TypeVar("Read")
+
+
+class State(Protocol):
+    """A dataclass that is a registered pytree; its field `ema` becomes an item of its own."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def ema(self) -> Any:
+        """The averaged parameters."""
+
+
+AnyState = TypeVar("AnyState", bound=State)
 
 
 class CheckpointError(RuntimeError):
@@ -51,26 +64,24 @@ def restore_ema(path: str | os.PathLike[str], like_params: dict[str, Any]) -> di
     return trees["ema"]
 
 
-def restore_state(
-    path: str | os.PathLike[str], like: TrainState
-) -> tuple[TrainState, dict[str, Any]]:
-    """Restores state and data position of another run, whose directory is left as it is.
+def restore_state(path: str | os.PathLike[str], like: AnyState) -> tuple[AnyState, dict[str, Any]]:
+    """Restores state and data position of another run, without changing its directory.
 
-    Arguments and errors are those of `restore_ema`, with a TrainState of jax.ShapeDtypeStruct.
+    Arguments and errors are those of `restore_ema`, with a state of jax.ShapeDtypeStruct.
     """
     return read_state(_find_step(path), like)
 
 
-def items_of(state: TrainState) -> dict[str, Any]:
-    """Returns the two array items of a checkpoint."""
+def items_of(state: State) -> dict[str, Any]:
+    """Returns the two array items of a checkpoint: `ema`, and all other fields as `train`."""
     train = {name: value for name, value in vars(state).items() if name != "ema"}
     return {"train": train, "ema": state.ema}
 
 
-def read_state(directory: epath.Path, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+def read_state(directory: epath.Path, like: AnyState) -> tuple[AnyState, dict[str, Any]]:
     """Reads and verifies one step directory; raises as `restore_state`."""
     trees, position = _read_step(directory, items_of(like))
-    return TrainState(**trees["train"], ema=trees["ema"]), position
+    return dataclasses.replace(like, **trees["train"], ema=trees["ema"]), position
 
 
 def _read_step(

@@ -10,7 +10,21 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from rae_dit.storage.files import write_json
-from rae_dit.training.history import Best
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The best step of a run so far, by a metric.
+
+    Attributes:
+        step: number of finished steps.
+        metric: its name, such as 'val_ema/loss'.
+        value: of the metric at that step.
+    """
+
+    step: int
+    metric: str
+    value: float
 
 
 class KeepBest(checkpoint_managers.PreservationPolicy):

@@ -1,18 +1,17 @@
 """An iterator of batches that cleans up after itself."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 import grain
 import numpy as np
 
-from rae_dit.closing import Closing
 from rae_dit.data.bad_images import Replacements
 
 Batch = dict[str, np.ndarray]
 
 
-class Batches(Closing, Iterator[Batch]):
+class Batches(AbstractContextManager["Batches"], Iterator[Batch]):
     """An iterator of batches that owns threads and perhaps worker processes.
 
     Use it in a `with` block, or call `close`: workers left alone make noise at exit and leave
@@ -74,3 +73,7 @@ class Batches(Closing, Iterator[Batch]):
             self._iterator.close()
             # Let go of it too: batches it has fetched ahead occupy shared memory.
             self._iterator = None
+
+    def __exit__(self, *exception: object) -> None:
+        """Closes; an exception of the block goes on."""
+        self.close()

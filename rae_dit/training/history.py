@@ -10,26 +10,12 @@ import statistics
 from collections.abc import Mapping
 from typing import Any, Self
 
+from rae_dit.checkpoint.retention import Best
 from rae_dit.config import ConfigError
 
 
 class DivergedError(RuntimeError):
     """Training diverged; all saved checkpoints predate it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Best:
-    """The best step of a run so far, by a metric.
-
-    Attributes:
-        step: number of finished steps.
-        metric: its name, such as 'val_ema/loss'.
-        value: of the metric at that step.
-    """
-
-    step: int
-    metric: str
-    value: float
 
 
 @dataclasses.dataclass(frozen=True)
