@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rae_dit.diffusion.guidance import VelocityField
 from rae_dit.diffusion.solvers import dopri5
+from rae_dit.diffusion.solvers.dopri5 import Dopri5
 from rae_dit.diffusion.time_grid import time_grid
 
 START = np.linspace(-1, 2, 6).reshape(3, 2)
@@ -126,3 +128,43 @@ def test_the_end_is_read_off_a_polynomial_of_degree_4():
             field = VelocityField(lambda x, t: jnp.broadcast_to(4 * t[:, None] ** 3, x.shape))
             solution = Dopri5(1e-3, 1e-6).solve(jnp.ones((1, 1)), 1.0, float(end), field)
             np.testing.assert_allclose(solution.x, end**4, atol=1e-9)
+
+
+# By torchdiffeq's documented options safety = 0.9, ifactor = 10, dfactor = 0.2 and order 5:
+# 0.9 r^(-1/5), at most 10; at least 0.2, or 1 for an accepted step.
+FACTORS = [
+    (0.0, 10.0),
+    (1e-10, 10.0),
+    (1e-5, 9.0),
+    (1 / 32, 1.8),
+    (0.9**5, 1.0),
+    (0.99, 1.0),
+    (32.0, 0.45),
+    (1e5, 0.2),
+    (jnp.inf, 0.2),
+]
+
+
+@pytest.mark.parametrize(("ratio", "factor"), FACTORS)
+def test_the_size_changes_by_torchdiffeq_s_factors(ratio, factor):
+    size = dopri5.next_size(jnp.float32(-0.01), jnp.float32(ratio))
+    assert float(size) == pytest.approx(-0.01 * factor, rel=1e-5)
+
+
+def test_steps_without_error_grow_tenfold_each():
+    """At rest the first step is 1e-6: after k steps, t = 1 - 1e-6 (10^k - 1) / 9; 7 go past 0."""
+    seen = []
+
+    def resting(x, t):
+        jax.debug.callback(lambda t: seen.append(float(t)), t[0])
+        return jnp.zeros_like(x)
+
+    with jax.enable_x64():
+        solution = Dopri5(1e-3, 1e-6).solve(jnp.ones((1, 1)), 1.0, 0.0, VelocityField(resting))
+        jax.block_until_ready(solution)
+        jax.effects_barrier()
+    assert int(solution.evaluations) == 2 + 6 * 7
+    ends = [1 - 1e-6 * (10**k - 1) / 9 for k in range(1, 8)]
+    for end in ends:
+        assert min(abs(t - end) for t in seen) < 1e-12
+    assert min(seen) == pytest.approx(ends[-1], abs=1e-12)

@@ -144,3 +144,19 @@ def test_each_update_draws_noise_of_its_own():
     jax.block_until_ready(out)
     jax.effects_barrier()
     assert sorted(seen) == [0, 1, 2, 3, 4]
+
+
+def test_noise_has_the_variance_of_the_time_where_the_step_begins():
+    """By hand, (6) where the drift is 0: x' = sqrt(2 w d) z = sqrt(2 * (3 * .8) * .3) z = 1.2 z."""
+    z = jnp.array([[1.0], [-2.0]])
+    field = VelocityField(lambda x, t: jnp.zeros_like(x))
+    solver, times = EulerMaruyama(3.0, "none", 0.04), np.array([0.8, 0.5])
+    x = solver.integrate(jnp.zeros((2, 1)), times, field, lambda step: z)
+    np.testing.assert_allclose(x, 1.2 * z, rtol=1e-6)
+
+
+def test_a_stochastic_solver_needs_noise():
+    with pytest.raises(ValueError, match=r"^keys: got None; expected one PRNG key a sample for"):
+        EulerMaruyama(1.0, "none", 0.04).integrate(
+            jnp.zeros((2, 1)), np.array([0.8, 0.5]), VelocityField(velocity)
+        )
