@@ -92,7 +92,7 @@ def check_config_file(file: str) -> None:
         raise ConfigError(f"--config: got {file!r}, expected a config file{hint}")
 
 
-def refuse(error: Exception) -> NoReturn:
+def exit_with(error: Exception) -> NoReturn:
     """Ends the program with status 2 and the error's message on stderr."""
     print(f"rae_dit: {error}", file=sys.stderr)
     sys.exit(2)

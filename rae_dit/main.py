@@ -16,12 +16,12 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from rae_dit.command_line import parse_config, refuse
+from rae_dit.command_line import exit_with, parse_config
 from rae_dit.config import Config, ConfigError, check_devices, from_config_dict
-from rae_dit.config.check import refusal
+from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_local
 from rae_dit.multihost import ProcessInfo, find_process_info, initialize
-from rae_dit.storage.files import obstacle
+from rae_dit.storage.files import first_unwritable
 
 Mode = Literal["train", "sample", "evaluate", "reconstruct", "stats", "probe", "sweep"]
 
@@ -75,7 +75,7 @@ def read_request(argv: list[str]) -> Request:
     try:
         return parse(argv, flags.FLAGS)
     except (ConfigError, flags.Error) as error:
-        refuse(error)
+        exit_with(error)
 
 
 def parse(argv: list[str], values: flags.FlagValues) -> Request:
@@ -106,9 +106,9 @@ def find_workdir(text: str | None, *, written: bool) -> pathlib.Path:
         raise ConfigError("--workdir: missing, expected the directory of the run such as runs/a")
     check_local("--workdir", text)
     workdir = pathlib.Path(text)
-    place = obstacle(workdir)
+    place = first_unwritable(workdir)
     if place is not None and (written or not place.is_dir()):
-        raise refusal("--workdir", text, f"a directory; {place} is none that can be written")
+        raise invalid_value("--workdir", text, f"a directory; {place} is none that can be written")
     return workdir
 
 
@@ -139,7 +139,7 @@ def main(request: Request) -> None:
         *(ConfigError, CheckpointError, WeightsError),
         *(BadShareError, ChangedDataError, DivergedError, NotFiniteError),
     ) as error:
-        refuse(error)
+        exit_with(error)
 
 
 def run_mode(request: Request, *, platform: str, num_devices: int, num_processes: int) -> None:

@@ -18,7 +18,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from rae_dit.command_line import parse_config, refuse
+from rae_dit.command_line import exit_with, parse_config
 from rae_dit.config import Config, ConfigError, from_config_dict
 from rae_dit.planning.topology import EXAMPLES, prepare
 
@@ -53,7 +53,7 @@ def read_request(argv: list[str]) -> Request:
         request = parse(argv, flags.FLAGS)
         prepare(request.topology, os.environ)
     except (ConfigError, flags.Error) as error:
-        refuse(error)
+        exit_with(error)
     return request
 
 
@@ -85,7 +85,7 @@ def main(request: Request) -> None:
             request.config, request.topology, find_largest=request.find_largest
         )
     except ConfigError as error:
-        refuse(error)
+        exit_with(error)
     sys.stdout.write(report(plan) + "\n")
     if request.output:
         write_json(request.output, planner.to_dict(plan) | {"topology": request.topology})

@@ -10,7 +10,7 @@ import filelock
 import ml_collections
 
 from rae_dit.config import Config, ConfigError, from_config_dict
-from rae_dit.config.check import refusal
+from rae_dit.config.check import invalid_value
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def workdir_lock(workdir: Path, *, wait_seconds: float = WAIT_SECONDS) -> Iterat
             lock.acquire(timeout=wait_seconds)
     except filelock.Timeout as error:
         expected = "a directory in which no other run is at work; end that one, or take another"
-        raise refusal("--workdir", str(workdir), expected) from error
+        raise invalid_value("--workdir", str(workdir), expected) from error
     except (OSError, NotImplementedError) as error:
         log.warning("%s cannot be locked (%s): see that one run at a time uses it", workdir, error)
     try:

@@ -7,7 +7,7 @@ import pytest
 from support.image_files import TRAIN, assert_same, encoded, images_of, take
 
 from rae_dit.data.bad_images import BadShareError, Replacements
-from rae_dit.data.files import Strings
+from rae_dit.data.files import PackedStrings
 from rae_dit.data.pipeline import ordered_batches, train_batches
 
 _ORDERED = {"batch_size": 4, "process_index": 0, "process_count": 1, "limit": None}
@@ -191,5 +191,5 @@ def test_a_label_outside_is_named():
 
 def test_strings_are_kept():
     values = [b"", b"a", "é".encode(), b"", b"long" * 9]
-    strings = Strings(values)
+    strings = PackedStrings(values)
     assert [strings[i] for i in range(len(strings))] == values

@@ -8,7 +8,7 @@ from support.image_files import check_reader, check_stream, encoded, images_of
 
 from rae_dit.data.files import SourceError
 from rae_dit.data.huggingface import open_huggingface
-from rae_dit.data.lru_cache import Recent
+from rae_dit.data.lru_cache import LRUCache
 
 _STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -177,7 +177,7 @@ def test_the_fingerprint_is_that_of_the_shards(tmp_path):
 
 def test_recent_keeps_the_last_few():
     made = []
-    recent = Recent[int](2)
+    recent = LRUCache[int](2)
     for key in (1, 2, 1, 3, 1, 2):
         assert recent.get(key, lambda key=key: made.append(key) or key) == key
     assert made == [1, 2, 3, 2]  # 2 made room for 3, and 1 stayed because it was used

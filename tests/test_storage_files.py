@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rae_dit.closing import Closing
-from rae_dit.storage.files import obstacle, replacing, write_json, write_text
+from rae_dit.storage.files import first_unwritable, replacing, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -26,14 +26,14 @@ def test_what_stands_in_the_way_of_a_directory(
 ) -> None:
     file = tmp_path / "file"
     file.touch()
-    assert obstacle(tmp_path) is None
-    assert obstacle(tmp_path / "new" / "newer") is None
-    assert obstacle(file) == obstacle(file / "new" / "newer") == file
+    assert first_unwritable(tmp_path) is None
+    assert first_unwritable(tmp_path / "new" / "newer") is None
+    assert first_unwritable(file) == first_unwritable(file / "new" / "newer") == file
     monkeypatch.chdir(tmp_path)
-    assert obstacle(Path("new/newer")) is None
+    assert first_unwritable(Path("new/newer")) is None
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # tests may run as root
-    assert obstacle(Path("new/newer")) == obstacle(tmp_path / "new") == tmp_path
-    assert obstacle(tmp_path) == tmp_path
+    assert first_unwritable(Path("new/newer")) == first_unwritable(tmp_path / "new") == tmp_path
+    assert first_unwritable(tmp_path) == tmp_path
 
 
 def test_text_is_utf8(tmp_path: Path) -> None:

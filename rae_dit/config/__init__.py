@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import ml_collections
 
-from rae_dit.config.check import ConfigError, convert, declared_type, describe, refusal
+from rae_dit.config.check import ConfigError, convert, declared_type, describe, invalid_value
 from rae_dit.config.evaluation import EvaluateConfig, ReconstructConfig
 from rae_dit.config.models import DDTConfig, DecoderConfig, EncoderConfig, FlowConfig
 from rae_dit.config.modes import ProbeConfig, SampleConfig, StatsConfig, SweepConfig
@@ -72,27 +72,27 @@ class Config:
         """Checks what two sections must agree on."""
         if self.data.batch_size % self.optim.accumulate_steps:
             expected = f"a multiple of optim.accumulate_steps = {self.optim.accumulate_steps}"
-            raise refusal("data.batch_size", self.data.batch_size, expected)
+            raise invalid_value("data.batch_size", self.data.batch_size, expected)
         parse_labels(self.sample.labels, self.data.num_classes)
         if self.metrics.evaluate_every is not None and self.trained_network != "ddt":
             expected = f"None because objective {self.objective!r} makes no images"
-            raise refusal("metrics.evaluate_every", self.metrics.evaluate_every, expected)
+            raise invalid_value("metrics.evaluate_every", self.metrics.evaluate_every, expected)
         if self.metrics.sample_every is not None and self.trained_network in ("encoder", "head"):
             expected = f"None because objective {self.objective!r} makes no images"
-            raise refusal("metrics.sample_every", self.metrics.sample_every, expected)
+            raise invalid_value("metrics.sample_every", self.metrics.sample_every, expected)
         grid = self.encoder.input_size // self.encoder.patch_size
         cells = f"{grid} latent cells per side (encoder.input_size / encoder.patch_size)"
         if grid % self.ddt.patch_size:
-            raise refusal("ddt.patch_size", self.ddt.patch_size, f"a divisor of the {cells}")
+            raise invalid_value("ddt.patch_size", self.ddt.patch_size, f"a divisor of the {cells}")
         # Reconstruction and training image are compared pixel by pixel, so their sides are equal.
         # An upsampling decoder means a larger data.image_size at the same encoder.input_size.
         made = grid * self.decoder.patch_size
         if made != self.data.image_size:
             expected = f"{made} = decoder.patch_size {self.decoder.patch_size} x {cells}"
-            raise refusal("data.image_size", self.data.image_size, expected)
+            raise invalid_value("data.image_size", self.data.image_size, expected)
         if self.perceptual.weight and self.data.image_size < LPIPS_MINIMUM:
             expected = f"0 for images below {LPIPS_MINIMUM} pixels, which LPIPS cannot halve"
-            raise refusal("perceptual.weight", self.perceptual.weight, expected)
+            raise invalid_value("perceptual.weight", self.perceptual.weight, expected)
         if self.discriminator.features == "encoder":
             self.discriminator.check_layers(self.encoder.depth)
 

@@ -1,7 +1,7 @@
 """Strict conversion of nested values into frozen dataclasses, driven by their type declarations.
 
 Knows nothing about this project's fields: `rae_dit/config` declares them, this file enforces the
-declarations. Every refusal is a `ConfigError` of one line: field, value got, what is allowed.
+declarations. Every invalid_value is a `ConfigError` of one line: field, value got, what is allowed.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ class ConfigError(ValueError):
     """A setting that cannot be used; the message is one line a user can act on."""
 
 
-def refusal(field: str, value: object, expected: str) -> ConfigError:
+def invalid_value(field: str, value: object, expected: str) -> ConfigError:
     """The error 'field: got value, expected ...', to be raised by the caller."""
     return ConfigError(f"{field}: got {show(value)}, expected {expected}")
 
@@ -72,13 +72,13 @@ def convert(declared: Any, value: object, path: str) -> Any:
     if get_origin(base) is Literal:
         choices = get_args(base)
         if not isinstance(value, str) or value not in choices:
-            raise refusal(path, value, describe(declared) + did_you_mean(value, choices))
+            raise invalid_value(path, value, describe(declared) + did_you_mean(value, choices))
         return value
     if base is float and type(value) is int:
         value = float(value)
     typed = type(value) is base  # not isinstance: True is an int there
     if not typed or (isinstance(value, int | float) and not _allowed(value, limits)):
-        raise refusal(path, value, describe(declared))
+        raise invalid_value(path, value, describe(declared))
     return value
 
 
@@ -130,7 +130,7 @@ def _allowed(number: float, limits: Range | None) -> bool:
 
 def _convert_section(section: Any, value: object, path: str) -> Any:
     if not isinstance(value, Mapping):
-        raise refusal(path, value, describe(section))
+        raise invalid_value(path, value, describe(section))
     hints = typing.get_type_hints(section, include_extras=True)
     for name in value:
         if name not in hints:
@@ -146,11 +146,11 @@ def _convert_section(section: Any, value: object, path: str) -> Any:
 
 def _convert_tuple(declared: Any, elements: tuple[Any, ...], value: object, path: str) -> Any:
     if not isinstance(value, tuple | list):
-        raise refusal(path, value, describe(declared))
+        raise invalid_value(path, value, describe(declared))
     if elements[-1] is Ellipsis:
         elements = (elements[0],) * len(value)
     if len(value) != len(elements):
-        raise refusal(path, value, describe(declared))
+        raise invalid_value(path, value, describe(declared))
     pairs = enumerate(zip(elements, value, strict=True))
     return tuple(convert(kind, element, f"{path}[{i}]") for i, (kind, element) in pairs)
 

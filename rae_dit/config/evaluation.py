@@ -8,7 +8,7 @@ checks what fields of one section must agree on.
 import dataclasses
 from typing import Literal
 
-from rae_dit.config.check import refusal
+from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_local
 from rae_dit.ranges import Count
 
@@ -43,12 +43,12 @@ class EvaluateConfig:
         for metric in self.metrics:
             if metric not in offered:
                 expected = f"metrics of judge {self.judge!r}: {', '.join(offered)}"
-                raise refusal("evaluate.metrics", self.metrics, expected)
+                raise invalid_value("evaluate.metrics", self.metrics, expected)
         if not self.metrics or len(set(self.metrics)) < len(self.metrics):
-            raise refusal("evaluate.metrics", self.metrics, f"some of {', '.join(offered)}")
+            raise invalid_value("evaluate.metrics", self.metrics, f"some of {', '.join(offered)}")
         if self.judge == "digits" and self.reference:
             expected = "'' because judge 'digits' learns from the training images"
-            raise refusal("evaluate.reference", self.reference, expected)
+            raise invalid_value("evaluate.reference", self.reference, expected)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ checks what fields of one section must agree on.
 import dataclasses
 from typing import Literal
 
-from rae_dit.config.check import refusal
+from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_heads, check_one_origin
 from rae_dit.ranges import Count, Natural, NonNegative, Positive, Probability
 
@@ -38,9 +38,11 @@ class EncoderConfig:
         check_one_origin("encoder", self.pretrained, self.checkpoint)
         if self.input_size % self.patch_size:
             expected = f"a multiple of encoder.patch_size = {self.patch_size}"
-            raise refusal("encoder.input_size", self.input_size, expected)
+            raise invalid_value("encoder.input_size", self.input_size, expected)
         if self.num_registers and self.family != "dinov2":
-            raise refusal("encoder.num_registers", self.num_registers, f"0 for {self.family!r}")
+            raise invalid_value(
+                "encoder.num_registers", self.num_registers, f"0 for {self.family!r}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +66,7 @@ class DecoderConfig:
         check_one_origin("decoder", self.pretrained, self.checkpoint)
         if self.hidden_size % 4:
             expected = "a multiple of 4 (2-D sine and cosine positions)"
-            raise refusal("decoder.hidden_size", self.hidden_size, expected)
+            raise invalid_value("decoder.hidden_size", self.hidden_size, expected)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +92,7 @@ class DDTConfig:
             check_heads("ddt", width, heads, rope=self.use_rope, index=i)
         if self.use_pos_embed and self.hidden_size[0] % 4:
             expected = "a multiple of 4 because ddt.use_pos_embed"
-            raise refusal("ddt.hidden_size[0]", self.hidden_size[0], expected)
+            raise invalid_value("ddt.hidden_size[0]", self.hidden_size[0], expected)
 
 
 @dataclasses.dataclass(frozen=True)

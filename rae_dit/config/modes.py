@@ -8,7 +8,7 @@ checks what fields of one section must agree on.
 import dataclasses
 from typing import Annotated, Literal
 
-from rae_dit.config.check import refusal
+from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_local
 from rae_dit.ranges import Count, NonNegative, Positive, Probability, Range, Seed
 
@@ -42,20 +42,24 @@ class SampleConfig:
         """Checks time grid, guidance, choice of classes and where images go."""
         check_local("sample.output_dir", self.output_dir)
         if self.method == "sde" and self.num_steps < 2:
-            raise refusal("sample.num_steps", self.num_steps, ">= 2 points for method 'sde'")
+            raise invalid_value("sample.num_steps", self.num_steps, ">= 2 points for method 'sde'")
         if self.grid == "official" and self.num_steps < 2:
-            raise refusal("sample.num_steps", self.num_steps, ">= 2 points for grid 'official'")
+            raise invalid_value(
+                "sample.num_steps", self.num_steps, ">= 2 points for grid 'official'"
+            )
         if self.guidance == "autoguidance" and not self.guide_checkpoint:
             expected = "a workdir, checkpoint or file of the weaker model of 'autoguidance'"
-            raise refusal("sample.guide_checkpoint", self.guide_checkpoint, expected)
+            raise invalid_value("sample.guide_checkpoint", self.guide_checkpoint, expected)
         if self.guidance == "cfg" and self.guide_checkpoint:
             expected = "'' because sample.guidance is 'cfg'; set that to 'autoguidance'"
-            raise refusal("sample.guide_checkpoint", self.guide_checkpoint, expected)
+            raise invalid_value("sample.guide_checkpoint", self.guide_checkpoint, expected)
         if self.class_list and self.labels:
             expected = f"'' because sample.labels is {self.labels!r}; give one of the two"
-            raise refusal("sample.class_list", self.class_list, expected)
+            raise invalid_value("sample.class_list", self.class_list, expected)
         if self.cfg_interval[0] > self.cfg_interval[1]:
-            raise refusal("sample.cfg_interval", self.cfg_interval, "(low, high), low <= high")
+            raise invalid_value(
+                "sample.cfg_interval", self.cfg_interval, "(low, high), low <= high"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,4 +90,4 @@ class StatsConfig:
         """Checks that the file can be written and its form is one of the two."""
         check_local("stats.output", self.output)
         if self.output and not self.output.endswith((".npz", ".pt")):
-            raise refusal("stats.output", self.output, "'' or a file name in .npz or .pt")
+            raise invalid_value("stats.output", self.output, "'' or a file name in .npz or .pt")

@@ -3,7 +3,7 @@
 import math
 import re
 
-from rae_dit.config.check import ConfigError, refusal
+from rae_dit.config.check import ConfigError, invalid_value
 
 
 def check_heads(
@@ -27,7 +27,7 @@ def check_heads(
     if num_heads in fitting:
         return
     if not fitting:
-        raise refusal(f"{section}.hidden_size{place}", hidden_size, "a multiple of 4 (RoPE)")
+        raise invalid_value(f"{section}.hidden_size{place}", hidden_size, "a multiple of 4 (RoPE)")
     width = f"{section}.hidden_size{place} = {hidden_size}"
     if hidden_size % num_heads:
         reason = f"{width} is not divisible by {section}.num_heads{place} = {num_heads}"
@@ -48,7 +48,7 @@ def check_one_origin(section: str, pretrained: str, checkpoint: str) -> None:
       ConfigError: both are given.
     """
     if pretrained and checkpoint:
-        raise refusal(
+        raise invalid_value(
             f"{section}.checkpoint",
             checkpoint,
             f"'' because {section}.pretrained is {pretrained!r}; give one of the two",
@@ -63,7 +63,7 @@ def check_local(field: str, path: str) -> None:
     """
     if "://" in path:
         expected = "a path on this machine; a bucket can be mounted (docs/many_hosts.md)"
-        raise refusal(field, path, expected)
+        raise invalid_value(field, path, expected)
 
 
 def check_attention(attention: str, precision: str, platform: str) -> None:
@@ -80,10 +80,10 @@ def check_attention(attention: str, precision: str, platform: str) -> None:
     home = {"cudnn": "gpu", "splash": "tpu"}.get(attention, platform)
     if home != platform:
         expected = f"'auto' or 'xla' on {platform}; {attention!r} is for {home}"
-        raise refusal("compute.attention", attention, expected)
+        raise invalid_value("compute.attention", attention, expected)
     if attention == "cudnn" and precision != "bf16":
         expected = f"'auto' or 'xla' with precision = {precision!r}; cuDNN's is for bf16"
-        raise refusal("compute.attention", attention, expected)
+        raise invalid_value("compute.attention", attention, expected)
 
 
 def parse_labels(labels: str, num_classes: int) -> tuple[int, ...]:
@@ -106,7 +106,7 @@ def parse_labels(labels: str, num_classes: int) -> tuple[int, ...]:
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last < num_classes:
-            raise refusal(
+            raise invalid_value(
                 "sample.labels",
                 labels,
                 f"'' or labels in [0, {num_classes - 1}] such as '0,1,2' or '0-9'",
@@ -137,10 +137,10 @@ def check_decay(
     """
     if decay_end_step <= warmup_steps:
         expected = f"more than {section}.warmup_steps = {warmup_steps}"
-        raise refusal(f"{section}.decay_end_step", decay_end_step, expected)
+        raise invalid_value(f"{section}.decay_end_step", decay_end_step, expected)
     if final_learning_rate > learning_rate:
         expected = f"at most {section}.learning_rate = {learning_rate}"
-        raise refusal(f"{section}.final_learning_rate", final_learning_rate, expected)
+        raise invalid_value(f"{section}.final_learning_rate", final_learning_rate, expected)
 
 
 def in_steps(steps: int, epochs: float | None, steps_per_epoch: int) -> int:
@@ -165,14 +165,14 @@ def check_split(
     """
     if num_devices % fsdp:
         fitting = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
-        raise refusal(
+        raise invalid_value(
             "sharding.fsdp", fsdp, f"a divisor of the {num_devices} devices: {_either(fitting)}"
         )
     unit = math.lcm(num_devices * accumulate_steps, num_processes)
     if batch_size % unit:
         below = batch_size // unit * unit
         nearest = [size for size in (below, below + unit) if size]
-        raise refusal(
+        raise invalid_value(
             "data.batch_size",
             batch_size,
             f"a multiple of {unit} ({num_devices} devices x {accumulate_steps} accumulation "

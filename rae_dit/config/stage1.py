@@ -8,7 +8,7 @@ checks what fields of one section must agree on. Used by objective 'reconstructi
 import dataclasses
 from typing import Literal
 
-from rae_dit.config.check import refusal
+from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_decay, check_heads, in_steps
 from rae_dit.ranges import Count, Decay, Natural, NonNegative, Positive, Probability
 
@@ -28,7 +28,7 @@ class PerceptualConfig:
         if bool(self.vgg) != bool(self.linear):
             expected = "both perceptual.vgg and perceptual.linear, or '' for both (random weights)"
             missing = "linear" if self.vgg else "vgg"
-            raise refusal(f"perceptual.{missing}", "", expected)
+            raise invalid_value(f"perceptual.{missing}", "", expected)
 
     def in_steps(self, steps_per_epoch: int) -> "PerceptualConfig":
         """The same with its start in steps."""
@@ -69,7 +69,7 @@ class GanConfig:
             return  # checked once all are in steps
         if self.start < self.discriminator_start:
             expected = f"at least gan.discriminator_start = {self.discriminator_start}"
-            raise refusal("gan.start", self.start, expected)
+            raise invalid_value("gan.start", self.start, expected)
         check_decay(
             "gan",
             learning_rate=self.learning_rate,
@@ -123,12 +123,12 @@ class DiscriminatorConfig:
         check_heads("discriminator", self.hidden_size, self.num_heads, rope=False)
         if self.input_size % self.patch_size:
             expected = f"a multiple of discriminator.patch_size = {self.patch_size}"
-            raise refusal("discriminator.input_size", self.input_size, expected)
+            raise invalid_value("discriminator.input_size", self.input_size, expected)
         if self.kernel_size % 2 == 0:
-            raise refusal("discriminator.kernel_size", self.kernel_size, "an odd number")
+            raise invalid_value("discriminator.kernel_size", self.kernel_size, "an odd number")
         if self.pretrained and self.features == "encoder":
             expected = "'' because discriminator.features is 'encoder'"
-            raise refusal("discriminator.pretrained", self.pretrained, expected)
+            raise invalid_value("discriminator.pretrained", self.pretrained, expected)
         if self.features == "dino":
             self.check_layers(self.depth)
 
@@ -140,4 +140,4 @@ class DiscriminatorConfig:
         """
         if not self.layers or max(self.layers) >= depth:
             expected = f"one block or more in 0 ... {depth - 1} for each head"
-            raise refusal("discriminator.layers", self.layers, expected)
+            raise invalid_value("discriminator.layers", self.layers, expected)

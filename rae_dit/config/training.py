@@ -8,7 +8,7 @@ checks what fields of one section must agree on.
 import dataclasses
 from typing import Annotated, Literal
 
-from rae_dit.config.check import refusal
+from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_decay, in_steps
 from rae_dit.ranges import Count, Decay, Natural, NonNegative, Positive, Probability, Range
 
@@ -36,15 +36,15 @@ class DataConfig:
         if self.source in ("digits", "synthetic"):
             reason = f"because {self.source!r} reads no files"
             if self.path:
-                raise refusal("data.path", self.path, f"'' {reason}")
+                raise invalid_value("data.path", self.path, f"'' {reason}")
             if self.validation_path:
-                raise refusal("data.validation_path", self.validation_path, f"'' {reason}")
+                raise invalid_value("data.validation_path", self.validation_path, f"'' {reason}")
             if self.crop != "adm_center":
-                raise refusal("data.crop", self.crop, f"'adm_center' {reason}")
+                raise invalid_value("data.crop", self.crop, f"'adm_center' {reason}")
         if self.source == "digits" and self.image_size % 8:
-            raise refusal("data.image_size", self.image_size, "a multiple of 8 for 'digits'")
+            raise invalid_value("data.image_size", self.image_size, "a multiple of 8 for 'digits'")
         if self.source == "digits" and self.num_classes != 10:
-            raise refusal("data.num_classes", self.num_classes, "10 for 'digits'")
+            raise invalid_value("data.num_classes", self.num_classes, "10 for 'digits'")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ class OptimConfig:
         max_steps = steps(self.max_steps, self.max_epochs)
         if max_steps == 0:
             expected = f"at least one step; an epoch has {steps_per_epoch}"
-            raise refusal("optim.max_epochs", self.max_epochs, expected)
+            raise invalid_value("optim.max_epochs", self.max_epochs, expected)
         return dataclasses.replace(
             self,
             warmup_steps=steps(self.warmup_steps, self.warmup_epochs),
@@ -165,7 +165,7 @@ class CheckpointConfig:
         """Checks that steps to keep are steps that are saved."""
         if self.keep_every is not None and self.keep_every % self.save_every:
             expected = f"None or a multiple of checkpoint.save_every = {self.save_every}"
-            raise refusal("checkpoint.keep_every", self.keep_every, expected)
+            raise invalid_value("checkpoint.keep_every", self.keep_every, expected)
 
 
 @dataclasses.dataclass(frozen=True)

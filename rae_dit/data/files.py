@@ -139,7 +139,7 @@ def _substitute(index: int, attempt: int, length: int) -> int:
     return (mixed ^ (mixed >> 31)) % length
 
 
-class Strings:
+class PackedStrings:
     """Many short strings in two arrays: small in memory, fast to send to a worker process."""
 
     def __init__(self, values: list[bytes]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rae_dit.data.files import SourceError, Strings
+from rae_dit.data.files import PackedStrings, SourceError
 from rae_dit.data.shards import directory, found_in
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Folder:
 
     root: Path
     classes: tuple[str, ...]
-    files: Strings
+    files: PackedStrings
     first: np.ndarray
     fingerprint: str
 
@@ -97,7 +97,7 @@ def open_folder(path: str, num_classes: int) -> Folder:
     return Folder(
         root=root,
         classes=tuple(classes),
-        files=Strings(names),
+        files=PackedStrings(names),
         first=np.array(first, np.int64),
         fingerprint=f"folder/{len(names)}/{digest.hexdigest()[:12]}",
     )

@@ -10,7 +10,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from rae_dit.data.files import SourceError
-from rae_dit.data.lru_cache import Recent
+from rae_dit.data.lru_cache import LRUCache
 from rae_dit.data.shards import find_shards
 
 # Enough for a pass in order by a few threads; a row group of ImageNet is about 10 MB.
@@ -43,7 +43,7 @@ class Tables:
     columns: Columns
     groups: np.ndarray
     first: np.ndarray
-    recent: Recent[pa.Table]
+    recent: LRUCache[pa.Table]
     fingerprint: str
 
     def __len__(self) -> int:
@@ -125,7 +125,7 @@ def open_huggingface(path: str) -> Tables:
         columns=columns,
         groups=np.array(groups, np.int64).reshape(-1, 2),
         first=np.cumsum([0, *rows], dtype=np.int64),
-        recent=Recent(kept),
+        recent=LRUCache(kept),
         fingerprint=f"huggingface/{sum(rows)}/{digest.hexdigest()[:12]}",
     )
 

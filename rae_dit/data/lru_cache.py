@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Recent(Generic[Value]):
+class LRUCache(Generic[Value]):
     """The last few values by key, for threads of one process; arrives empty in another one."""
 
     def __init__(self, size: int) -> None:
@@ -29,5 +29,5 @@ class Recent(Generic[Value]):
                 self._values.popitem(last=False)
         return value
 
-    def __reduce__(self) -> tuple[type["Recent[Value]"], tuple[int]]:
-        return Recent, (self._size,)
+    def __reduce__(self) -> tuple[type["LRUCache[Value]"], tuple[int]]:
+        return LRUCache, (self._size,)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rae_dit.data.files import SourceError, Strings
+from rae_dit.data.files import PackedStrings, SourceError
 from rae_dit.data.shards import find_shards
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Tar:
     """
 
     shards: tuple[Path, ...]
-    keys: Strings
+    keys: PackedStrings
     table: np.ndarray
     fingerprint: str
 
@@ -80,7 +80,7 @@ def open_tar(path: str) -> Tar:
     digest.update(b"\0".join(keys))
     digest.update(table.astype("<i8").tobytes())
     fingerprint = f"tar/{len(rows)}/{digest.hexdigest()[:12]}"
-    return Tar(shards=tuple(shards), keys=Strings(keys), table=table, fingerprint=fingerprint)
+    return Tar(shards=tuple(shards), keys=PackedStrings(keys), table=table, fingerprint=fingerprint)
 
 
 def _records(shard: Path) -> list[tuple[str, int, int, int]]:

@@ -13,7 +13,7 @@ import jax
 
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import Config
-from rae_dit.config.check import refusal
+from rae_dit.config.check import invalid_value
 from rae_dit.modes.train import train
 from rae_dit.setup import data, models
 from rae_dit.setup.objectives import make_task
@@ -34,7 +34,7 @@ def probe(config: Config, workdir: Path) -> None:
     """
     if config.trained_network not in ("head", "encoder"):
         expected = "'classification' for --mode=probe, as in configs/probe_dino.py"
-        raise refusal("objective", config.objective, expected)
+        raise invalid_value("objective", config.objective, expected)
     source = data.held_out(config)
     train(config, workdir)
     # As the run wrote it: where the config has epochs, it has steps.

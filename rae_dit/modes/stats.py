@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from rae_dit.checkpoint.integrity import checksums, json_checksum, named_leaves
 from rae_dit.config import Config, ConfigError
-from rae_dit.config.check import refusal
+from rae_dit.config.check import invalid_value
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
 from rae_dit.evaluation.latent_statistics import (
@@ -39,7 +39,7 @@ from rae_dit.multihost import on_first_process
 from rae_dit.sampling import codec
 from rae_dit.setup import data, models, weights
 from rae_dit.setup.weights import Model
-from rae_dit.storage.files import obstacle
+from rae_dit.storage.files import first_unwritable
 from rae_dit.training.sharding import make_mesh, replicated, shard_batch
 from rae_dit.weights.statistics import write_statistics
 
@@ -66,9 +66,9 @@ def stats(config: Config, workdir: Path) -> None:
         )
     partial = workdir / "statistics.partial.npz"
     output = Path(config.stats.output) if config.stats.output else workdir / "statistics.npz"
-    if (place := obstacle(output.parent)) is not None:
+    if (place := first_unwritable(output.parent)) is not None:
         expected = f"a file in a directory; {place} is none that can be written"
-        raise refusal("stats.output", config.stats.output, expected)
+        raise invalid_value("stats.output", config.stats.output, expected)
     with jax.default_matmul_precision(models.matmul_precision(config)):
         encoder = weights.place_rae(config, mesh, decoder=False)
         provenance = describe(config, source, encoder)

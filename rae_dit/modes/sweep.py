@@ -15,7 +15,7 @@ import jax
 
 from rae_dit.checkpoint.integrity import as_json
 from rae_dit.config import Config, ConfigError
-from rae_dit.config.check import refusal
+from rae_dit.config.check import invalid_value
 from rae_dit.evaluation.sweep_table import Cell, best, draw_sweep, markdown
 from rae_dit.modes.sample import settings_of, weights_of
 from rae_dit.multihost import broadcast_set, on_first_process
@@ -76,7 +76,7 @@ def plan(config: Config) -> list[Config]:
     intervals = config.sweep.cfg_intervals or (config.sample.cfg_interval,)
     if config.evaluate.samples:
         expected = "'' because --mode=sweep generates what it judges"
-        raise refusal("evaluate.samples", config.evaluate.samples, expected)
+        raise invalid_value("evaluate.samples", config.evaluate.samples, expected)
     cells = []
     for scale, count, interval in itertools.product(scales, steps, intervals):
         if scale == 1.0 and interval != intervals[0]:
@@ -97,7 +97,7 @@ def metric_of(config: Config) -> str:
     metric = config.sweep.metric or config.evaluate.metrics[0]
     if metric not in config.evaluate.metrics:
         expected = f"'' or one of evaluate.metrics: {', '.join(config.evaluate.metrics)}"
-        raise refusal("sweep.metric", metric, expected)
+        raise invalid_value("sweep.metric", metric, expected)
     return metric
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from rae_dit.config import Config, ConfigError
-from rae_dit.config.check import refusal
+from rae_dit.config.check import invalid_value
 from rae_dit.config.evaluation import METRICS_OF
 from rae_dit.data.transforms import to_float
 from rae_dit.evaluation.digits import SIDE as DIGIT_SIDE
@@ -42,7 +42,7 @@ from rae_dit.sampling.generate import Generator, generate_shares
 from rae_dit.sampling.labels import image_labels
 from rae_dit.setup import data, models
 from rae_dit.setup.sampling import sampler_options
-from rae_dit.storage.files import obstacle
+from rae_dit.storage.files import first_unwritable
 from rae_dit.weights.inception import read_inception
 
 
@@ -65,10 +65,10 @@ def check_evaluation(config: Config) -> Config:
     settings = config.evaluate
     if settings.judge == "digits" and config.data.source not in ("digits", "synthetic"):
         expected = f"'inception' for data.source {config.data.source!r}"
-        raise refusal("evaluate.judge", "digits", expected)
+        raise invalid_value("evaluate.judge", "digits", expected)
     if settings.judge == "digits" and config.data.image_size % DIGIT_SIDE:
         expected = f"a multiple of {DIGIT_SIDE} for evaluate.judge 'digits'"
-        raise refusal("data.image_size", config.data.image_size, expected)
+        raise invalid_value("data.image_size", config.data.image_size, expected)
     if settings.judge == "inception" and not Path(settings.inception).is_file():
         raise ConfigError(
             f"evaluate.inception: got {settings.inception!r}, expected the file "
@@ -100,9 +100,9 @@ def check_evaluation(config: Config) -> Config:
             f"evaluate.{field}: got {count} images, expected at least {needed} for "
             f"{', '.join(settings.metrics)}"
         )
-    if settings.reference_cache and (place := obstacle(Path(settings.reference_cache))):
+    if settings.reference_cache and (place := first_unwritable(Path(settings.reference_cache))):
         expected = f"a writable directory; {place} is not writable"
-        raise refusal("evaluate.reference_cache", settings.reference_cache, expected)
+        raise invalid_value("evaluate.reference_cache", settings.reference_cache, expected)
     return config
 
 

@@ -7,7 +7,7 @@ file holds is therefore compared with it, field by field, and never silently tak
 from flax import nnx
 
 from rae_dit.config import Config, ConfigError
-from rae_dit.config.check import refusal
+from rae_dit.config.check import invalid_value
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoder import MAE, DINOv2, VisionTransformer
@@ -139,7 +139,7 @@ def check(section: str, source: str, fields: Fields) -> None:
     """Raises ConfigError at the first field whose values (config, file) differ."""
     for name, (asked, found) in fields.items():
         if asked != found:
-            raise refusal(f"{section}.{name}", asked, f"{found!r}, which {source} has")
+            raise invalid_value(f"{section}.{name}", asked, f"{found!r}, which {source} has")
 
 
 def check_latent(config: Config, section: str, source: str, *, grid: int, channels: int) -> None:

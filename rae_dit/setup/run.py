@@ -3,7 +3,7 @@
 from jax.sharding import Mesh
 
 from rae_dit.config import Config, ConfigError
-from rae_dit.config.check import refusal
+from rae_dit.config.check import invalid_value
 from rae_dit.data.sources import Source
 from rae_dit.setup import data
 from rae_dit.setup.objectives import make_task
@@ -20,7 +20,7 @@ def open_run(config: Config, mesh: Mesh) -> Run:
     source = data.open_source(config, "train")
     if config.data.batch_size > len(source):
         expected = f"at most {len(source)}, as many as there are images to train on"
-        raise refusal("data.batch_size", config.data.batch_size, expected)
+        raise invalid_value("data.batch_size", config.data.batch_size, expected)
     validation = data.open_source(config, "validation")
     config = config.in_steps(len(source))
     check_held_out(config, validation)

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from rae_dit.checkpoint.manager import restore_ema
 from rae_dit.config import Config, ConfigError
-from rae_dit.config.check import refusal
+from rae_dit.config.check import invalid_value
 from rae_dit.models.ddt import DDT
 from rae_dit.models.rae import latent_scale
 from rae_dit.objectives.base import Tree
@@ -163,7 +163,7 @@ def place_guide(config: Config, mesh: Mesh) -> Model:
     theirs = read_config(run)
     if theirs.trained_network != "ddt":
         expected = f"a stage-2 run; the objective of that one is {theirs.objective!r}"
-        raise refusal("sample.guide_checkpoint", path, expected)
+        raise invalid_value("sample.guide_checkpoint", path, expected)
     ours = dataclasses.replace(theirs, precision=config.precision, compute=config.compute)
     check_guide(config, abstract(make_ddt, ours))
     return restore_ddt(ours, Path(path), mesh)

@@ -26,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def obstacle(directory: Path) -> Path | None:
+def first_unwritable(directory: Path) -> Path | None:
     """What keeps a directory from being written to, or from being made.
 
     It or the nearest path above it that exists, where that is no directory that can be written;
