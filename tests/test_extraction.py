@@ -18,8 +18,9 @@ from rae_dit.checkpoint.manager import Checkpoints, restore_ema
 from rae_dit.config import Config, ConfigError, to_dict
 from rae_dit.sampling import codec
 from rae_dit.setup import weights
-from rae_dit.setup.run import make_program
+from rae_dit.setup.run import make_program, open_run
 from rae_dit.storage.files import write_json
+from rae_dit.training.run import initial_state
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights.__main__ import main
 
@@ -153,8 +154,7 @@ def test_stage_1_starts_from_a_decoder(field, run, monkeypatch, tmp_path):
         export(monkeypatch, "export-decoder", run, source)
     config = small_config(**SMALL, **{field: str(source)})
     mesh = make_mesh(1)
-    created = make_program(config, mesh).create()
-    state = weights.start_from_pretrained(config, created, mesh)
+    state = initial_state(open_run(config, mesh))
     assert_trees_equal(state.params, ema_of(run))
     assert_trees_equal(state.ema, ema_of(run))
     assert int(state.step) == 0

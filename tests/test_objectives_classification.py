@@ -20,6 +20,7 @@ from rae_dit.modes.train import train
 from rae_dit.objectives.classification import cross_entropy, mean_token
 from rae_dit.setup import data, models, weights
 from rae_dit.setup.objectives import make_task
+from rae_dit.setup.run import make_program
 from rae_dit.training.sharding import make_mesh
 
 FROZEN = {"objective": "classification", "probe.freeze_encoder": True}
@@ -112,7 +113,7 @@ def test_the_act_judges_all_held_out_images(fields, monkeypatch, tmp_path):
     assert report["freeze_encoder"] is fields["probe.freeze_encoder"]
 
     mesh = make_mesh(1)
-    program = act.make_program(config, mesh)
+    program = make_program(config, mesh)
     state, _ = act.restore_state(tmp_path, program.abstract)
     source = data.held_out(config)
     image = jnp.asarray(np.stack([source[i]["image"] for i in range(20)]) / np.float32(255))

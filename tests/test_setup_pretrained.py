@@ -14,7 +14,8 @@ from rae_dit.config import ConfigError
 from rae_dit.modes.sample import sample
 from rae_dit.modes.train import train
 from rae_dit.setup import models, pretrained, weights
-from rae_dit.setup.run import make_program
+from rae_dit.setup.run import open_run
+from rae_dit.training.run import initial_state
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights import released
 from rae_dit.weights.mapping import WeightsError
@@ -170,7 +171,7 @@ def test_the_decoder_of_a_diffusers_directory_is_that_of_the_whole():
 def test_a_new_run_starts_from_pretrained_weights():
     config = ddt_config()
     mesh = one_device()
-    state = weights.start_from_pretrained(config, make_program(config, mesh).create(), mesh)
+    state = initial_state(open_run(config, mesh))
     released = rae_dit.load_ddt(GOLDEN / "ddt_default.pt")
     expected = nnx.to_pure_dict(nnx.state(released))
     assert_trees_equal(state.params, expected)

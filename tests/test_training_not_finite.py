@@ -14,7 +14,7 @@ from support.small_run import assert_trees_equal, batches, host
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.modes.train import train
 from rae_dit.objectives.base import Objective
-from rae_dit.setup import models
+from rae_dit.setup import objectives
 from rae_dit.setup.objectives import make_task
 from rae_dit.setup.run import make_program
 from rae_dit.training.program import Program
@@ -151,8 +151,10 @@ def test_an_optimizer_that_stays_bad_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three good updates; two bad ones in a row are allowed nowhere."""
-    made = models.make_optimizer
-    monkeypatch.setattr(models, "make_optimizer", lambda config: spoiled(made(config), 3))
+    make = objectives.make_optimizer
+    monkeypatch.setattr(
+        objectives, "make_optimizer", lambda config, module: spoiled(make(config, module), 3)
+    )
     settings = {
         "checkpoint.save_every": 1,
         "metrics.validate_every": 1000,

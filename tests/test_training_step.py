@@ -10,7 +10,6 @@ import pytest
 from support.small_run import batches, small_config
 
 from rae_dit.objectives.base import Objective
-from rae_dit.setup import models
 from rae_dit.setup.objectives import make_task
 from rae_dit.setup.run import make_program
 from rae_dit.training.sharding import make_mesh
@@ -45,8 +44,8 @@ def test_labels_are_dropped_at_the_given_rate():
     config = small_config(**{"ddt.class_dropout": 0.25, "data.batch_size": 512})
     frozen = make_task(config).load_frozen(make_mesh(1, jax.devices()[:1]))
     batch = batches(config, 1)[0]
-    for training, rate in ((True, 0.25), (False, 0.0)):
-        objective = models.make_objective(config, training=training)
+    task = make_task(config)
+    for objective, rate in ((task.objective, 0.25), (task.validation, 0.0)):
         label = jax.jit(objective.sample_inputs)(frozen, batch, jax.random.key(0))["label"]
         dropped = label == config.data.num_classes
         assert float(dropped.mean()) == pytest.approx(rate, abs=0.06)

@@ -41,11 +41,11 @@ def test_it_is_what_the_model_does_on_the_noised_batch():
     found = telemetry(1, config, seed=5)
     _, params, frozen, batch = parts(1, config)
     graph = nnx.graphdef(models.abstract(models.make_ddt, config))
-    draw = make_task(config).validation.draw
+    sample_inputs = make_task(config).validation.sample_inputs
 
     @jax.jit
     def look(params, frozen, batch):
-        example = draw(frozen, batch, jax.random.key(5))
+        example = sample_inputs(frozen, batch, jax.random.key(5))
         t = example["t"][:, None, None, None]
         noised = (1 - t) * example["latent"] + t * example["noise"]
         return observe_ddt(nnx.merge(graph, params), noised, example["t"], batch["label"])

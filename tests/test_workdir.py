@@ -94,7 +94,7 @@ def test_a_model_of_ours_can_be_sampled_and_computes_as_asked(stage_2):
     assert usual.backbone.blocks.attention.implementation == "auto"
     noise = np.zeros((2, 4, 4, 16), np.float32)
     assert rae_dit.sample_latents(ddt, noise, np.array([0, 3]), steps=2).shape == noise.shape
-    with pytest.raises(ConfigError, match="dtype: got float16"):
+    with pytest.raises(ConfigError, match="dtype: got 'float16'"):
         rae_dit.load_ddt(stage_2, dtype=jnp.float16)
 
 

@@ -100,9 +100,7 @@ def train_stream(run: Run, step: int, history: History) -> Batches:
 def restore_or_create(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, History]:
     """Restores the newest state of the workdir, else `checkpoint.restore_from`, else creates one.
 
-    The workdir comes first, so that a run started from elsewhere and then killed continues. A new
-    state starts from the weights that the task loads, if any; optimizer and discriminator start
-    anew.
+    The workdir comes first, so that a run started from elsewhere and then killed continues.
     """
     elsewhere = run.config.checkpoint.restore_from
     restored = checkpoints.restore(run.program.abstract)
@@ -112,11 +110,20 @@ def restore_or_create(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, H
         state, saved = restored
         log.info("continuing from step %d", int(state.step))
         return state, read_history(run, int(state.step), saved, checkpoints)
+    return initial_state(run), History()
+
+
+def initial_state(run: Run) -> TrainState:
+    """Creates the state of a new run, from the weights that the task loads, if any.
+
+    Optimizer and discriminator start anew in any case.
+    """
     state = run.program.create()
     params = run.task.load_initial(run.mesh)
-    if params is not None:  # a copy, because a step donates both
-        state = dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params))
-    return state, History()
+    if params is None:
+        return state
+    # A copy, because a step donates both.
+    return dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params))
 
 
 def read_history(run: Run, step: int, saved: dict[str, Any], checkpoints: Checkpoints) -> History:
