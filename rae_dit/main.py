@@ -28,14 +28,12 @@ Mode = Literal["train", "sample", "evaluate", "reconstruct", "stats", "probe", "
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What the command line asks for."""
+    """The parsed command line."""
 
     config: Config
     workdir: pathlib.Path
     mode: Mode
-    place: (
-        ProcessInfo | None
-    )  # among several processes; None: the cluster knows, or this one is alone
+    process: ProcessInfo | None  # None: as the cluster says, or the only one
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -67,10 +65,10 @@ def read_request(argv: list[str]) -> Request:
     """Parses the command line and checks everything that needs no device.
 
     Args:
-      argv: program name and arguments.
+        argv: program name and arguments.
 
     Raises:
-      SystemExit: status 2 after one line on stderr, when something is wrong.
+        SystemExit: status 2 after one line on stderr, when something is wrong.
     """
     try:
         return parse(argv, flags.FLAGS)
@@ -82,25 +80,25 @@ def parse(argv: list[str], values: flags.FlagValues) -> Request:
     """Parses `argv` into `values`, which must have the flags of `define_flags`.
 
     Raises:
-      ConfigError: a path, field or value that cannot be used.
-      absl.flags.Error: an unknown flag or mode.
+        ConfigError: a path, field or value that cannot be used.
+        absl.flags.Error: an unknown flag or mode.
     """
     settings = parse_config(argv, values)
     workdir = find_workdir(values.workdir, written=values.mode != "sample")
-    place = find_process_info(values.coordinator_address, values.num_processes, values.process_id)
+    process = find_process_info(values.coordinator_address, values.num_processes, values.process_id)
     config = from_config_dict(settings)
-    return Request(config, workdir, values.mode, place)
+    return Request(config, workdir, values.mode, process)
 
 
 def find_workdir(text: str | None, *, written: bool) -> pathlib.Path:
-    """The directory of the run, which need not exist yet.
+    """Checks the directory of the run, which need not exist yet.
 
     Args:
-      text: as it was given.
-      written: whether the act writes there.
+        text: value of the flag.
+        written: whether the mode writes there.
 
     Raises:
-      ConfigError: none is given, or it could not be made or written.
+        ConfigError: none is given, or it could not be made or written.
     """
     if not text:
         raise ConfigError("--workdir: missing, expected the directory of the run such as runs/a")
@@ -108,7 +106,7 @@ def find_workdir(text: str | None, *, written: bool) -> pathlib.Path:
     workdir = pathlib.Path(text)
     place = first_unwritable(workdir)
     if place is not None and (written or not place.is_dir()):
-        raise invalid_value("--workdir", text, f"a directory; {place} is none that can be written")
+        raise invalid_value("--workdir", text, f"a writable directory; {place} is not writable")
     return workdir
 
 
@@ -126,7 +124,7 @@ def main(request: Request) -> None:
 
     absl.logging.set_verbosity(absl.logging.WARNING)
     use_compile_cache(request.config.compute.compile_cache)
-    initialize(request.place, hear_sigterm=request.mode in ("train", "probe"))
+    initialize(request.process, hear_sigterm=request.mode in ("train", "probe"))
     set_up_log(jax.process_index())
     try:
         run_mode(

@@ -1,4 +1,4 @@
-r"""What a training run needs on devices that may not be here, from its compiled step.
+r"""Command line of the planner: memory and time of a training step on absent devices.
 
     python -m rae_dit.plan --config=configs/dit_dino.py --topology=v5e:16x16 \
         [--config.sharding.fsdp=128 ...] [--output=plan.json] [--nolargest_batch]
@@ -25,7 +25,7 @@ from rae_dit.planning.topology import EXAMPLES, prepare
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What the command line asks for."""
+    """The parsed command line."""
 
     config: Config
     topology: str

@@ -106,8 +106,8 @@ def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> command.Request:
 
 
 def test_a_place_is_all_three_flags_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parse(monkeypatch).place is None
-    assert parse(monkeypatch, *PLACE).place == ("10.0.0.1:8476", 2, 1)
+    assert parse(monkeypatch).process is None
+    assert parse(monkeypatch, *PLACE).process == ("10.0.0.1:8476", 2, 1)
     for missing in PLACE:
         given = [flag for flag in PLACE if flag != missing]
         with pytest.raises(ConfigError, match=f"^{missing.split('=')[0]}: missing"):

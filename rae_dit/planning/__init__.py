@@ -1,1 +1,1 @@
-"""What a training step will need on given devices, read off its compiled program."""
+"""Memory, arithmetic, traffic and time of a training step, from its compiled program."""

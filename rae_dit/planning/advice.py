@@ -1,4 +1,4 @@
-"""What to change when a step does not fit, or wastes memory."""
+"""Advice: settings to change when a step does not fit or wastes memory."""
 
 from rae_dit.config import Config
 from rae_dit.planning.memory import Memory, Replicated
@@ -18,7 +18,7 @@ def advise(
     network_binds: bool,
     collectives: dict[str, int],
 ) -> list[str]:
-    """Settings to try, most useful first; each line starts with the flag.
+    """Lists settings to try, most useful first; each line starts with the flag.
 
     Args:
         config: what was planned.
@@ -88,7 +88,7 @@ def advise(
 
 
 def mostly_reduced(collectives: dict[str, int]) -> bool:
-    """Whether more gradients of split parameters are all-reduced than are scattered.
+    """Tells whether more gradients of split parameters are all-reduced than are scattered.
 
     For as many gradients the former sends twice the bytes.
     """

@@ -1,4 +1,4 @@
-"""The training step, compiled for a mesh of devices that need not exist; no array is made.
+"""The training step compiled ahead of time for a mesh of devices; no array is made.
 
 What is compiled is what runs: the step of `training.program` with the state's own shapes and
 shardings, the frozen networks' and the batch's.
@@ -25,7 +25,7 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 class Step(NamedTuple):
-    """A step that was not traced yet, and its arguments as shapes with shardings."""
+    """An untraced step and its arguments as shapes with shardings."""
 
     function: jax.stages.Wrapped
     state: TrainState
@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """What the compiler says of a step.
+    """The compiler's account of a step.
 
     Attributes:
         temporary_bytes: of one device, beside the arguments: activations, gradients, copies.
@@ -49,7 +49,7 @@ class Compiled(NamedTuple):
 
 
 def without_files(config: Config) -> Config:
-    """The same with random weights everywhere, which have the sizes of those that are loaded."""
+    """Returns the config with random weights everywhere, of the same sizes."""
     return dataclasses.replace(
         config,
         encoder=dataclasses.replace(config.encoder, pretrained="", checkpoint="", statistics=""),
@@ -60,7 +60,7 @@ def without_files(config: Config) -> Config:
 
 
 def abstract_step(config: Config, mesh: Mesh) -> Step:
-    """The step of a config `without_files`."""
+    """Builds the step of a config `without_files`."""
     program = make_program(config, mesh)
     everywhere = replicated(mesh)
     frozen = jax.tree.map(
@@ -77,7 +77,7 @@ def abstract_step(config: Config, mesh: Mesh) -> Step:
 
 
 def compile_step(step: Step, options: dict[str, str | bool] | None = None) -> Compiled:
-    """Traces and compiles.
+    """Traces and compiles a step.
 
     A compiler that knows how much memory there is refuses what does not fit and says what it would
     need.
@@ -104,7 +104,7 @@ def compile_step(step: Step, options: dict[str, str | bool] | None = None) -> Co
 
 
 def needed_bytes(message: str) -> int | None:
-    """Temporaries that a refused program would need; None when it was refused for other reasons."""
+    """Reads how much a program refused for memory would need; None for other refusals."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     match = re.search(r"HLO temporaries \(([\d.]+)([KMGT])\)", message) or re.search(

@@ -1,4 +1,4 @@
-"""A program compiled for TPUs that are not here, no further than a plan needs.
+"""Cross-compilation for TPUs, as far as a plan needs it.
 
 libtpu first decides everything that a plan asks for: how the program is divided among the chips,
 what is fused, where each buffer lies. After that it writes machine code, kernel by kernel, which
@@ -36,7 +36,7 @@ ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (.*)", re.MULTILINE)
 
 
 def compile_absent(config: Config, topology: str) -> Compiled:
-    """Compiles a step as `compiled.compile_step` does.
+    """Compiles a step for an absent topology, as `compiled.compile_step` does here.
 
     Args:
         config: one `without_files`.
@@ -63,7 +63,7 @@ def compile_absent(config: Config, topology: str) -> Compiled:
 
 
 def compile_and_send(config: Config, topology: str, directory: str, sender: Connection) -> None:
-    """What the child does, until its parent ends it."""
+    """Compiles and sends the result; the parent ends this child process."""
     logging.getLogger("rae_dit").setLevel(logging.ERROR)  # no word about random weights
     step = abstract_step(config, make_mesh(config.sharding.fsdp, find_devices(topology)))
     options: dict[str, str | bool] = {"xla_dump_to": directory, "xla_dump_hlo_as_text": True}
@@ -71,7 +71,7 @@ def compile_and_send(config: Config, topology: str, directory: str, sender: Conn
 
 
 def await_program(directory: pathlib.Path, receiver: Connection) -> Compiled:
-    """What the child wrote, or what it sent, whichever comes first."""
+    """Waits for the child's file or its message, whichever comes first."""
     while not receiver.poll(PATIENCE):
         if list(directory.glob(LAST)):
             (program,), (buffers,) = directory.glob(PROGRAM), directory.glob(BUFFERS)
@@ -83,7 +83,7 @@ def await_program(directory: pathlib.Path, receiver: Connection) -> Compiled:
 
 
 def temporary_bytes(buffers: str) -> int:
-    """Bytes of main memory that are neither arguments nor results laid into them.
+    """Counts bytes of main memory that are neither arguments nor results laid into them.
 
     A line such as "allocation 9: size 512, color 1, preallocated-temp:" names a buffer; colors
     other than 0, which goes unnamed, are memories on the chip or of the host.

@@ -1,4 +1,4 @@
-"""The text of a compiled XLA program -> computations and instructions, and how often each runs.
+"""Parser of compiled XLA programs: computations, instructions, and how often each runs.
 
 Only what a plan needs is read: shapes, operands, the computations an instruction calls. The text
 is what `jax.stages.Compiled.as_text()` gives, one instruction a line:
@@ -17,7 +17,7 @@ CALLED = re.compile(r"\b(\w+)=(?:\{([^{}]*)\}|%([\w.\-]+))")
 
 
 class Instruction(NamedTuple):
-    """One line.
+    """One instruction.
 
     Attributes:
         name: without "%".
@@ -38,7 +38,7 @@ class Instruction(NamedTuple):
     is_root: bool
 
     def called(self, attribute: str) -> list[str]:
-        """Names of the computations that an attribute such as "body" names."""
+        """Lists the computations that an attribute such as "body" names."""
         return [
             name.strip(" %")
             for key, several, one in CALLED.findall(self.rest)
@@ -48,18 +48,18 @@ class Instruction(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A compiled module: its computations by name, and the name of the first."""
+    """A compiled module: its computations by name, and the name of the entry."""
 
     computations: dict[str, list[Instruction]]
     entry: str
 
     def by_name(self) -> dict[str, Instruction]:
-        """All instructions by name."""
+        """Maps names to instructions of all computations."""
         return {line.name: line for lines in self.computations.values() for line in lines}
 
 
 def parse(text: str) -> Program:
-    """Reads a module's text.
+    """Parses a module's text.
 
     Raises:
         ValueError: there is no entry computation in it.
@@ -80,7 +80,7 @@ def parse(text: str) -> Program:
 
 
 def name_slices(computations: dict[str, list[Instruction]]) -> dict[str, list[Instruction]]:
-    """Asynchronous slices as `as_text()` has them: `slice-start`, `slice-done`.
+    """Rewrites asynchronous slices as `as_text()` has them: `slice-start`, `slice-done`.
 
     What XLA writes to files while it compiles has `async-start(...), calls=%computation` instead,
     whose computation holds the slice, and `async-done` of it.
@@ -104,7 +104,7 @@ def name_slices(computations: dict[str, list[Instruction]]) -> dict[str, list[In
 
 
 def parse_instruction(line: str) -> Instruction:
-    """Reads one line."""
+    """Parses one line."""
     left, right = line.strip().split(" = ", 1)
     end = closing(right, 0) + 1 if right.startswith("(") else right.index(" ")
     shape, right = right[:end], right[end:].lstrip()
@@ -123,7 +123,7 @@ def parse_instruction(line: str) -> Instruction:
 
 
 def closing(text: str, opening: int) -> int:
-    """Position of the parenthesis that closes the one at `opening`."""
+    """Finds the parenthesis that closes the one at `opening`."""
     depth = 0
     for match in re.compile(r"[()]").finditer(text, opening):
         depth += 1 if match[0] == "(" else -1
@@ -133,7 +133,7 @@ def closing(text: str, opening: int) -> int:
 
 
 def shape_bytes(shape: str, *, main_memory: bool = False) -> int:
-    """Bytes of an array's shape or of all arrays of a tuple's.
+    """Counts bytes of an array's shape or of all arrays of a tuple's.
 
     Args:
         shape: as text, with or without layout.
@@ -150,7 +150,7 @@ def shape_bytes(shape: str, *, main_memory: bool = False) -> int:
 
 
 def element_bits(kind: str) -> int:
-    """Bits of "bf16", "s32", "f8e4m3fn", ..."""
+    """Returns the bits of "bf16", "s32", "f8e4m3fn", ..."""
     if kind in BITS:
         return BITS[kind]
     match = re.match(r"[a-z]+(\d+)", kind)
@@ -158,7 +158,7 @@ def element_bits(kind: str) -> int:
 
 
 def executions(program: Program) -> dict[str, int]:
-    """How often each computation runs that is control flow: entry, loop bodies, what they call.
+    """Counts the runs of each control-flow computation: entry, loop bodies, their callees.
 
     Computations inside fusions and reductions are parts of their instruction and not listed. Of a
     conditional every branch counts, since any may run.
@@ -184,7 +184,7 @@ def executions(program: Program) -> dict[str, int]:
 
 
 def trip_count(program: Program, loop: Instruction) -> int:
-    """How often a loop's body runs: as XLA found, else what its counter is compared with.
+    """Counts the runs of a loop's body: XLA's trip count, else the bound of its counter.
 
     The latter supposes that the counter starts at 0 and grows by 1, as in every `lax.scan`; 1 when
     there is no such comparison.

@@ -1,4 +1,4 @@
-"""The largest batch that fits, from two compiles and a straight line.
+"""The largest batch that fits, by a linear fit through two compiles.
 
 Parameters and moments do not grow with the batch; images, activations and what the compiler keeps
 of them do, each image by the same amount. So with temporaries T(b) for b images a device at two
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 
 class Point(NamedTuple):
-    """What one compile found.
+    """The memory of one compile.
 
     Attributes:
         batch_size: global.
@@ -28,7 +28,7 @@ class Point(NamedTuple):
 
 
 def second_batch(batch_size: int, unit: int) -> int:
-    """Another batch to compile, which is sure to be no larger where there is a smaller one.
+    """Chooses another batch size to compile: a smaller one where there is one.
 
     Args:
         batch_size: of the first compile.
@@ -39,7 +39,7 @@ def second_batch(batch_size: int, unit: int) -> int:
 
 
 def largest_batch(first: Point, second: Point, *, fixed: int, limit: int, unit: int) -> int:
-    """The largest multiple of `unit` that fits by (1); 0 when none does.
+    """Computes the largest multiple of `unit` that fits by (1); 0 if none does.
 
     Args:
         first: a batch and its bytes.

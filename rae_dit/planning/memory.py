@@ -1,4 +1,4 @@
-"""Bytes on each device: what the state takes by the shardings, and the rest by the compiler."""
+"""Memory of each device: the state by its shardings, temporaries by the compiler."""
 
 import math
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from rae_dit.planning.compiled import Step
 from rae_dit.training.sharding import RULES
 
-MENTIONED = 2**22  # bytes; smaller parameters may lie on every device and nobody minds
+MENTIONED = 2**22  # bytes; smaller parameters are replicated without being reported
 
 
 class Replicated(NamedTuple):
@@ -42,12 +42,12 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """What the step holds at its worst moment."""
+        """Peak bytes of the step."""
         return sum(self)
 
     @property
     def state(self) -> int:
-        """What does not depend on the batch."""
+        """Bytes that do not depend on the batch."""
         return self.total - self.batch - self.temporaries
 
 
@@ -66,7 +66,7 @@ def count_memory(step: Step, temporaries: int) -> Memory:
 
 
 def local_bytes(tree: Any) -> int:
-    """Bytes that one device holds of a tree of `ShapeDtypeStruct`s with shardings."""
+    """Counts bytes that one device holds of a tree of `ShapeDtypeStruct`s with shardings."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
@@ -74,7 +74,7 @@ def local_bytes(tree: Any) -> int:
 
 
 def replicated_parameters(step: Step, mesh: Mesh) -> list[Replicated]:
-    """Parameters of more than `MENTIONED` bytes that `fsdp` does not split, largest first."""
+    """Lists parameters of more than `MENTIONED` bytes that `fsdp` does not split, largest first."""
     if mesh.shape["fsdp"] == 1:
         return []
     found = [
@@ -90,7 +90,7 @@ def replicated_parameters(step: Step, mesh: Mesh) -> list[Replicated]:
 
 
 def best_fsdp(widths: list[int], num_devices: int) -> int:
-    """The largest divisor of the devices that splits every width.
+    """Finds the largest divisor of the devices that splits every width.
 
     Args:
         widths: sizes of the axes that `sharding.RULES` lays over the fsdp axis.
@@ -100,7 +100,7 @@ def best_fsdp(widths: list[int], num_devices: int) -> int:
 
 
 def split_widths(module: nnx.Module) -> list[int]:
-    """Sizes of all axes of a module's parameters that the fsdp axis may split.
+    """Collects the sizes of all axes of a module's parameters that the fsdp axis may split.
 
     Args:
         module: any, or its abstract form.

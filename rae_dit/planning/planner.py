@@ -1,4 +1,4 @@
-"""Config and devices -> a plan: memory, arithmetic, traffic, time, and what to change."""
+"""Plan of a training step on given devices: memory, arithmetic, traffic, time, advice."""
 
 import dataclasses
 import logging
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a training step needs; bytes and seconds are those of one device.
+    """Needs of a training step; bytes and seconds are those of one device.
 
     Attributes:
         num_devices: of the mesh.
@@ -92,7 +92,7 @@ def make_plan(config: Config, topology: str, *, find_largest: bool) -> Plan:
 
     task = make_task(config)
     step = abstract_step(config, mesh)
-    compiled = compile_aloud(config, step, topology)
+    compiled = compile_and_log(config, step, topology)
     memory = count_memory(step, compiled.temporary_bytes)
     limit = memory_limit(devices[0], facts)
     fits = None if limit is None else bool(compiled.text) and memory.total <= limit
@@ -139,7 +139,7 @@ def make_plan(config: Config, topology: str, *, find_largest: bool) -> Plan:
 
 
 def memory_limit(device: jax.Device, facts: Device | None) -> int | None:
-    """Bytes that a program can use: as the device says, else as the table does."""
+    """Returns the bytes that a program can use, by the device, else by hardware.py."""
     try:
         reported = (device.memory_stats() or {}).get("bytes_limit")
     except (jax.errors.JaxRuntimeError, NotImplementedError):  # a device that does not exist
@@ -147,8 +147,8 @@ def memory_limit(device: jax.Device, facts: Device | None) -> int | None:
     return reported or (facts.memory if facts else None)
 
 
-def compile_aloud(config: Config, step: Step, topology: str) -> Compiled:
-    """Compiles a config's step, and says so before and after: it may take minutes."""
+def compile_and_log(config: Config, step: Step, topology: str) -> Compiled:
+    """Compiles a config's step and logs before and after: it may take minutes."""
     log.info("compiling a step of %d images for %s ...", config.data.batch_size, topology)
     absent = is_absent(topology)
     compiled = compile_absent(config, topology) if absent else compile_step(step)
@@ -159,14 +159,14 @@ def compile_aloud(config: Config, step: Step, topology: str) -> Compiled:
 def search_largest(
     config: Config, mesh: jax.sharding.Mesh, topology: str, memory: Memory, limit: int
 ) -> int:
-    """`largest.largest_batch`, with a second batch compiled."""
+    """Compiles a second batch size and fits the largest one."""
     unit = len(mesh.devices.flat) * config.optim.accumulate_steps
     batch_size = second_batch(config.data.batch_size, unit)
     other = dataclasses.replace(
         config, data=dataclasses.replace(config.data, batch_size=batch_size)
     )
     step = abstract_step(other, mesh)
-    second = count_memory(step, compile_aloud(other, step, topology).temporary_bytes)
+    second = count_memory(step, compile_and_log(other, step, topology).temporary_bytes)
     return largest_batch(
         Point(config.data.batch_size, memory.batch + memory.temporaries),
         Point(batch_size, second.batch + second.temporaries),
@@ -177,12 +177,12 @@ def search_largest(
 
 
 def read_traffic(compiled: Compiled, num_devices: int) -> Traffic | None:
-    """The traffic of a program, if there is one."""
+    """Counts the traffic of a program, if there is one."""
     return count_traffic(hlo.parse(compiled.text), num_devices) if compiled.text else None
 
 
 def to_dict(plan: Plan) -> dict[str, Any]:
-    """Plain values for JSON; named tuples become objects."""
+    """Converts a plan to plain values for JSON; named tuples become objects."""
 
     def plain(value: Any) -> Any:
         if hasattr(value, "_asdict"):

@@ -1,4 +1,4 @@
-"""A plan as text for people."""
+"""A plan as text."""
 
 from collections.abc import Iterator
 
@@ -9,12 +9,12 @@ GIB = 2**30
 
 
 def report(plan: Plan) -> str:
-    """The plan in sections: a line a number, with its unit."""
+    """Formats a plan in sections: a line a number, with its unit."""
     return "\n".join([*setting(plan), *memory(plan), *work(plan), *time(plan), *advice(plan)])
 
 
 def setting(plan: Plan) -> Iterator[str]:
-    """Which step on which devices."""
+    """Formats the step and its devices."""
     mesh = " x ".join(f"{name} {size}" for name, size in plan.mesh.items())
     yield f"{plan.num_devices} x {plan.device_kind}, mesh {mesh}"
     each = plan.batch_size / plan.num_devices
@@ -22,7 +22,7 @@ def setting(plan: Plan) -> Iterator[str]:
 
 
 def memory(plan: Plan) -> Iterator[str]:
-    """GiB of one device."""
+    """Formats memory in GiB of one device."""
     yield "\nMemory of one device, GiB"
     found = plan.memory
     rows = {
@@ -54,7 +54,7 @@ def memory(plan: Plan) -> Iterator[str]:
 
 
 def work(plan: Plan) -> Iterator[str]:
-    """What one device does in a step."""
+    """Formats the work of one device in a step."""
     yield "\nOne step of one device"
     yield f"  {'model FLOPs':<24}{plan.model_flops / plan.num_devices / 1e12:10.3f} TFLOP"
     if plan.traffic is None:
@@ -67,7 +67,7 @@ def work(plan: Plan) -> Iterator[str]:
 
 
 def time(plan: Plan) -> Iterator[str]:
-    """The roofline."""
+    """Formats the roofline."""
     facts = find_device(plan.device_kind)
     if plan.roofline is None or facts is None:
         if facts is None:
@@ -85,7 +85,7 @@ def time(plan: Plan) -> Iterator[str]:
 
 
 def advice(plan: Plan) -> Iterator[str]:
-    """What to try."""
+    """Formats the advice."""
     if plan.advice:
         yield "\nTry"
         yield from (f"  {line}" for line in plan.advice)

@@ -1,4 +1,4 @@
-r"""How long a step takes, from its products, its memory traffic and its collectives.
+r"""Roofline: the time of a step from its products, memory traffic and collectives.
 
 Three times bound a step from below if everything overlapped:
 
@@ -44,7 +44,7 @@ class Roofline(NamedTuple):
 
     @property
     def binds(self) -> str:
-        """Which of the three is largest."""
+        """The largest of the three."""
         terms = {"compute": self.compute, "memory": self.memory, "network": self.network}
         return max(terms, key=lambda name: terms[name])
 
@@ -52,7 +52,7 @@ class Roofline(NamedTuple):
 def predict(
     config: Config, work: Work, device: Device, traffic: Traffic, num_devices: int
 ) -> Roofline:
-    """Times of one step; every device does an equal share of the batch."""
+    """Predicts the times of one step; devices share the batch equally."""
     bandwidth = device.bandwidth * device.bandwidth_share
     images = config.data.batch_size / num_devices
     compute = compute_seconds(config, work, device, images)
@@ -67,7 +67,7 @@ def predict(
 
 
 def compute_seconds(config: Config, work: Work, device: Device, images: float) -> float:
-    """Equation (1) for so many images on one device."""
+    """Computes equation (1) for a number of images on one device."""
     part = images / config.optim.accumulate_steps  # one product's rows
     forward = [shape for product in work.frozen for shape in batched(product, images)]
     once = [shape for product in work.trained for shape in batched(product, part)]
@@ -90,14 +90,14 @@ Shape = tuple[float, float, float, float]
 
 
 def batched(product: Matmul, images: float) -> list[Shape]:
-    """Rows, inner, columns and times over a batch: parameters serve all images at once."""
+    """Merges a batch into rows where the right side is a parameter."""
     if product.weighted:
         return [(product.rows * images, product.inner, product.columns, product.times)]
     return [(product.rows, product.inner, product.columns, product.times * images)]
 
 
 def recomputed(config: Config, trained: list[Matmul], device: Device) -> list[Matmul]:
-    """Products that the backward pass computes again (`compute.remat`).
+    """Lists products that the backward pass computes again (`compute.remat`).
 
     "dots" keeps the results of products with parameters; attention's are computed again, and
     fused attention, which keeps no logits, computes those again in any case.
@@ -117,7 +117,7 @@ def recomputed(config: Config, trained: list[Matmul], device: Device) -> list[Ma
 
 
 def is_fused(config: Config, device: Device, tokens: int) -> bool:
-    """Whether attention over so many tokens is a kernel that keeps no logits."""
+    """Tells whether attention over so many tokens is a kernel that keeps no logits."""
     chosen = config.compute.attention
     if chosen == "auto":
         platform = "gpu" if device.is_gpu else "tpu"
@@ -129,6 +129,6 @@ def is_fused(config: Config, device: Device, tokens: int) -> bool:
 def seconds(
     rows: float, inner: float, columns: float, times: float, precision: str, device: Device
 ) -> float:
-    """Time of `times` products; inner and columns fill whole tiles."""
+    """Predicts the time of `times` products; inner and columns fill whole tiles."""
     inner, columns = (math.ceil(size / device.tile) * device.tile for size in (inner, columns))
     return 2 * rows * inner * columns * times / device.matmul_flops(inner, precision)

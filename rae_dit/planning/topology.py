@@ -1,4 +1,4 @@
-"""Devices by name: the ones here, absent TPUs, or a CPU that poses as several."""
+"""Devices by name: local ones, absent TPU slices, or a CPU split into several."""
 
 import os
 import re
@@ -41,12 +41,12 @@ def prepare(topology: str, environment: MutableMapping[str, str]) -> None:
 
 
 def is_absent(topology: str) -> bool:
-    """Whether its devices can be compiled for and not run on: a TPU's, by name."""
+    """Tells whether a topology names absent TPUs, which can be compiled for but not run on."""
     return bool(TPU.fullmatch(topology))
 
 
 def find_devices(topology: str) -> list:
-    """The devices of a topology; those of a TPU can be compiled for and not run on.
+    """Finds the devices of a topology; absent TPUs can be compiled for but not run on.
 
     Call `prepare` first, before jax is imported.
 
@@ -83,7 +83,7 @@ def find_devices(topology: str) -> list:
 
 
 def has_libtpu() -> bool:
-    """Whether TPU programs can be compiled here."""
+    """Tells whether TPU programs can be compiled here."""
     import importlib.util
 
     return bool(os.environ.get("TPU_LIBRARY_PATH")) or bool(importlib.util.find_spec("libtpu"))

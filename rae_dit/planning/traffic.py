@@ -1,4 +1,4 @@
-"""Bytes that a compiled step moves: through each device's memory, and between devices.
+"""Traffic of a compiled step: bytes through each device's memory and between devices.
 
 **Memory.** A compiled program is a list of kernels: fusions, products, copies. A kernel reads its
 operands once and writes its result once; what is fused away inside never reaches the memory. So
@@ -40,7 +40,7 @@ PRODUCTS = re.compile(r"cublas|cudnn|gemm|matmul", re.IGNORECASE)
 
 
 class Traffic(NamedTuple):
-    """Of one device and one step.
+    """Traffic of one device in one step.
 
     Attributes:
         product_bytes: main memory, kernels that hold a matrix product or convolution.
@@ -65,7 +65,7 @@ def count_traffic(program: Program, num_devices: int) -> Traffic:
 
 
 def is_kernel(opcode: str) -> bool:
-    """Whether it moves memory; of asynchronous pairs the end does, whose shape is what moved."""
+    """Tells whether an instruction moves memory; of an asynchronous pair only the end does."""
     if opcode in FETCHES:
         return True
     halves = opcode.endswith(("-start", "-done"))
@@ -73,12 +73,12 @@ def is_kernel(opcode: str) -> bool:
 
 
 def is_collective(opcode: str) -> bool:
-    """Whether it sends something: "all-reduce", "all-gather-start", ..., not "-done"."""
+    """Tells whether an opcode sends: "all-reduce", "all-gather-start", ..., not "-done"."""
     return opcode.removesuffix("-start") in COLLECTIVES
 
 
 def has_product(program: Program, line: Instruction) -> bool:
-    """Whether a kernel multiplies matrices."""
+    """Tells whether a kernel multiplies matrices."""
     if line.opcode in ("dot", "convolution"):
         return True
     if line.opcode == "custom-call":
@@ -92,7 +92,7 @@ def has_product(program: Program, line: Instruction) -> bool:
 
 
 def kernel_bytes(program: Program, lines: dict[str, Instruction], line: Instruction) -> int:
-    """Main memory that one run of a kernel reads and writes."""
+    """Counts the main memory that one run of a kernel reads and writes."""
     if line.opcode in SLICES:
         return 2 * main_bytes(line)
     if line.opcode == "dynamic-update-slice":
@@ -113,12 +113,12 @@ def kernel_bytes(program: Program, lines: dict[str, Instruction], line: Instruct
 
 
 def main_bytes(line: Instruction) -> int:
-    """Bytes of an instruction's result that lie in main memory."""
+    """Counts bytes of an instruction's result that lie in main memory."""
     return shape_bytes(line.shape, main_memory=True)
 
 
 def used_bytes(program: Program, body: list[Instruction], position: int) -> int:
-    """Bytes that a fusion reads of its operand number `position`; fusions may hold fusions."""
+    """Counts bytes that a fusion, perhaps a nested one, reads of its operand `position`."""
     parameter = next(
         line for line in body if line.opcode == "parameter" and line.arguments == str(position)
     )
@@ -146,7 +146,7 @@ def used_bytes(program: Program, body: list[Instruction], position: int) -> int:
 
 
 def written_bytes(program: Program, body: list[Instruction]) -> int:
-    """Bytes that a fusion writes: its root's, or of an update in place the part that changes."""
+    """Counts bytes that a fusion writes: its root, or the part an in-place update changes."""
     lines = {line.name: line for line in body}
 
     def written(line: Instruction) -> int:
@@ -168,7 +168,7 @@ def written_bytes(program: Program, body: list[Instruction]) -> int:
 
 
 def count_collectives(program: Program, num_devices: int) -> dict[str, int]:
-    """Bytes that a device sends in a step, by kind.
+    """Counts bytes that a device sends in a step, by kind.
 
     XLA may write one collective into several fusions that start, feed and await it; they share a
     channel and count once.
@@ -201,14 +201,14 @@ def count_collectives(program: Program, num_devices: int) -> dict[str, int]:
 
 
 def array_bytes(lines: dict[str, Instruction], line: Instruction) -> int:
-    """The larger of a collective's operands and its result (an async start's result is both)."""
+    """Takes the larger of a collective's operands and result (an async start's holds both)."""
     operands = sum(shape_bytes(lines[name].shape) for name in line.operands if name in lines)
     result = shape_bytes(line.shape)
     return max(operands, result - operands if line.opcode.endswith("-start") else result)
 
 
 def sent_bytes(kind: str, size: int, group: int) -> int:
-    """Equation (2)."""
+    """Computes equation (2)."""
     if kind == "collective-permute":
         return size
     share = size * (group - 1) // group
@@ -216,7 +216,7 @@ def sent_bytes(kind: str, size: int, group: int) -> int:
 
 
 def group_size(rest: str, num_devices: int) -> int:
-    """Devices that take part in one instance of a collective.
+    """Counts the devices that take part in one instance of a collective.
 
     `replica_groups` is written as {{0,1},{2,3}}, as [groups,size]<=[...], or as
     mesh['x'=2,'y'=8] {'y'}.

@@ -1,4 +1,4 @@
-"""Weights from files, laid out over a mesh.
+"""Weights of a config's networks, placed on the devices of a mesh.
 
 What training and sampling pass around is a `Model`: the graph of an NNX module and a plain dict of
 arrays.
@@ -52,7 +52,7 @@ class Model(NamedTuple):
 
 
 def shapes(module: nnx.Module, mesh: Mesh) -> Tree:
-    """The parameters of an abstract module as `ShapeDtypeStruct`s with their shardings."""
+    """Returns an abstract module's parameters as `ShapeDtypeStruct`s with their shardings."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         nnx.to_pure_dict(nnx.state(module)),
@@ -61,7 +61,7 @@ def shapes(module: nnx.Module, mesh: Mesh) -> Tree:
 
 
 def initialize(make: Callable[[Config, nnx.Rngs], nnx.Module], config: Config, mesh: Mesh) -> Model:
-    """Initial parameters, made in place on the devices that will hold them."""
+    """Initializes parameters in place on the devices that will hold them."""
     module = abstract(make, config)
 
     @functools.partial(jax.jit, out_shardings=parameter_shardings(module, mesh))
@@ -72,13 +72,13 @@ def initialize(make: Callable[[Config, nnx.Rngs], nnx.Module], config: Config, m
 
 
 def to_devices(module: nnx.Module, mesh: Mesh) -> Tree:
-    """The parameters of a module that every process has read, laid out as its axes say."""
+    """Places the parameters of a module that every process has read, by its axes."""
     on_host = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(module)))
     return jax.device_put(on_host, parameter_shardings(module, mesh))
 
 
 def place_rae(config: Config, mesh: Mesh, *, decoder: bool) -> Model:
-    """The frozen autoencoder: weights of others, from checkpoints of ours or initial; statistics.
+    """Loads the frozen RAE (third-party, our checkpoint or random) and its latent statistics.
 
     Args:
         config: says where weights come from.
@@ -95,7 +95,7 @@ def place_rae(config: Config, mesh: Mesh, *, decoder: bool) -> Model:
 
 
 def statistics_leaves(path: Path, config: Config) -> Tree:
-    """The leaves of an RAE that hold its latent statistics."""
+    """Reads the leaves of an RAE that hold its latent statistics."""
     found = read_statistics(path, latent_grid(config), config.encoder.hidden_size)
     return {
         "latent_mean": jnp.asarray(found.mean, jnp.float32),
@@ -104,7 +104,7 @@ def statistics_leaves(path: Path, config: Config) -> Tree:
 
 
 def place_encoder(config: Config, mesh: Mesh) -> Tree:
-    """The encoder's parameters: pretrained, from the EMA of a classification run, or initial."""
+    """Loads the encoder: pretrained, from the EMA of a classification run, or random."""
     if config.encoder.pretrained:
         return to_devices(pretrained.pretrained_encoder(config), mesh)
     if config.encoder.checkpoint:
@@ -115,7 +115,7 @@ def place_encoder(config: Config, mesh: Mesh) -> Tree:
 
 
 def place_decoder(config: Config, mesh: Mesh) -> Tree:
-    """The decoder's parameters: pretrained, from the EMA of a reconstruction run, or initial."""
+    """Loads the decoder: pretrained, from the EMA of a reconstruction run, or random."""
     if config.decoder.pretrained:
         return to_devices(pretrained.pretrained_decoder(config), mesh)
     if config.decoder.checkpoint:
@@ -126,7 +126,7 @@ def place_decoder(config: Config, mesh: Mesh) -> Tree:
 
 
 def place_ddt(config: Config, workdir: Path, mesh: Mesh) -> Model:
-    """The DiT^DH to sample from: the newest EMA of the run, or `ddt.pretrained` before it has one.
+    """Loads the DiT^DH to sample: the run's newest EMA, or `ddt.pretrained` before there is one.
 
     Raises:
         CheckpointError: the run has no sound checkpoint, and `ddt.pretrained` names nothing.
@@ -139,13 +139,13 @@ def place_ddt(config: Config, workdir: Path, mesh: Mesh) -> Model:
 
 
 def restore_ddt(config: Config, path: Path, mesh: Mesh) -> Model:
-    """The EMA of a stage-2 run; `path` and errors are those of `restore_ema`."""
+    """Restores the EMA of a stage-2 run; `path` and errors are those of `restore_ema`."""
     module = abstract(make_ddt, config)
     return Model(nnx.graphdef(module), restore_ema(path, shapes(module, mesh)))
 
 
 def place_guide(config: Config, mesh: Mesh) -> Model:
-    """The weaker model of AutoGuidance: the EMA of a run of ours, or a file of others.
+    """Loads the weaker model of AutoGuidance: the EMA of our run, or a third-party file.
 
     It may have any depth and widths; latents and classes are those of the config.
 
@@ -170,7 +170,7 @@ def place_guide(config: Config, mesh: Mesh) -> Model:
 
 
 def check_guide(config: Config, guide: DDT) -> None:
-    """Raises ConfigError if a guide does not go with the config's latents and classes."""
+    """Checks that a guide has the config's latents and classes."""
     side = guide.grid * guide.patch_size
     found = (side, side, guide.in_channels), guide.null_label
     latent = (latent_grid(config), latent_grid(config), config.encoder.hidden_size)
@@ -198,7 +198,7 @@ def initial_decoder(config: Config, mesh: Mesh) -> Tree | None:
 
 
 def with_own_decoder(config: Config, workdir: Path) -> Config:
-    """The config with the decoder that a stage-1 run in `workdir` has trained.
+    """Returns the config with the decoder that a stage-1 run in `workdir` has trained.
 
     It goes before `decoder.pretrained` and `.checkpoint`, which such a run has only started from.
     Other runs have none of their own, and keep what the config names, if it names any.
@@ -223,7 +223,7 @@ def place_stage1(config: Config, mesh: Mesh) -> Tree:
 
 
 def place_lpips(config: Config, mesh: Mesh) -> Tree:
-    """LPIPS' parameters: from the files that `perceptual` names, or initial."""
+    """Loads LPIPS from the files that `perceptual` names, or random."""
     if config.perceptual.vgg:
         return to_devices(pretrained_lpips(config), mesh)
     log.warning("LPIPS: random weights; perceptual.vgg and perceptual.linear give others")
@@ -231,7 +231,7 @@ def place_lpips(config: Config, mesh: Mesh) -> Tree:
 
 
 def place_features(config: Config, mesh: Mesh, encoder: Tree) -> Tree:
-    """The discriminator's feature network: the run's own encoder, DINO from a file, or initial."""
+    """Loads the discriminator's features: the run's encoder, DINO from a file, or random."""
     if config.discriminator.features == "encoder":
         return encoder
     if config.discriminator.pretrained:

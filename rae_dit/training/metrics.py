@@ -1,4 +1,4 @@
-"""Metrics of a run: TensorBoard events, `metrics.jsonl`, and whoever else takes them.
+"""Metric writers: `metrics.jsonl`, TensorBoard events, and further ones such as W&B.
 
 TensorBoard goes through CLU's metric writers, which need tensorflow: it is imported when a writer
 is made on the host that writes, never on import of this file. Without it a run goes on with
@@ -50,7 +50,7 @@ class MetricsWriter(Closing):
         Args:
             workdir: directory of the run on a local disk; made if needed.
             is_main: True on the one process that writes (`jax.process_index() == 0`).
-            others: get the same metrics; closed with this one.
+            others: writers that get the same metrics; closed with this one.
         """
         self._path = Path(workdir) / "metrics.jsonl"
         self._lines: IO[str] | None = None
@@ -85,7 +85,7 @@ class MetricsWriter(Closing):
             events.write_scalars(int(step), values)
 
     def write_picture(self, step: int, name: str, path: Path) -> None:
-        """Shows a picture that is on disk where metrics are shown.
+        """Adds a picture that is on disk to TensorBoard and the other writers.
 
         Args:
             step: number of finished steps.
@@ -140,7 +140,7 @@ class MetricsWriter(Closing):
 
 
 def _belongs(line: bytes, last_step: int | None) -> bool:
-    """True for a whole line of a step that is not later than `last_step`."""
+    """Tells whether a line is whole and of a step that is not later than `last_step`."""
     try:
         record = json.loads(line)
     except ValueError:  # torn by a kill: neither JSON nor, perhaps, UTF-8

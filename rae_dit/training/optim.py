@@ -1,4 +1,4 @@
-"""The learning rate at every step, and the optimizer that follows it."""
+"""Learning-rate schedule and optimizers."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def learning_rate(
     decay_end_step: int,
     final: float,
 ) -> Float[Array, ""]:
-    """The reference's schedule, at an optimizer step counted from 0.
+    """Computes the reference's schedule at an optimizer step counted from 0.
 
     Up to `warmup_steps`: the peak, or (step + 1) / warmup_steps of it if from zero. Then from the
     peak to `final` along a line or half a cosine, reached at `decay_end_step`; then constant.
@@ -64,7 +64,7 @@ def adamw(
     clip_norm: float | None,
     decay_mask: dict,
 ) -> optax.GradientTransformation:
-    """AdamW behind a clip by global norm.
+    """Makes AdamW behind a clip by global norm.
 
     Args:
         schedule: step -> learning rate.
@@ -99,7 +99,7 @@ def sgd(
     clip_norm: float | None,
     decay_mask: dict,
 ) -> optax.GradientTransformation:
-    """Gradient descent with momentum behind a clip by global norm, as torch has it.
+    """Makes gradient descent with momentum, as in torch, behind a clip by global norm.
 
     With gradient g, rate r and the decay coupled (an L2 penalty, unlike AdamW's):
 

@@ -1,4 +1,4 @@
-"""A trace of a few steps, for TensorBoard's profile plug-in, Perfetto or XProf."""
+"""Profiler traces of a few steps, for TensorBoard's profile plug-in, Perfetto or XProf."""
 
 import logging
 from pathlib import Path
@@ -38,7 +38,7 @@ class Profile(Closing):
             self.close()
 
     def close(self) -> None:
-        """Ends recording, wherever it is."""
+        """Ends recording, if it has begun."""
         if self._recording:
             self._recording = False
             jax.profiler.stop_trace()
@@ -46,10 +46,10 @@ class Profile(Closing):
 
 
 def without_python() -> jax.profiler.ProfileOptions:
-    """Options of a trace that leaves Python's own calls out.
+    """Makes options of a trace that leaves Python's own calls out.
 
     To follow them the profiler hooks into every thread of the interpreter, those of loader, writers
-    and checkpoints included; what a step costs is not there.
+    and checkpoints included, and they say nothing about the cost of a step.
     """
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0

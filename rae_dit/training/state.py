@@ -1,4 +1,4 @@
-"""The state of a run: everything that a resume needs, and nothing else."""
+"""Training state: the pytree that a step updates and a checkpoint stores."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ import jax
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DiscriminatorState:
-    """The part of a stage-1 run that judges the decoder (training/gan_step.py).
+    """State of a stage-1 run's discriminator (training/gan_step.py).
 
     Attributes:
         params: nested dict of float32 arrays, the trained heads.
@@ -42,7 +42,7 @@ class TrainState:
         bad_steps: int32 [], how many steps of the run were skipped because they were not finite.
         last_good_step: int32 [], number of the newest step that was not skipped, 0 before any.
             It is here and not in the loop, so that a run of bad steps is seen across restarts.
-        discriminator: what a run with `gan.weight` > 0 trains besides; None in any other.
+        discriminator: of a run with `gan.weight` > 0; None in any other.
     """
 
     step: jax.Array

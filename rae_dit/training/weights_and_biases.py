@@ -1,4 +1,4 @@
-"""Optional: the metrics of a run to Weights & Biases as well, where it is installed."""
+"""Weights & Biases as an optional metric writer."""
 
 import importlib
 import importlib.util
@@ -14,7 +14,7 @@ from rae_dit.storage.files import write_text
 
 
 def check_installed(project: str) -> None:
-    """Checks that W&B is there if it is asked for, before anything takes time.
+    """Checks that W&B is installed if a project is named, before anything takes time.
 
     Raises:
         ConfigError: a project is named, and the package is missing.
@@ -34,7 +34,7 @@ class WeightsAndBiases:
     """
 
     def __init__(self, project: str, workdir: Path, config: dict[str, Any]) -> None:
-        """Starts the run, or goes on with it.
+        """Starts the run, or continues it.
 
         Args:
             project: its name at W&B.
