@@ -60,3 +60,16 @@ def _restore_log() -> Iterator[None]:
     before = log.handlers, log.propagate, log.level
     yield
     log.handlers, log.propagate, log.level = before
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a run that took its four steps in one go."""
+    from support.small_run import small_config
+    from support.whole_run import SETTINGS
+
+    from rae_dit.modes.train import train
+
+    workdir = tmp_path_factory.mktemp("straight")
+    train(small_config(**SETTINGS), workdir)
+    return workdir

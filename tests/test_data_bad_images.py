@@ -4,34 +4,14 @@ import logging
 
 import numpy as np
 import pytest
-from support.image_files import TRAIN, assert_same, encoded, images_of, take
+from support.image_files import TRAIN, assert_same, images_of, take
+from support.memory_files import Memory
 
 from rae_dit.data.bad_images import BadShareError, Replacements
 from rae_dit.data.files import PackedStrings
 from rae_dit.data.pipeline import ordered_batches, train_batches
 
 _ORDERED = {"batch_size": 4, "process_index": 0, "process_count": 1, "limit": None}
-
-
-class Memory:
-    """Twelve files, label = index % 3; those in `bad` are cut off, those in `lost` are gone."""
-
-    fingerprint = "memory"
-
-    def __init__(self, bad: tuple[int, ...] = (), lost: tuple[int, ...] = ()) -> None:
-        self.bad, self.lost = bad, lost
-
-    def __len__(self) -> int:
-        return 12
-
-    def read(self, index: int) -> tuple[bytes, int]:
-        if index in self.lost:
-            raise OSError(f"file {index} is\ngone")
-        content = encoded(index)
-        return content[: len(content) // 2] if index in self.bad else content, index % 3
-
-    def name(self, index: int) -> str:
-        return f"file-{index}"
 
 
 def rows(batches) -> list[bytes]:

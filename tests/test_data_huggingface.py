@@ -5,34 +5,11 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 from support.image_files import check_reader, check_stream, encoded, images_of
+from support.parquet_files import _STRUCT, table, write_shard
 
 from rae_dit.data.files import SourceError
 from rae_dit.data.huggingface import open_huggingface
 from rae_dit.data.lru_cache import LRUCache
-
-_STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
-
-def table(numbers, *, nested=True, image="image", label="label", more=()) -> pa.Table:
-    contents = [encoded(n, "JPEG") for n in numbers]
-    if nested:
-        images = pa.array([{"bytes": c, "path": f"{c[0]}.jpg"} for c in contents], _STRUCT)
-    else:
-        images = pa.array(contents, pa.binary())
-    columns = {image: images, label: pa.array([n % 3 for n in numbers], pa.int64())}
-    return pa.table(columns | dict(more))
-
-
-def write(path, content: pa.Table, rows: int = 3) -> None:
-    """A shard in groups of `rows` rows, in the format that the name says."""
-    if path.suffix == ".parquet":
-        pyarrow.parquet.write_table(content, path, row_group_size=rows)
-        return
-    with pa.OSFile(str(path), "wb") as file:
-        is_file = path.name.startswith("file")
-        make = pyarrow.ipc.new_file if is_file else pyarrow.ipc.new_stream
-        with make(file, content.schema) as writer:
-            writer.write_table(content, max_chunksize=rows)
 
 
 def wanted(count: int) -> list[tuple[bytes, int]]:
@@ -43,8 +20,8 @@ def wanted(count: int) -> list[tuple[bytes, int]]:
 @pytest.mark.parametrize("nested", [True, False])
 def test_rows_come_in_the_order_of_the_shards(tmp_path, kind, nested):
     stem, suffix = kind.split(".")
-    write(tmp_path / f"{stem}-00000-of-00002.{suffix}", table(range(7), nested=nested))
-    write(tmp_path / f"{stem}-00001-of-00002.{suffix}", table(range(7, 11), nested=nested))
+    write_shard(tmp_path / f"{stem}-00000-of-00002.{suffix}", table(range(7), nested=nested))
+    write_shard(tmp_path / f"{stem}-00001-of-00002.{suffix}", table(range(7, 11), nested=nested))
     (tmp_path / "dataset_info.json").write_text("{}")
     files = open_huggingface(str(tmp_path))
     check_reader(files, wanted(11))
@@ -55,12 +32,12 @@ def test_rows_come_in_the_order_of_the_shards(tmp_path, kind, nested):
 
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])
 def test_the_stream_is_elastic(tmp_path, suffix):
-    write(tmp_path / f"train-0.{suffix}", table(range(9)))
+    write_shard(tmp_path / f"train-0.{suffix}", table(range(9)))
     check_stream(open_huggingface(str(tmp_path)))
 
 
 def test_no_more_than_a_row_group_is_read_for_a_row(tmp_path):
-    write(tmp_path / "a.parquet", table(range(9)), rows=2)
+    write_shard(tmp_path / "a.parquet", table(range(9)), rows=2)
     files = open_huggingface(str(tmp_path))
     content = bytearray((tmp_path / "a.parquet").read_bytes())
     start = content.index(encoded(2, "JPEG"))  # row 2 is in the second group
@@ -71,7 +48,7 @@ def test_no_more_than_a_row_group_is_read_for_a_row(tmp_path):
 
 
 def test_a_damaged_row_group_counts_as_damaged_images(tmp_path):
-    write(tmp_path / "a.parquet", table(range(12)), rows=3)
+    write_shard(tmp_path / "a.parquet", table(range(12)), rows=3)
     source = images_of(open_huggingface(str(tmp_path)))
     path = tmp_path / "a.parquet"
     place = pyarrow.parquet.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
@@ -85,7 +62,7 @@ def test_a_damaged_row_group_counts_as_damaged_images(tmp_path):
 def test_rows_without_image_or_label_are_named(tmp_path):
     images = [{"bytes": None, "path": "x.jpg"}, None, {"bytes": encoded(0), "path": None}]
     content = {"image": pa.array(images, _STRUCT), "label": pa.array([0, 1, None], pa.int64())}
-    write(tmp_path / "a.parquet", pa.table(content))
+    write_shard(tmp_path / "a.parquet", pa.table(content))
     source = images_of(open_huggingface(str(tmp_path)))
     assert [source.damage(index) for index in (0, 1)] == ["the row holds no bytes"] * 2
     with pytest.raises(ValueError, match=r"a.parquet: row 2 has label -1\. Expected 0\.\.2"):
@@ -101,7 +78,7 @@ def test_rows_without_image_or_label_are_named(tmp_path):
     ],
 )
 def test_columns_are_found_by_name_or_type(tmp_path, names, found):
-    write(tmp_path / "a.parquet", table(range(4), **names))
+    write_shard(tmp_path / "a.parquet", table(range(4), **names))
     files = open_huggingface(str(tmp_path))
     assert (files.columns.image, files.columns.label) == found
     check_reader(files, wanted(4))
@@ -122,7 +99,7 @@ def refused(path) -> str:
     ],
 )
 def test_columns_that_could_be_either_are_listed(tmp_path, names):
-    write(tmp_path / "a.parquet", table(range(4), **names))
+    write_shard(tmp_path / "a.parquet", table(range(4), **names))
     message = refused(tmp_path)
     assert "a.parquet' with the columns " in message
     assert "a (" in message
@@ -133,7 +110,7 @@ def test_columns_that_could_be_either_are_listed(tmp_path, names):
 
 
 def test_missing_columns_are_listed(tmp_path):
-    write(tmp_path / "a.parquet", pa.table({"text": ["x"], "label": [1]}))
+    write_shard(tmp_path / "a.parquet", pa.table({"text": ["x"], "label": [1]}))
     assert "with the columns text (string), label (int64), expected 'image'" in refused(tmp_path)
 
 
@@ -143,21 +120,21 @@ def test_a_wrong_path_says_what_is_there(tmp_path):
     (tmp_path / "README.md").write_text("")
     found = "which holds 1 file (README.md) and 1 directory (data)"
     assert f"{found}, {expected}" in refused(tmp_path)
-    write(tmp_path / "data" / "train-0.parquet", table(range(2)))
-    write(tmp_path / "data" / "validation-0.parquet", table(range(2)))
-    write(tmp_path / "data" / "test-0.parquet", table(range(2)))
+    write_shard(tmp_path / "data" / "train-0.parquet", table(range(2)))
+    write_shard(tmp_path / "data" / "validation-0.parquet", table(range(2)))
+    write_shard(tmp_path / "data" / "test-0.parquet", table(range(2)))
     assert "of the splits test, train, validation, expected one split" in refused(tmp_path / "data")
     assert len(open_huggingface(str(tmp_path / "data" / "train-*"))) == 2
-    write(tmp_path / "data" / "train-1.arrow", table(range(2)))
+    write_shard(tmp_path / "data" / "train-1.arrow", table(range(2)))
     assert "with .arrow, .parquet files, expected files of one" in refused(tmp_path / "data/train*")
 
 
 def test_a_shard_that_differs_or_is_cut_off_is_named(tmp_path):
-    write(tmp_path / "a.parquet", table(range(4)))
-    write(tmp_path / "b.parquet", table(range(4), nested=False))
+    write_shard(tmp_path / "a.parquet", table(range(4)))
+    write_shard(tmp_path / "b.parquet", table(range(4), nested=False))
     assert "b.parquet' with Columns(" in refused(tmp_path)
     for name in ("b.parquet", "b.arrow"):
-        write(tmp_path / name, table(range(4)))
+        write_shard(tmp_path / name, table(range(4)))
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(whole[: len(whole) // 2])
         message = refused(tmp_path / name)
@@ -166,12 +143,12 @@ def test_a_shard_that_differs_or_is_cut_off_is_named(tmp_path):
 
 
 def test_the_fingerprint_is_that_of_the_shards(tmp_path):
-    write(tmp_path / "a.parquet", table(range(4)))
+    write_shard(tmp_path / "a.parquet", table(range(4)))
     before = open_huggingface(str(tmp_path)).fingerprint
     assert open_huggingface(str(tmp_path)).fingerprint == before
     (tmp_path / "a.parquet").rename(tmp_path / "b.parquet")
     renamed = open_huggingface(str(tmp_path)).fingerprint
-    write(tmp_path / "c.parquet", table(range(4)))
+    write_shard(tmp_path / "c.parquet", table(range(4)))
     assert len({before, renamed, open_huggingface(str(tmp_path)).fingerprint}) == 3
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from support.image_files import encoded, take
-from test_data_huggingface import table, write
-from test_data_tar import record, write_tar
-from test_data_tfds import write_tfds
+from support.parquet_files import table, write_shard
+from support.tar_files import record, write_tar
+from support.tfds_files import write_tfds
 
 from configs import default, dit_dino
 from rae_dit.config import ConfigError, from_config_dict
@@ -35,8 +35,8 @@ def both_splits(kind, root) -> tuple[str, str]:
             write_folder(train, range(6))
             write_folder(validation, range(6, 9))
         case "huggingface":
-            write(root / "train-0.parquet", table(range(6)))
-            write(root / "validation-0.parquet", table(range(6, 9)))
+            write_shard(root / "train-0.parquet", table(range(6)))
+            write_shard(root / "validation-0.parquet", table(range(6, 9)))
             return str(root / "train-*"), str(root / "validation-*")
         case "tfds":
             path = write_tfds(root, {"train": range(6), "validation": range(6, 9)})

@@ -1,31 +1,11 @@
 """The reader of tar shards."""
 
-import io
-import tarfile
-
 import pytest
 from support.image_files import check_reader, check_stream, encoded
+from support.tar_files import record, write_tar
 
 from rae_dit.data.files import SourceError
 from rae_dit.data.tar import open_tar
-
-
-def write_tar(path, members: list[tuple[str, bytes]], mode: str = "w") -> None:
-    with tarfile.open(path, mode) as archive:
-        for name, content in members:
-            if content is None:
-                info = tarfile.TarInfo(name)
-                info.type = tarfile.DIRTYPE
-                archive.addfile(info)
-                continue
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-
-
-def record(number: int, key: str, kind: str = "jpg") -> list[tuple[str, bytes]]:
-    content = encoded(number, "PNG" if kind == "PNG" else "JPEG")
-    return [(f"{key}.{kind}", content), (f"{key}.cls", f"{number % 3}\n".encode())]
 
 
 @pytest.fixture

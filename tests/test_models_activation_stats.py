@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from test_models_ddt import T, X, Y, awake, make_ddt
+from support.small_ddt import T, X, Y, awake, make_ddt
 
 from rae_dit.models import attention
 from rae_dit.models.activation_stats import observe_ddt

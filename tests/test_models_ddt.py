@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from support.small_ddt import T, X, Y, awake, make_ddt
 
 from rae_dit.models.ddt import DDT
 from rae_dit.models.ddt_block import DDTBlock
@@ -16,40 +17,10 @@ from rae_dit.training.optim import parameter_count
 MANIFESTS = json.loads((Path(__file__).parent / "golden" / "manifests.json").read_text())
 
 
-def make_ddt(**changes):
-    sizes = {
-        "input_size": 4,
-        "in_channels": 6,
-        "hidden_size": (16, 24),
-        "depth": (2, 1),
-        "num_heads": (2, 2),
-        "num_classes": 10,
-        "rngs": nnx.Rngs(0),
-    }
-    return DDT(**(sizes | changes))
-
-
-def awake(ddt, scale=0.3):
-    """The same model with its zero-initialised parts filled, so that every path matters."""
-    graph, state = nnx.split(ddt)
-    leaves, tree = jax.tree.flatten(state)
-    keys = jax.random.split(jax.random.key(5), len(leaves))
-    leaves = [
-        leaf + scale * jax.random.normal(key, leaf.shape) if leaf.std() == 0 else leaf
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return nnx.merge(graph, jax.tree.unflatten(tree, leaves))
-
-
 def velocity(ddt, x, t, y):
     """One compiled call."""
     graph, state = nnx.split(ddt)
     return jax.jit(lambda state, x, t, y: nnx.merge(graph, state)(x, t, y))(state, x, t, y)
-
-
-X = jax.random.normal(jax.random.key(1), (3, 4, 4, 6))
-T = jnp.array([0.1, 0.5, 0.9])
-Y = jnp.array([0, 3, 10])
 
 
 def test_velocity_is_zero_at_initialisation():

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from support.small_inception import Projections
 from support.small_run import small_config
 
 from rae_dit.config import ConfigError
@@ -17,7 +18,6 @@ from rae_dit.evaluation.feature_extractors import InceptionExtractor
 from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance
 from rae_dit.evaluation.metrics.precision_recall import precision_recall
 from rae_dit.evaluation.references import hash_of
-from rae_dit.models.inception import InceptionFeatures
 from rae_dit.modes import evaluate as act
 from rae_dit.modes.evaluate import evaluate
 from rae_dit.sampling.generate import Generator, generate
@@ -34,21 +34,6 @@ INCEPTION = {
     "evaluate.num_samples": 11,
     "evaluate.batch_size": 4,
 }
-
-
-class Projections(nnx.Module):
-    """Random projections of pixels; narrow, as a distance costs the cube of the width."""
-
-    def __init__(self):
-        widths = {"pool": 16, "spatial": 12, "logits": 10}
-        rng = np.random.default_rng(0)
-        for name, width in widths.items():
-            kernel = rng.normal(size=(192, width)) / 14
-            setattr(self, name, nnx.Param(kernel.astype(np.float32)))
-
-    def __call__(self, image):
-        x = image.reshape(len(image), -1) / 255.0
-        return InceptionFeatures(x @ self.pool[...], x @ self.spatial[...], x @ self.logits[...])
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
+from support.small_inception import Projections
 from support.small_run import small_config
-from test_modes_evaluate import Projections
 
 from rae_dit.config import ConfigError
 from rae_dit.data.bad_images import BadShareError

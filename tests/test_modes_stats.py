@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from support.image_files import images_of
+from support.memory_files import Memory
 from support.run_processes import log_of, start_pair, wait
 from support.small_run import small_config
-from test_data_bad_images import Memory
 
 from rae_dit.config import ConfigError
 from rae_dit.data.sources import synthetic

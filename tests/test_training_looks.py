@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.small_run import assert_trees_equal, batches, small_config
-from test_training_loop import SETTINGS, final_state, metric_lines, straight
+from support.whole_run import SETTINGS, final_state, metric_lines
 
 from rae_dit.config import ConfigError
 from rae_dit.evaluation.figures import sample_grid
@@ -21,8 +21,6 @@ from rae_dit.setup.sampling import load_generator, sampler_options
 from rae_dit.training.sharding import make_mesh, shard_batch
 
 pytestmark = pytest.mark.slow
-
-__all__ = ["straight"]  # the fixture
 
 
 class Wandb:

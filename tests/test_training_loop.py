@@ -10,42 +10,12 @@ from pathlib import Path
 
 import pytest
 from support.small_run import assert_trees_equal, small_config
+from support.whole_run import SETTINGS, final_state, metric_lines
 
-from rae_dit.checkpoint.manager import restore_state
 from rae_dit.data.pipeline import ChangedDataError
 from rae_dit.modes.train import train
-from rae_dit.setup.run import make_program
-from rae_dit.training.sharding import make_mesh
 
 ROOT = Path(__file__).parent.parent
-SETTINGS = {
-    "optim.max_steps": 4,
-    "checkpoint.save_every": 1,
-    "checkpoint.keep_last": 10,
-    "metrics.log_every": 1,
-    "metrics.validate_every": 2,
-    "metrics.validate_batches": 1,
-    "metrics.telemetry": False,
-}
-
-
-def final_state(workdir, config, step=None):
-    path = workdir if step is None else workdir / "checkpoints" / str(step)
-    return restore_state(path, make_program(config, make_mesh(1)).abstract)
-
-
-def metric_lines(workdir):
-    """Metrics without the clock's."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.startswith("speed/")} for line in lines]
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    """Four steps in one go."""
-    workdir = tmp_path_factory.mktemp("straight")
-    train(small_config(**SETTINGS), workdir)
-    return workdir
 
 
 def test_what_a_run_leaves(straight):

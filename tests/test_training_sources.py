@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 from support.image_files import encoded
+from support.parquet_files import table, write_shard
 from support.small_run import assert_trees_equal, small_config
-from test_data_huggingface import table, write
-from test_data_tar import record, write_tar
-from test_data_tfds import write_tfds
+from support.tar_files import record, write_tar
+from support.tfds_files import write_tfds
 
 from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.config import Config
@@ -35,8 +35,8 @@ def write_folder(folder: Path) -> str:
 
 def write_shards(suffix: str) -> Callable[[Path], str]:
     def write_two(folder: Path) -> str:
-        write(folder / f"train-0.{suffix}", table(range(COUNT // 2)))
-        write(folder / f"train-1.{suffix}", table(range(COUNT // 2, COUNT)))
+        write_shard(folder / f"train-0.{suffix}", table(range(COUNT // 2)))
+        write_shard(folder / f"train-1.{suffix}", table(range(COUNT // 2, COUNT)))
         return str(folder)
 
     return write_two
