@@ -51,7 +51,7 @@ def test_digits_and_synthetic_classes_are_named_by_their_numbers(tmp_path):
         ({"sample.class_names": "none.txt"}, r"sample.class_names: got 'none.txt' \(No such"),
         (
             {"data.source": "tar", "data.path": "x", "sample.class_list": "CHOSEN"},
-            "sample.class_names: got '', expected a file of all 4 names, since data.source 'tar'",
+            "sample.class_names: got ''; expected a file of all 4 names, because data.source 'tar'",
         ),
         (
             {"data.source": "folder", "data.path": "/nowhere", "sample.class_list": "CHOSEN"},
@@ -59,7 +59,7 @@ def test_digits_and_synthetic_classes_are_named_by_their_numbers(tmp_path):
         ),
         (
             {"sample.class_list": "CHOSEN", "sample.class_names": "CHOSEN"},
-            "sample.class_names: got '.*chosen.txt' with 1 names, expected data.num_classes = 4",
+            "sample.class_names: got '.*chosen.txt' with 1 names; expected data.num_classes = 4",
         ),
         (
             {"sample.class_list": "EMPTY"},

@@ -43,9 +43,12 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
 @pytest.mark.parametrize(
     ("stream", "message"),
     [
-        ([*images(2)], "got 2 images for 3 labels"),
-        ([*images(2), images(1, side=4)[0]], r"image 2 is uint8 \(4, 4, 3\), expected uint8 \(8,"),
-        ([images(1)[0].astype(np.int32)] * 3, r"image 0 is int32"),
+        ([*images(2)], "got 2 images; expected 3, one a label"),
+        (
+            [*images(2), images(1, side=4)[0]],
+            r"image 2: got uint8 \(4, 4, 3\); expected uint8 \(8,",
+        ),
+        ([images(1)[0].astype(np.int32)] * 3, r"image 0: got int32"),
     ],
 )
 def test_a_stream_that_does_not_fit_leaves_no_file(tmp_path, stream, message):

@@ -1,6 +1,6 @@
-"""Fields of the modes that use a trained model.
+"""Config sections of the modes that use a trained model.
 
-One frozen dataclass per room: meaning, unit and range of each field. No defaults: they live in
+One frozen dataclass per section: meaning, unit and range of each field. No defaults: they live in
 configs/. Ranges ride on the types and are enforced on the way in (`check.py`); `__post_init__`
 checks what fields of one section must agree on.
 """
@@ -15,31 +15,31 @@ from rae_dit.ranges import Count, NonNegative, Positive, Probability, Range, See
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
-    """Mode 'sample'; 'evaluate' and 'sweep' use the same sampler."""
+    """Sampler of the modes 'sample', 'evaluate' and 'sweep', and of evaluation during training."""
 
     num_samples: Count  # images
     num_steps: Count  # of the time grid: points ('official', 'sde') or updates ('full')
     method: Literal["euler", "heun", "dopri5", "sde"]  # 'dopri5' chooses its own steps
     grid: Literal["official", "full"]  # N points and N-1 updates, or N down to t = 0; not of 'sde'
-    rtol: Positive  # tolerated error of 'dopri5' relative to the latents
-    atol: Positive  # tolerated error besides
+    rtol: Positive  # relative error tolerance of 'dopri5'
+    atol: Positive  # absolute error tolerance of 'dopri5'
     diffusion_norm: NonNegative  # noise of 'sde': w(t) = diffusion_norm * t; 0 = none
     last_step: Literal["mean", "euler", "none"]  # how 'sde' gets from last_step_size to t = 0
     last_step_size: Annotated[float, Range(0, 1, low_allowed=False, high_allowed=False)]  # a time
-    guidance: Literal["cfg", "autoguidance"]  # by the model without label, or by a weaker model
-    guide_checkpoint: str  # of 'autoguidance': a stage-2 run of ours or a file of others; '' = none
+    guidance: Literal["cfg", "autoguidance"]  # away from: the unlabeled model, or a weaker one
+    guide_checkpoint: str  # of 'autoguidance': our stage-2 run or a third-party file; '' = none
     cfg_scale: NonNegative  # of either guidance; 1 = unguided
     cfg_interval: tuple[Probability, Probability]  # guided while low <= t <= high
     labels: str  # '' = all classes, or for example '0,1,2' or '0-9'
     class_list: str  # file of class names to sample, one a line, in place of `labels`; '' = none
     class_names: str  # file of all classes' names, one a line from 0 on; '' = the data source's
     label_mode: Literal["equal", "random"]  # chosen classes in turn, or drawn for each image
-    batch_size: Count  # images at once, over all devices; filled up to a multiple of their number
+    batch_size: Count  # images at once over all devices; rounded up to a multiple of their number
     output_dir: str  # '' = workdir/samples
     seed: Seed  # of the initial noise, of random labels, and of the noise of 'sde'
 
     def __post_init__(self) -> None:
-        """Checks time grid, guidance, choice of classes and where images go."""
+        """Checks time grid, guidance, chosen classes and output directory."""
         check_local("sample.output_dir", self.output_dir)
         if self.method == "sde" and self.num_steps < 2:
             raise invalid_value("sample.num_steps", self.num_steps, ">= 2 points for method 'sde'")
@@ -64,30 +64,32 @@ class SampleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """Mode 'sweep': every combination is sampled and judged; () = the value of `sample`."""
+    """Mode 'sweep': samples and evaluates every combination; () = the value of `sample`."""
 
     cfg_scales: tuple[NonNegative, ...]
     num_steps: tuple[Count, ...]
     cfg_intervals: tuple[tuple[Probability, Probability], ...]
-    metric: str  # one of evaluate.metrics: drawn, and named at its best; '' = the first
+    metric: str  # one of evaluate.metrics: plotted, and its best cell logged; '' = the first
 
 
 @dataclasses.dataclass(frozen=True)
 class ProbeConfig:
-    """Objective 'classification', mode 'probe': labels read off the mean of an image's tokens."""
+    """Objective 'classification', mode 'probe': a linear layer on the mean of an image's tokens."""
 
-    freeze_encoder: bool  # True: one linear layer is trained, a probe; False: the encoder with it
+    freeze_encoder: bool  # True: train the linear layer alone (a probe); False: the encoder too
 
 
 @dataclasses.dataclass(frozen=True)
 class StatsConfig:
     """Mode 'stats'."""
 
-    output: str  # file to write, .npz (with provenance) or .pt (official); '' = a .npz in workdir
-    save_every: Count  # batches between saves of what a killed job goes on from
+    output: (
+        str  # file to write: .npz (with provenance) or .pt (official); '' = WORKDIR/statistics.npz
+    )
+    save_every: Count  # batches between saves of the state that a killed job resumes from
 
     def __post_init__(self) -> None:
-        """Checks that the file can be written and its form is one of the two."""
+        """Checks that the path is local and its ending one of the two."""
         check_local("stats.output", self.output)
         if self.output and not self.output.endswith((".npz", ".pt")):
             raise invalid_value("stats.output", self.output, "'' or a file name in .npz or .pt")

@@ -6,7 +6,7 @@ Time runs from t = 0 (data x) to t = 1 (noise e). A point of the path, its veloc
     v   = d x_t / dt = e - x                                                       (2)
     L   = mean over the latent's elements of (model(x_t, t) - v)^2                 (3)
 
-At high dimension a given t destroys less of the image, because neighbouring elements share
+At high dimension a given t destroys less of the image, because neighboring elements share
 information: to keep the signal-to-noise ratio of a latent with `dimension` elements like that of
 one with `base` elements, times are shifted towards noise (SD3, arXiv 2403.03206 section 5.3.2; RAE
 paper section 4.2):
@@ -14,7 +14,7 @@ paper section 4.2):
     t' = s t / (1 + (s - 1) t),        s = sqrt(dimension / base),  base = 4096     (4)
 
 (4) fixes 0 and 1, and shifting by s and then by 1/s is the identity. The shifted time is both the
-place on the path and what the model is told.
+time of the path's point and the model's input.
 
 Source: bytetriper/RAE `stage2/transport`, SEMANTICS 4.7.
 """
@@ -29,16 +29,16 @@ from jaxtyping import Array, Float, Key
 ArrayT = TypeVar("ArrayT", jax.Array, np.ndarray)
 
 TIME_END = 0.999
-"""Largest time drawn before the shift; the reference keeps clear of t = 1."""
+"""Largest time before the shift; as in the reference, t = 1 is left out."""
 
 
 def time_shift(dimension: int, base: int = 4096) -> float:
-    """The factor s of equation (4): 6.93 for a 768 x 16 x 16 latent."""
+    """Returns the factor s of equation (4): 6.93 for a 768 x 16 x 16 latent."""
     return (dimension / base) ** 0.5
 
 
 def shift_time(t: ArrayT, shift: float) -> ArrayT:
-    """Equation (4): monotone on [0, 1], identity at shift 1."""
+    """Shifts times by equation (4): monotone on [0, 1], identity at shift 1."""
     return shift * t / (1 + (shift - 1) * t)
 
 
@@ -58,7 +58,7 @@ def sample_time(
         float32 times.
 
     Raises:
-        ValueError: on another distribution.
+        ValueError: unknown distribution.
     """
     uniform = jax.random.uniform(key, (batch,))
     match distribution:
@@ -71,7 +71,7 @@ def sample_time(
             t = jax.nn.sigmoid(jax.scipy.stats.norm.ppf(quantile))
         case _:
             raise ValueError(
-                f"flow.time_distribution is {distribution!r}; expected 'uniform' or 'logit_normal'."
+                f"time_distribution: got {distribution!r}; expected 'uniform' or 'logit_normal'"
             )
     return shift_time(t, shift)
 
@@ -79,7 +79,7 @@ def sample_time(
 def interpolate(
     x: Float[Array, "B ..."], noise: Float[Array, "B ..."], t: Float[Array, " B"]
 ) -> Float[Array, "B ..."]:
-    """Equation (1): x at t = 0, noise at t = 1."""
+    """Returns the point of the path, equation (1): x at t = 0, noise at t = 1."""
     t = t.reshape(-1, *(1,) * (x.ndim - 1))
     return (1 - t) * x + t * noise
 
@@ -87,13 +87,13 @@ def interpolate(
 def velocity_target(
     x: Float[Array, "B ..."], noise: Float[Array, "B ..."]
 ) -> Float[Array, "B ..."]:
-    """Equation (2): the derivative of the path, the same at every t."""
+    """Returns the path's derivative, equation (2); it does not depend on t."""
     return noise - x
 
 
 def velocity_loss(
     velocity: Float[Array, "B ..."], x: Float[Array, "B ..."], noise: Float[Array, "B ..."]
 ) -> Float[Array, " B"]:
-    """Equation (3), one value a sample, float32."""
+    """Returns the loss of each sample, equation (3), float32."""
     error = velocity.astype(jnp.float32) - velocity_target(x, noise)
     return jnp.mean(jnp.square(error), axis=tuple(range(1, x.ndim)))

@@ -1,4 +1,4 @@
-"""--mode=sample: images of chosen classes as PNG files, one .npz of all, and a labelled grid."""
+"""--mode=sample: images of chosen classes as PNG files, as one .npz, and as a labeled grid."""
 
 import dataclasses
 import logging
@@ -17,7 +17,7 @@ from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation.figures import sample_grid
 from rae_dit.multihost import broadcast_set, on_first_process
 from rae_dit.sampling.generate import Generator, generate_shares
-from rae_dit.sampling.image_directory import GRID, NPZ, ImageDirectory, Writers
+from rae_dit.sampling.image_directory import GRID, NPZ, ImageDirectory, ImageWriter
 from rae_dit.sampling.labels import chosen_classes, display_names, image_labels
 from rae_dit.sampling.npz import write_npz
 from rae_dit.setup import models
@@ -31,13 +31,17 @@ FREE = ("num_samples", "output_dir", "labels", "class_list", "class_names", "gui
 
 
 def sample(config: Config, workdir: Path) -> None:
-    """Writes OUTPUT_DIR/NUMBER_LABEL.png for `sample.num_samples` images, samples.npz and grid.png.
+    """Writes `sample.num_samples` images as NUMBER_LABEL.png, samples.npz and grid.png.
 
-    Every process writes the images that its devices hold, so OUTPUT_DIR must be shared. Images that
-    an earlier run of the same settings and weights has written are kept.
+    Every process writes the images that its devices hold, so `sample.output_dir` must be on a
+    file system that they share. Images of an earlier run with the same settings and weights are
+    kept.
 
     Raises:
         ConfigError: the classes, the guide or the directory cannot be used.
+        CheckpointError: there is no sound checkpoint, or it has no EMA.
+        WeightsError: a third-party file cannot be used.
+        NotFiniteError: an image is not finite.
     """
     labels, names = image_labels(config), display_names(config)
     output = Path(config.sample.output_dir) if config.sample.output_dir else workdir / "samples"
@@ -49,7 +53,7 @@ def sample(config: Config, workdir: Path) -> None:
         manifest = settings | weights_of(generator)
         on_first_process(lambda: directory.claim(manifest))
         missing = broadcast_set(directory.missing(), len(labels))
-        with Writers(directory) as writers:
+        with ImageWriter(directory) as writer:
             for share in generate_shares(
                 generator,
                 sampler_options(config),
@@ -59,14 +63,14 @@ def sample(config: Config, workdir: Path) -> None:
                 seed=config.sample.seed,
                 wanted=missing,
             ):
-                writers.write(share.numbers, to_uint8(share.images))
+                writer.write(share.numbers, to_uint8(share.images))
     multihost_utils.sync_global_devices("all images are written")
-    on_first_process(lambda: summarise(directory, names))
+    on_first_process(lambda: write_summary(directory, names))
     log.info("%d images, %d of them new, in %s", len(labels), len(missing), output)
 
 
-def summarise(directory: ImageDirectory, names: list[str]) -> None:
-    """Writes samples.npz and grid.png from the images on the disk, a few of them in memory."""
+def write_summary(directory: ImageDirectory, names: list[str]) -> None:
+    """Writes samples.npz and grid.png from the images on disk, with a few of them in memory."""
     if not (directory.root / NPZ).exists():
         images = tqdm(directory.read_all(), desc=NPZ, unit="image", total=len(directory.labels))
         write_npz(directory.root / NPZ, images, np.asarray(directory.labels))

@@ -1,4 +1,7 @@
-"""The frozen autoencoder at work, compiled: parameters are arguments, the structure is static."""
+"""Jitted encode, decode and reconstruct for the frozen RAE.
+
+Parameters are arguments; the graph definition is static.
+"""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -12,7 +15,7 @@ from rae_dit.objectives.base import Tree
 def encode(
     graph: nnx.GraphDef, parameters: Tree | nnx.State, image: Float[Array, "B H W 3"]
 ) -> Float[Array, "B h w D"]:
-    """Images, float32 in [0, 1] -> normalised float32 latents."""
+    """Encodes images, float32 in [0, 1], to normalized float32 latents."""
     return nnx.merge(graph, parameters).encode(image)
 
 
@@ -20,7 +23,7 @@ def encode(
 def decode(
     graph: nnx.GraphDef, parameters: Tree | nnx.State, latents: Float[Array, "B h w D"]
 ) -> Float[Array, "B H W 3"]:
-    """Latents -> float32 images in [0, 1], clipped: the decoder may overshoot."""
+    """Decodes latents to float32 images, clipped to [0, 1] because the decoder may overshoot."""
     return jnp.clip(nnx.merge(graph, parameters).decode(latents), 0, 1)
 
 
@@ -28,6 +31,6 @@ def decode(
 def reconstruct(
     graph: nnx.GraphDef, parameters: Tree | nnx.State, image: Float[Array, "B H W 3"]
 ) -> Float[Array, "B H W 3"]:
-    """decode(encode(image)) as one program: the latents stay on the device."""
+    """Computes decode(encode(image)) as one program: latents stay on the device."""
     rae = nnx.merge(graph, parameters)
     return jnp.clip(rae.decode(rae.encode(image)), 0, 1)

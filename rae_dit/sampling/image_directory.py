@@ -1,11 +1,12 @@
-"""The directory that --mode=sample fills: a PNG an image, and a manifest of what they are.
+"""Output directory of --mode=sample: one PNG an image and a manifest of their settings.
 
-The manifest comes first, and each image appears under its name only when it is whole. So whatever
-is found later was made with these settings, and an interrupted run needs to make the rest only.
+The manifest is written first, and an image gets its name only when it is complete. Every image
+that is found later was therefore made with the manifest's settings, and an interrupted run only
+makes the missing ones.
 """
 
+import contextlib
 import json
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,46 +17,43 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from rae_dit.closing import Closing
 from rae_dit.config import ConfigError
 from rae_dit.storage.files import replacing, write_json
 
-log = logging.getLogger(__name__)
-
 MANIFEST, GRID, NPZ = "manifest.json", "grid.png", "samples.npz"
 _END_OF_PNG = b"IEND\xaeB`\x82"
-_SHOWN = 60  # letters of a value in a message
-_THREADS = 8  # compressing a PNG of 256 x 256 takes about 10 ms and lets others run
+_SHOWN = 60  # characters of a value in a message
+_THREADS = 8  # compressing a PNG of 256 x 256 takes about 10 ms and releases the GIL
 
 
 class ImageDirectory:
-    """Numbered images of one kind, with their labels in their names."""
+    """Numbered images made with the same settings, with their labels in their file names."""
 
     def __init__(self, root: Path, labels: Sequence[int]) -> None:
-        """Names the images; reads and writes nothing.
+        """Stores path and labels; reads and writes nothing.
 
         Args:
-            root: the directory.
-            labels: class of each.
+            root: the directory; need not exist.
+            labels: class of each image.
         """
         self.root = root
         self.labels = labels
 
     def path(self, number: int) -> Path:
-        """Where an image is."""
+        """Returns the path of an image: NUMBER_LABEL.png."""
         return self.root / f"{number:06d}_{self.labels[number]}.png"
 
     def check(self, settings: dict[str, Any]) -> None:
-        """Checks that the directory can be written and holds images of these settings only.
+        """Checks that the directory is writable and holds no images of other settings.
 
-        Nothing is made yet. `num_samples` may have grown: the images there are the first ones.
+        Nothing is written. `num_samples` may have grown: the images there are the first ones.
 
         Args:
             settings: JSON values; all of the manifest or a part.
 
         Raises:
-            ConfigError: it cannot be written, holds images of other settings or unknown origin, or
-                more images than asked for; another directory is suggested.
+            ConfigError: it is not writable, holds images of other settings or without a manifest,
+                or more images than asked for; the message suggests another directory.
         """
         nearest = next(p for p in (self.root, *self.root.parents) if p.exists())
         if not nearest.is_dir():
@@ -69,10 +67,10 @@ class ImageDirectory:
             self._compare(before, settings)
 
     def claim(self, manifest: dict[str, Any]) -> None:
-        """Checks the directory and writes the manifest; clears away what a killed run left.
+        """Checks the directory, writes the manifest and deletes temporary files of a killed run.
 
         Raises:
-            ConfigError: as `check`.
+            ConfigError: see `check`.
         """
         self.check(manifest)
         try:
@@ -86,16 +84,16 @@ class ImageDirectory:
             raise self._unwritable(str(error.strerror)) from error
 
     def missing(self) -> set[int]:
-        """Numbers of the images that are not there, or not whole."""
-        return {i for i in range(len(self.labels)) if not _is_whole(self.path(i))}
+        """Returns the numbers of the images that are absent or incomplete."""
+        return {i for i in range(len(self.labels)) if not _is_complete(self.path(i))}
 
     def read(self, number: int) -> UInt8[np.ndarray, "H W 3"]:
-        """An image that is there."""
+        """Reads one image."""
         with Image.open(self.path(number)) as image:
             return np.asarray(image)
 
     def read_all(self) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-        """All images in order; a few are read ahead."""
+        """Yields all images in order; threads read a few ahead."""
         with ThreadPoolExecutor(_THREADS) as pool:
             ahead: list[Future[np.ndarray]] = []
             for number in range(len(self.labels)):
@@ -106,7 +104,7 @@ class ImageDirectory:
                 yield future.result()
 
     def write(self, number: int, image: UInt8[np.ndarray, "H W 3"]) -> None:
-        """Writes one image whole or not at all."""
+        """Writes one image, atomically."""
         with replacing(self.path(number)) as temporary:
             Image.fromarray(image).save(temporary, "PNG")
 
@@ -117,7 +115,7 @@ class ImageDirectory:
         try:
             return dict(json.loads(path.read_text()))
         except ValueError as error:
-            raise self._refusal("holds a manifest.json that is no JSON") from error
+            raise self._refusal("holds a manifest.json that is not valid JSON") from error
 
     def _compare(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         for name, here in now.items():
@@ -131,8 +129,7 @@ class ImageDirectory:
 
     def _unwritable(self, problem: str) -> ConfigError:
         return ConfigError(
-            f"sample.output_dir: got {str(self.root)!r} ({problem}), expected a directory "
-            "that can be written"
+            f"sample.output_dir: got {str(self.root)!r} ({problem}); expected a writable directory"
         )
 
     def _refusal(self, problem: str) -> ConfigError:
@@ -145,35 +142,35 @@ class ImageDirectory:
         )
 
 
-class Writers(Closing):
-    """Threads that write images while the next ones are computed, at most a batch behind."""
+class ImageWriter(contextlib.AbstractContextManager["ImageWriter"]):
+    """Writes images in threads while the next ones are computed, at most one batch behind."""
 
     def __init__(self, directory: ImageDirectory) -> None:
-        """Starts no thread before there is an image."""
+        """Starts no thread before the first image."""
         self._directory = directory
         self._pool = ThreadPoolExecutor(_THREADS)
         self._writing: list[Future[None]] = []
 
     def write(self, numbers: Iterable[int], images: UInt8[np.ndarray, "b H W 3"]) -> None:
-        """Waits for the images before, then starts writing these."""
+        """Waits for the previous images, then starts to write these."""
         self.wait()
         jobs = zip(numbers, images, strict=True)
         self._writing = [self._pool.submit(self._directory.write, i, image) for i, image in jobs]
 
     def wait(self) -> None:
-        """Returns when all images are on the disk; raises what a writer met."""
+        """Waits until all images are written; raises the first error of a thread."""
         for future in self._writing:
             future.result()
         self._writing = []
 
-    def close(self) -> None:
-        """Ends the threads after their last image; raises what a writer met."""
+    def __exit__(self, *exception: object) -> None:
+        """Waits until all images are written and ends the threads; raises a thread's error."""
         self._pool.shutdown()
         self.wait()
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a PNG is there to its last byte."""
+def _is_complete(path: Path) -> bool:
+    """Tells whether a PNG exists and ends as a PNG does."""
     try:
         with path.open("rb") as file:
             file.seek(-len(_END_OF_PNG), 2)

@@ -1,4 +1,4 @@
-"""Which class each image shows: the classes chosen, by number or by name, and their order."""
+"""Labels of the images to sample, and names of the classes."""
 
 import numpy as np
 
@@ -8,13 +8,13 @@ from rae_dit.data.files import SourceError
 
 
 def image_labels(config: Config) -> list[int]:
-    """The label of each of `sample.num_samples` images.
+    """Returns the label of each of `sample.num_samples` images.
 
-    "equal" takes the chosen classes in turn, so that their counts differ by one at most; "random"
-    draws each image's from `sample.seed`. Either way more images leave the first ones as they are.
+    "equal" takes the chosen classes in turn, so that their counts differ by at most one; "random"
+    draws each label with `sample.seed`. Either way more images do not change the first labels.
 
     Raises:
-        ConfigError: the classes asked for do not exist, or their names are not known.
+        ConfigError: a chosen class does not exist, or the names of the classes are not known.
     """
     classes = np.array(chosen_classes(config))
     count = config.sample.num_samples
@@ -25,7 +25,7 @@ def image_labels(config: Config) -> list[int]:
 
 
 def chosen_classes(config: Config) -> tuple[int, ...]:
-    """The labels that `sample.class_list` or `sample.labels` name; all of them by default.
+    """Returns the labels that `sample.class_list` or `sample.labels` choose; by default all.
 
     Raises:
         ConfigError: see `image_labels`.
@@ -40,8 +40,8 @@ def chosen_classes(config: Config) -> tuple[int, ...]:
     known = class_names(config)
     if known is None:
         raise ConfigError(
-            f"sample.class_names: got '', expected a file of all {config.data.num_classes} names, "
-            f"since data.source {config.data.source!r} does not tell them"
+            f"sample.class_names: got ''; expected a file of all {config.data.num_classes} names, "
+            f"because data.source {config.data.source!r} has none"
         )
     try:
         return match_names(wanted, known)
@@ -50,10 +50,10 @@ def chosen_classes(config: Config) -> tuple[int, ...]:
 
 
 def class_names(config: Config) -> tuple[str, ...] | None:
-    """The names of all classes: those of `sample.class_names`, or of the data source.
+    """Reads the names of all classes, from `sample.class_names` or from the data source.
 
     Returns:
-        `data.num_classes` names; None if nothing tells them.
+        `data.num_classes` names, or None if neither has names.
 
     Raises:
         ConfigError: the file or the source cannot be read, or has another number of classes.
@@ -73,19 +73,19 @@ def class_names(config: Config) -> tuple[str, ...] | None:
         raise ConfigError(f"{field}: {error}") from error
     if found is not None and len(found) != data.num_classes:
         raise ConfigError(
-            f"{field}: got {path!r} with {len(found)} names, expected data.num_classes = "
-            f"{data.num_classes} of them"
+            f"{field}: got {path!r} with {len(found)} names; expected data.num_classes = "
+            f"{data.num_classes}"
         )
     return found
 
 
 def display_names(config: Config) -> list[str]:
-    """A short name of each class for pictures: the first synonym, or the number."""
+    """Returns a short name of each class for figures: the first synonym, else the number."""
     numbers = [str(label) for label in range(config.data.num_classes)]
     try:
         names = class_names(config)
     except ConfigError:
         if config.sample.class_names:
             raise
-        names = None  # the images that a model was trained on need not be where it is used
+        names = None  # a model may be used where its training images are not
     return numbers if names is None else [name.partition(",")[0] for name in names]
