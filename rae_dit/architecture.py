@@ -8,7 +8,8 @@ then a comparison of fields. No JAX here, no paths and no settings of a run.
 import dataclasses
 from typing import Literal
 
-Pair = tuple[int, int]
+from rae_dit.ranges import Count, Positive
+
 Attention = Literal["auto", "xla", "cudnn", "splash"]
 Remat = Literal["none", "dots", "full"]
 
@@ -32,38 +33,49 @@ class Compute:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DDTArchitecture:
-    """DiT^DH. Pairs are (backbone, head).
+class DDTSizes:
+    """The part of a DiT^DH's architecture that a config states in its section `ddt`.
+
+    Pairs are (backbone, head).
 
     Attributes:
-        input_size: side h = w of the latent grid.
-        in_channels: channels C of the latent.
         patch_size: latent positions per token side.
         hidden_size: widths; multiples of 4 each.
         depth: numbers of blocks.
         num_heads: heads; each divides its width, with head widths that are multiples of 4.
         mlp_ratio: MLP hidden width over model width; SwiGLU takes two thirds of it.
-        num_classes: K; labels are 0..K-1 and K means "no class".
-        use_qknorm: normalize queries and keys.
+        use_qknorm: normalize each head's queries and keys.
         use_swiglu: gated MLPs.
         use_rope: rotary positions.
         use_rmsnorm: RMSNorm with weight instead of LayerNorm without.
-        use_pos_embed: fixed sine-cosine positions on the backbone's tokens.
+        use_pos_embed: fixed 2-D sine-cosine positions on the backbone's tokens.
     """
 
-    input_size: int
-    in_channels: int
-    patch_size: int = 1
-    hidden_size: Pair
-    depth: Pair
-    num_heads: Pair
-    mlp_ratio: float = 4.0
-    num_classes: int
+    patch_size: Count = 1
+    hidden_size: tuple[Count, Count]
+    depth: tuple[Count, Count]
+    num_heads: tuple[Count, Count]
+    mlp_ratio: Positive = 4.0
     use_qknorm: bool = False
     use_swiglu: bool = True
     use_rope: bool = True
     use_rmsnorm: bool = True
     use_pos_embed: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DDTArchitecture(DDTSizes):
+    """A whole DiT^DH: its sizes, and the latents and labels it is made for.
+
+    Attributes:
+        num_classes: K; labels are 0..K-1 and K means "no class".
+        input_size: side h = w of the latent grid.
+        in_channels: channels C of the latent.
+    """
+
+    num_classes: Count
+    input_size: Count
+    in_channels: Count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 from rae_dit import compiler
+from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.diffusion.sampler import SamplerOptions
 from rae_dit.models.ddt import DDT
 from rae_dit.sampling.latents import integrate, sample_latents
@@ -47,17 +48,15 @@ def test_options_are_ones_that_xla_knows() -> None:
 
 @pytest.fixture(scope="module")
 def half() -> DDT:
-    return DDT(
+    architecture = DDTArchitecture(
         input_size=2,
         in_channels=4,
         hidden_size=(8, 16),
         depth=(2, 1),
         num_heads=(1, 1),
         num_classes=3,
-        scan_layers=False,
-        dtype=jnp.bfloat16,
-        rngs=nnx.Rngs(0),
     )
+    return DDT(architecture, Compute(scan_layers=False, dtype="bfloat16"), rngs=nnx.Rngs(0))
 
 
 def casts_of_matrices(jaxpr: jax.extend.core.Jaxpr, inside: bool = False) -> int:

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_mesh
 
 from rae_dit.kernels.splash import splash_attention
-from rae_dit.models.attention import choose_attention, devices_in_force, dot_product_attention
+from rae_dit.models.attention import choose_attention, dot_product_attention, target_devices
 from rae_dit.training.sharding import batch_sharding, make_mesh
 
 
@@ -85,9 +85,9 @@ def test_what_auto_means(platform, devices, half, batch, tokens, expected) -> No
 
 
 def test_the_mesh_in_force_says_for_which_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert devices_in_force() == ("cpu", None)  # eight of them, and no mesh
+    assert target_devices() == ("cpu", None)  # eight of them, and no mesh
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    assert devices_in_force() == ("cpu", 1)
+    assert target_devices() == ("cpu", 1)
     absent = AbstractMesh(
         (4, 2),
         ("replica", "fsdp"),
@@ -95,7 +95,7 @@ def test_the_mesh_in_force_says_for_which_devices(monkeypatch: pytest.MonkeyPatc
         abstract_device=AbstractDevice("TPU v5 lite", None, "tpu"),
     )
     with use_abstract_mesh(absent):
-        assert devices_in_force() == ("tpu", 8)
+        assert target_devices() == ("tpu", 8)
 
 
 def test_an_unknown_kernel_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""What is seen of a DiT^DH is what goes on in it."""
+"""Activation statistics of a DiT^DH equal those of an unrolled run that is spied upon."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from flax import nnx
 from support.small_ddt import T, X, Y, awake, make_ddt
 
 from rae_dit.models import attention
-from rae_dit.models.activation_stats import observe_ddt
+from rae_dit.models.activation_stats import activation_stats
 from rae_dit.models.stack import Stack
 
 BLOCKS = {"depth": (2, 2), "hidden_size": (16, 24)}
@@ -20,8 +20,8 @@ def compiled(function, ddt):
     return jax.tree.map(np.asarray, jax.jit(lambda state: function(nnx.merge(graph, state)))(state))
 
 
-def observe(ddt):
-    return observe_ddt(ddt, X, T, Y)
+def stats_of(ddt):
+    return activation_stats(ddt, X, T, Y)
 
 
 def pass_by(ddt):
@@ -33,7 +33,7 @@ def pass_by(ddt):
         heads.append((q, k))
         return kernel(q, k, v, implementation=implementation)
 
-    def run(stack: Stack, x, *conditions):
+    def apply_stack(stack: Stack, x, *conditions):
         graph, stacked = nnx.split(stack.blocks)
         for number in range(stack.depth):
             block = nnx.merge(graph, jax.tree.map(lambda leaf, i=number: leaf[i], stacked))
@@ -43,7 +43,7 @@ def pass_by(ddt):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "dot_product_attention", spy)
-        ddt(X, T, Y, run=run)
+        ddt(X, T, Y, apply_stack=apply_stack)
     return streams, heads
 
 
@@ -52,7 +52,7 @@ def pass_by(ddt):
 )
 def test_it_is_what_passes_by(scan, switches):
     ddt = awake(make_ddt(**BLOCKS, **switches, scan_layers=scan))
-    seen = compiled(observe, ddt)
+    seen = compiled(stats_of, ddt)
     assert list(seen) == ["backbone", "head"]
     streams, heads = compiled(pass_by, ddt)
     rms = [np.sqrt(np.mean(np.square(x, dtype=np.float64))) for x in streams]
@@ -63,8 +63,8 @@ def test_it_is_what_passes_by(scan, switches):
 
 
 def test_it_is_float32_in_a_bfloat16_model():
-    half = compiled(observe, awake(make_ddt(**BLOCKS, dtype=jnp.bfloat16)))
-    full = compiled(observe, awake(make_ddt(**BLOCKS)))
+    half = compiled(stats_of, awake(make_ddt(**BLOCKS, dtype="bfloat16")))
+    full = compiled(stats_of, awake(make_ddt(**BLOCKS)))
     for stack in ("backbone", "head"):
         assert {leaf.dtype for leaf in half[stack]} == {np.dtype("float32")}
         np.testing.assert_allclose(half[stack].rms, full[stack].rms, rtol=0.03)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from support.small_ddt import T, X, Y, awake, make_ddt
+from support.small_ddt import SMALL, T, X, Y, awake, make_ddt
 
+from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.models.ddt import DDT
 from rae_dit.models.ddt_block import DDTBlock
 from rae_dit.training.optim import parameter_count
@@ -28,17 +29,7 @@ def test_velocity_is_zero_at_initialisation():
 
 
 def test_block_is_the_identity_at_initialisation():
-    block = DDTBlock(
-        16,
-        2,
-        mlp_ratio=4.0,
-        use_qknorm=False,
-        use_swiglu=True,
-        use_rmsnorm=True,
-        attention="xla",
-        dtype=jnp.float32,
-        rngs=nnx.Rngs(0),
-    )
+    block = DDTBlock(16, 2, SMALL, Compute(attention="xla"), rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (2, 5, 16))
     condition = jax.random.normal(jax.random.key(1), (2, 1, 16))
     np.testing.assert_array_equal(block(x, condition), x)
@@ -121,7 +112,7 @@ def test_remat_changes_no_gradient(scan, remat):
 
 def test_bfloat16_computes_close_and_returns_float32():
     fine = velocity(awake(make_ddt()), X, T, Y)
-    coarse = velocity(awake(make_ddt(dtype=jnp.bfloat16)), X, T, Y)
+    coarse = velocity(awake(make_ddt(dtype="bfloat16")), X, T, Y)
     assert coarse.dtype == jnp.float32
     error = jnp.linalg.norm(coarse - fine) / jnp.linalg.norm(fine)
     assert 0 < error < 0.05
@@ -138,16 +129,14 @@ SIZES = {
 @pytest.mark.parametrize("size", SIZES)
 def test_true_size_has_the_released_number_of_parameters(size):
     hidden, depth, heads = SIZES[size]
-    ddt = nnx.eval_shape(
-        lambda: DDT(
-            input_size=16,
-            in_channels=768,
-            hidden_size=hidden,
-            depth=depth,
-            num_heads=heads,
-            num_classes=1000,
-            rngs=nnx.Rngs(0),
-        )
+    architecture = DDTArchitecture(
+        input_size=16,
+        in_channels=768,
+        hidden_size=hidden,
+        depth=depth,
+        num_heads=heads,
+        num_classes=1000,
     )
+    ddt = nnx.eval_shape(lambda: DDT(architecture, Compute(), rngs=nnx.Rngs(0)))
     expected = MANIFESTS[f"ddt_{size}_params"]
     assert parameter_count(nnx.to_pure_dict(nnx.state(ddt))) == expected

@@ -10,6 +10,7 @@ from absl import flags
 from flax import nnx
 from support.golden_files import GOLDEN
 
+from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.config import ConfigError
 from rae_dit.main import Mode, define_flags, parse
 from rae_dit.models.ddt import DDT
@@ -115,15 +116,15 @@ def test_every_python_file_and_folder_of_the_tree_exists():
 
 def test_the_python_code_runs_on_small_weights(monkeypatch, tmp_path):
     """Its three files are replaced by golden ones, and by a DiT^DH that fits their latents."""
-    small = DDT(
+    architecture = DDTArchitecture(
         input_size=4,
         in_channels=48,
         hidden_size=(24, 48),
         depth=(1, 1),
         num_heads=(2, 2),
         num_classes=1000,
-        rngs=nnx.Rngs(0),
     )
+    small = DDT(architecture, Compute(), rngs=nnx.Rngs(0))
     save_tensors(tmp_path / "stage2_model.pt", export_ddt(small))
     code = README.split("```python\n")[1].split("```")[0]
     replacements = {

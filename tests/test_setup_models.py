@@ -75,7 +75,7 @@ def test_every_switch_of_the_ddt_reaches_it(wanted: bool) -> None:
     changed = dataclasses.replace(config.ddt, **dict.fromkeys(switches, wanted))
     ddt = models.abstract(models.make_ddt, dataclasses.replace(config, ddt=changed))
     block = ddt.backbone.blocks
-    assert ddt.use_rope == wanted
+    assert ddt.architecture.use_rope == wanted
     assert (ddt.position is not None) == wanted
     assert (block.attention.q_norm is not None) == wanted
     assert isinstance(block.norm1, RMSNorm) == wanted

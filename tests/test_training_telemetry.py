@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 from support.small_run import batches, small_config
 
-from rae_dit.models.activation_stats import observe_ddt
+from rae_dit.models.activation_stats import activation_stats
 from rae_dit.setup import models
 from rae_dit.setup.objectives import make_task
 from rae_dit.setup.run import make_program
@@ -48,7 +48,7 @@ def test_it_is_what_the_model_does_on_the_noised_batch():
         example = sample_inputs(frozen, batch, jax.random.key(5))
         t = example["t"][:, None, None, None]
         noised = (1 - t) * example["latent"] + t * example["noise"]
-        return observe_ddt(nnx.merge(graph, params), noised, example["t"], batch["label"])
+        return activation_stats(nnx.merge(graph, params), noised, example["t"], batch["label"])
 
     seen = look(params, frozen, batch)
     logits = [float(logit) for stack in seen.values() for logit in stack.logit]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
+from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.models.ddt import DDT
 from rae_dit.weights.official import ddt_buffers, ddt_shapes
 from rae_dit.weights.torch_file import write_torch_file
@@ -26,15 +27,15 @@ print(peak() - before)
 
 
 def large():
-    return DDT(
+    architecture = DDTArchitecture(
         input_size=4,
         in_channels=16,
         hidden_size=(512, 768),
         depth=(10, 2),
         num_heads=(8, 8),
         num_classes=10,
-        rngs=nnx.Rngs(0),
     )
+    return DDT(architecture, Compute(), rngs=nnx.Rngs(0))
 
 
 def test_loading_needs_little_more_than_the_model(tmp_path):

@@ -1,6 +1,7 @@
 """Official DiT^DH and decoder files: golden, every switch, both ways, every misfit."""
 
 import json
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from support.golden_files import GOLDEN, arrays, channels_last, relative_error
 from support.torch_ddt import TorchDDT
 
 from rae_dit.api import load_ddt
+from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.weights.mapping import WeightsError
@@ -50,9 +52,10 @@ def count(shapes):
 @pytest.mark.parametrize("size", DDT_SIZES)
 def test_released_ddt_sizes_are_written_name_for_name(size):
     def make():
-        return DDT(
-            input_size=16, in_channels=768, num_classes=1000, **DDT_SIZES[size], rngs=nnx.Rngs(0)
+        architecture = DDTArchitecture(
+            input_size=16, in_channels=768, num_classes=1000, **DDT_SIZES[size]
         )
+        return DDT(architecture, Compute(), rngs=nnx.Rngs(0))
 
     shapes, parameters = manifest(f"ddt_{size}")
     assert ddt_shapes(nnx.eval_shape(make)) == shapes
@@ -217,7 +220,7 @@ def test_what_a_file_cannot_tell_is_asked_for(tmp_path):
     path = changed_file(tmp_path, without_rope)
     with pytest.raises(WeightsError, match="give num_heads"):
         load_ddt(path)
-    assert not load_ddt(path, num_heads=(4, 4)).use_rope
+    assert not load_ddt(path, num_heads=(4, 4)).architecture.use_rope
 
     def without_place(tensors):
         without_rope(tensors)
@@ -227,13 +230,26 @@ def test_what_a_file_cannot_tell_is_asked_for(tmp_path):
         load_ddt(changed_file(tmp_path, without_place), num_heads=(4, 4))
 
 
-def test_equal_widths_take_the_last_two_blocks_as_head_and_say_so(tmp_path, capsys):
+def test_equal_widths_take_the_last_two_blocks_as_head_and_say_so(tmp_path, caplog):
     torch.manual_seed(0)
     model = TorchDDT(**(PLAIN | {"widths": (32, 32), "depths": (3, 1)}))
     torch.save(model.state_dict(), tmp_path / "a.pt")
     assert load_ddt(tmp_path / "a.pt").head.depth == 2
-    assert "taking the last 2 of 4 blocks as the head" in capsys.readouterr().out
+    assert "taking the last 2 of 4 blocks as the head" in caplog.text
     assert load_ddt(tmp_path / "a.pt", depth=(3, 1)).head.depth == 1
+    with pytest.raises(WeightsError, match=r"depth: got \(3, 2\); expected \(2, 2\), which"):
+        load_ddt(tmp_path / "a.pt", depth=(3, 2))
+
+
+@pytest.mark.parametrize(
+    ("hint", "found"),
+    [({"input_size": 5}, 4), ({"depth": (2, 3)}, "(3, 2)"), ({"num_heads": (2, 4)}, "(4, 4)")],
+)
+def test_an_argument_that_the_file_contradicts_is_refused(hint, found):
+    (name, value), *_ = hint.items()
+    message = re.escape(f"{name}: got {value}; expected {found}, which ")
+    with pytest.raises(WeightsError, match=message):
+        load_ddt(GOLDEN / "ddt_default.pt", **hint)
 
 
 def test_decoders_without_config_take_heads_of_released_widths(tmp_path):

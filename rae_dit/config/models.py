@@ -8,6 +8,7 @@ checks what fields of one section must agree on.
 import dataclasses
 from typing import Literal
 
+from rae_dit.architecture import DDTSizes
 from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_heads, check_one_origin
 from rae_dit.ranges import Count, Natural, NonNegative, Positive, Probability
@@ -69,22 +70,12 @@ class DecoderConfig:
             raise invalid_value("decoder.hidden_size", self.hidden_size, expected)
 
 
-@dataclasses.dataclass(frozen=True)
-class DDTConfig:
-    """DiT^DH; pairs are (backbone, wide head)."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DDTConfig(DDTSizes):
+    """DiT^DH: the sizes and switches of `architecture.DDTSizes`, and what a run makes of it."""
 
     pretrained: str  # .pt, directory or hub id that a new run starts, or samples, from; '' = none
-    patch_size: Count  # latent cells per token and side
-    hidden_size: tuple[Count, Count]
-    depth: tuple[Count, Count]  # blocks
-    num_heads: tuple[Count, Count]
-    mlp_ratio: Positive  # SwiGLU uses 2/3 of it
     class_dropout: Probability  # chance that a training label becomes the null label
-    use_qknorm: bool
-    use_swiglu: bool
-    use_rope: bool
-    use_rmsnorm: bool
-    use_pos_embed: bool  # fixed 2-D sine and cosine positions on the backbone's tokens
 
     def __post_init__(self) -> None:
         """Checks heads and positions."""

@@ -1,4 +1,4 @@
-r"""A look inside a DiT^DH while it works: how large its residual stream and attention logits are.
+r"""Activation statistics of a DiT^DH: residual stream and attention logits of every block.
 
 For block b with residual stream x_b after it, and queries and keys q, k of one head,
 
@@ -10,8 +10,8 @@ without bound until softmax is one-hot (Dehghani et al. 2023, arXiv 2302.05442, 
 Wortsman et al. 2023, arXiv 2309.14322), and in bf16 a large residual stream swallows what blocks
 add.
 
-Queries and keys are computed a second time, from the block's input. So the model itself holds and
-returns nothing for this, and costs nothing more where nobody looks.
+Queries and keys are computed a second time, from the block's input, so that the model itself
+holds and returns nothing for this and costs no more where no statistics are taken.
 """
 
 from typing import NamedTuple
@@ -27,8 +27,8 @@ from rae_dit.models.ddt_block import DDTBlock
 from rae_dit.models.stack import Stack, split_batch
 
 
-class Observation(NamedTuple):
-    """What is seen of a stack of blocks, float32; equations (1) and (2).
+class ActivationStats(NamedTuple):
+    """Statistics of a stack of blocks, float32; equations (1) and (2).
 
     Attributes:
         rms: of the residual stream after each block.
@@ -39,49 +39,49 @@ class Observation(NamedTuple):
     logit: Float[Array, " depth"]
 
 
-def observe_ddt(
+def activation_stats(
     ddt: DDT, x: Float[Array, "B h w C"], t: Float[Array, " B"], y: Int[Array, " B"]
-) -> dict[str, Observation]:
-    """Runs the model and returns what was seen in its two stacks, "backbone" and "head".
+) -> dict[str, ActivationStats]:
+    """Runs the model and returns the statistics of its two stacks, "backbone" and "head".
 
     Args:
-        ddt: the model, scanned or unrolled; it is scanned here in any case: it compiles fast.
+        ddt: the model, scanned or unrolled; its stacks are scanned here in either case.
         x: noised latent.
         t: time in [0, 1].
         y: class labels.
     """
-    seen: list[Observation] = []
+    collected: list[ActivationStats] = []
 
-    def run(stack: Stack, x: Array, *conditions: Array) -> Array:
-        x, observation = observe_stack(stack, x, *conditions)
-        seen.append(observation)
+    def apply_stack(stack: Stack, x: Array, *conditions: Array) -> Array:
+        x, stats = apply_with_stats(stack, x, *conditions)
+        collected.append(stats)
         return x
 
-    ddt(x, t, y, run=run)
-    return dict(zip(("backbone", "head"), seen, strict=True))
+    ddt(x, t, y, apply_stack=apply_stack)
+    return dict(zip(("backbone", "head"), collected, strict=True))
 
 
-def observe_stack(
+def apply_with_stats(
     stack: Stack, x: Float[Array, "B N D"], *conditions: Array
-) -> tuple[Float[Array, "B N D"], Observation]:
-    """Runs a stack of DDT blocks; returns its output and what was seen after each block."""
+) -> tuple[Float[Array, "B N D"], ActivationStats]:
+    """Runs a stack of DDT blocks; returns its output and the statistics of each block."""
     graphdef, stacked = nnx.split(stack.blocks)
 
-    def run_block(x: Array, parameters: nnx.State) -> tuple[Array, Observation]:
+    def run_block(x: Array, parameters: nnx.State) -> tuple[Array, ActivationStats]:
         x, block = split_batch(x), nnx.merge(graphdef, parameters)
         after = split_batch(block(x, *conditions))
         rms = jnp.sqrt(jnp.mean(jnp.square(after.astype(jnp.float32))))
-        return after, Observation(rms, largest_logit(block, x, *conditions))
+        return after, ActivationStats(rms, max_attention_logit(block, x, *conditions))
 
     return jax.lax.scan(run_block, x, stacked)
 
 
-def largest_logit(
-    block: DDTBlock, x: Float[Array, "B N D"], condition: Float[Array, "B M D"], *rotation: Array
+def max_attention_logit(
+    block: DDTBlock, x: Float[Array, "B N D"], condition: Float[Array, "B M D"], *rope: Array
 ) -> Float[Array, ""]:
-    """Equation (2) for one block with input x; products are summed in float32."""
+    """Computes equation (2) for one block with input x; products are summed in float32."""
     shift, scale, *_ = block.modulation(condition)
-    turn = (rotation[0], rotation[1]) if rotation else None
-    q, k, _ = block.attention.queries_keys_values(modulate(block.norm1(x), shift, scale), turn)
+    tables = (rope[0], rope[1]) if rope else None
+    q, k, _ = block.attention.queries_keys_values(modulate(block.norm1(x), shift, scale), tables)
     logits = jnp.einsum("bnhd,bmhd->bhnm", q, k, preferred_element_type=jnp.float32)
     return jnp.max(logits) / q.shape[-1] ** 0.5

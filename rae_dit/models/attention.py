@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from rae_dit.models.layers import Dtype, LayerNorm, Linear, RMSNorm
 
-Rotation = tuple[Float[Array, "N Dh"], Float[Array, "N Dh"]]
+Rope = tuple[Float[Array, "N Dh"], Float[Array, "N Dh"]]
 
 HALF = (jnp.bfloat16, jnp.float16)
 SPLASH_TOKENS = 512
@@ -49,16 +49,14 @@ class SelfAttention(nnx.Module):
         self.num_heads = num_heads
         self.implementation = implementation
 
-    def __call__(
-        self, x: Float[Array, "B N D"], rotation: Rotation | None = None
-    ) -> Float[Array, "B N D"]:
-        """Mixes the tokens; `rotation` is (cos, sin) from `rotary_angles`."""
-        q, k, v = self.queries_keys_values(x, rotation)
+    def __call__(self, x: Float[Array, "B N D"], rope: Rope | None = None) -> Float[Array, "B N D"]:
+        """Mixes the tokens; `rope` is (cos, sin) from `rotary_angles`."""
+        q, k, v = self.queries_keys_values(x, rope)
         mixed = dot_product_attention(q, k, v, implementation=self.implementation)
         return self.proj(mixed.reshape(x.shape))
 
     def queries_keys_values(
-        self, x: Float[Array, "B N D"], rotation: Rotation | None = None
+        self, x: Float[Array, "B N D"], rope: Rope | None = None
     ) -> tuple[Float[Array, "B N H Dh"], Float[Array, "B N H Dh"], Float[Array, "B N H Dh"]]:
         """What the kernel mixes: q and k normalised and turned, if this module does so."""
         batch, tokens, width = x.shape
@@ -66,8 +64,8 @@ class SelfAttention(nnx.Module):
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        if rotation is not None:
-            q, k = rotate(q, *rotation), rotate(k, *rotation)
+        if rope is not None:
+            q, k = apply_rope(q, *rope), apply_rope(k, *rope)
         return q, k, v
 
 
@@ -100,7 +98,7 @@ def dot_product_attention(
     """
     if implementation == "auto":
         implementation = choose_attention(
-            *devices_in_force(), half=q.dtype in HALF, batch=q.shape[0], tokens=q.shape[1]
+            *target_devices(), half=q.dtype in HALF, batch=q.shape[0], tokens=q.shape[1]
         )
     match implementation:
         case "cudnn" if q.shape[1] % 2:
@@ -141,7 +139,7 @@ def choose_attention(
     return "xla"
 
 
-def devices_in_force() -> tuple[str, int | None]:
+def target_devices() -> tuple[str, int | None]:
     """Platform and number of the devices that are traced for; None where a number is not known.
 
     They are the mesh's, which may not be this machine's (planning/). Without a mesh they are those
@@ -178,7 +176,7 @@ def odd_length_attention(
     return mixed[:, :tokens]
 
 
-def rotary_angles(head_width: int, height: int, length: int) -> Rotation:
+def rotary_angles(head_width: int, height: int, length: int) -> Rope:
     """Cos and sin of the rotary angles on a `height` x `length` grid, float32 [N, Dh].
 
     The first half of a head turns with the *row*, the second with the column; each half holds
@@ -195,7 +193,7 @@ def rotary_angles(head_width: int, height: int, length: int) -> Rotation:
     return jnp.asarray(np.cos(angle), jnp.float32), jnp.asarray(np.sin(angle), jnp.float32)
 
 
-def rotate(
+def apply_rope(
     x: Float[Array, "B N H Dh"], cos: Float[Array, "N Dh"], sin: Float[Array, "N Dh"]
 ) -> Float[Array, "B N H Dh"]:
     """Turns each pair (x_2i, x_2i+1) by its angle, in float32, and casts back.

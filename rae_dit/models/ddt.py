@@ -24,13 +24,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from rae_dit.models.attention import Rotation, rotary_angles
+from rae_dit.architecture import Compute, DDTArchitecture
+from rae_dit.models.attention import Rope, rotary_angles
 from rae_dit.models.conditioning import Modulation, TimeEmbedding, modulate
 from rae_dit.models.ddt_block import DDTBlock, make_norm
 from rae_dit.models.layers import (
     Constant,
     Dtype,
     Linear,
+    compute_dtype,
     patchify,
     sincos_position_embedding,
     unpatchify,
@@ -41,66 +43,40 @@ from rae_dit.models.stack import Stack
 class DDT(nnx.Module):
     """The velocity field of a flow on RAE latents.
 
-    Pairs are (backbone, head). The released XL is hidden (1152, 2048), depth (28, 2), heads
-    (16, 16), 838.7 M parameters.
+    The released XL has hidden sizes (1152, 2048), depths (28, 2), heads (16, 16) and 838.7 M
+    parameters.
 
     Args:
-        input_size: side h = w of the latent grid.
-        in_channels: channels C of the latent.
-        patch_size: latent positions per token side (1 for RAE).
-        hidden_size: widths; multiples of 4 each.
-        depth: numbers of blocks.
-        num_heads: heads; each divides its width, with head widths that are multiples of 4.
-        mlp_ratio: MLP hidden width over model width; SwiGLU takes two thirds of it.
-        num_classes: K; labels are 0..K-1 and `null_label` = K means "no class".
-        use_qknorm, use_swiglu, use_rope, use_rmsnorm, use_pos_embed: switches of the
-            architecture; released weights have all but `use_qknorm`.
-        attention: implementation (see `attention.dot_product_attention`).
-        scan_layers: run the stacks under `lax.scan` instead of unrolled.
-        remat: what the backward pass recomputes ("none", "dots", "full").
-        dtype: compute dtype; parameters are float32.
+        architecture: sizes and switches.
+        compute: attention implementation, scan or unrolled, remat, dtype of matrix products.
         rngs: where initial values come from.
+
+    Attributes:
+        architecture: as given.
+        patch_size: latent positions per token side.
+        grid: tokens per side; N = grid^2.
+        in_channels: channels C of the latent.
+        null_label: K, the label that means "no class".
+        dtype: of matrix products; parameters are float32.
     """
 
-    def __init__(
-        self,
-        *,
-        input_size: int,
-        in_channels: int,
-        patch_size: int = 1,
-        hidden_size: tuple[int, int],
-        depth: tuple[int, int],
-        num_heads: tuple[int, int],
-        mlp_ratio: float = 4.0,
-        num_classes: int,
-        use_qknorm: bool = False,
-        use_swiglu: bool = True,
-        use_rope: bool = True,
-        use_rmsnorm: bool = True,
-        use_pos_embed: bool = True,
-        attention: str = "auto",
-        scan_layers: bool = True,
-        remat: str = "none",
-        dtype: Dtype = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        narrow, wide = hidden_size
-        self.grid = input_size // patch_size
-        self.patch_size = patch_size
-        self.in_channels = in_channels
-        self.null_label = num_classes
-        self.head_widths = (narrow // num_heads[0], wide // num_heads[1])
-        self.use_rope = use_rope
-        self.dtype = dtype
+    def __init__(self, architecture: DDTArchitecture, compute: Compute, *, rngs: nnx.Rngs):
+        self.architecture = architecture
+        self.patch_size = architecture.patch_size
+        self.grid = architecture.input_size // architecture.patch_size
+        self.in_channels = architecture.in_channels
+        self.null_label = architecture.num_classes
+        self.dtype = dtype = compute_dtype(compute)
 
-        patch_width = patch_size**2 * in_channels
+        narrow, wide = architecture.hidden_size
+        patch_width = self.patch_size**2 * self.in_channels
         self.embed_s = make_patch_embedding(patch_width, narrow, dtype, rngs)
         self.embed_x = make_patch_embedding(patch_width, wide, dtype, rngs)
         self.time_embedding = TimeEmbedding(narrow, rngs=rngs)
-        table = 0.02 * rngs.params.normal((num_classes + 1, narrow))
+        table = 0.02 * rngs.params.normal((self.null_label + 1, narrow))
         self.label_table = nnx.Param(table, axes=(None, "embed"))
         position = jnp.asarray(sincos_position_embedding(narrow, self.grid, self.grid))
-        self.position = Constant(position) if use_pos_embed else None
+        self.position = Constant(position) if architecture.use_pos_embed else None
         self.project = (
             Linear(narrow, wide, axes=("embed", None), dtype=dtype, rngs=rngs)
             if narrow != wide
@@ -109,27 +85,23 @@ class DDT(nnx.Module):
 
         def stack(part: int) -> Stack:
             def make_block(rngs: nnx.Rngs) -> DDTBlock:
-                return DDTBlock(
-                    hidden_size[part],
-                    num_heads[part],
-                    mlp_ratio=mlp_ratio,
-                    use_qknorm=use_qknorm,
-                    use_swiglu=use_swiglu,
-                    use_rmsnorm=use_rmsnorm,
-                    attention=attention,
-                    dtype=dtype,
-                    rngs=rngs,
-                )
+                width, heads = architecture.hidden_size[part], architecture.num_heads[part]
+                return DDTBlock(width, heads, architecture, compute, rngs=rngs)
 
             return Stack(
-                make_block, depth[part], scan=scan_layers, remat=remat, dtype=dtype, rngs=rngs
+                make_block,
+                architecture.depth[part],
+                scan=compute.scan_layers,
+                remat=compute.remat,
+                dtype=dtype,
+                rngs=rngs,
             )
 
         self.backbone = stack(0)
         self.head = stack(1)
 
         zeros = nnx.initializers.zeros_init()
-        self.final_norm = make_norm(wide, use_rmsnorm)
+        self.final_norm = make_norm(wide, architecture.use_rmsnorm)
         self.final_modulation = Modulation(wide, wide, 2, dtype=dtype, rngs=rngs)
         self.final_linear = Linear(
             wide,
@@ -147,7 +119,7 @@ class DDT(nnx.Module):
         t: Float[ArrayLike, " B"],
         y: Int[ArrayLike, " B"],
         *,
-        run: Callable[..., Array] = Stack.__call__,
+        apply_stack: Callable[..., Array] = Stack.__call__,
     ) -> Float[Array, "B h w C"]:
         """Predicts the velocity at x.
 
@@ -155,7 +127,8 @@ class DDT(nnx.Module):
             x: noised latent.
             t: time in [0, 1]; 1 is noise, 0 is data.
             y: class labels; `null_label` for none.
-            run: (stack, x, *conditions) -> x; observe.py looks into the blocks through it.
+            apply_stack: (stack, x, *conditions) -> x; `activation_stats` replaces it to see
+                inside the stacks.
 
         Returns:
             float32 velocity dx/dt.
@@ -168,23 +141,24 @@ class DDT(nnx.Module):
         s = self.embed_s(patches)
         if self.position is not None:
             s = s + jax.lax.stop_gradient(self.position[...]).astype(self.dtype)
-        s = run(self.backbone, s, condition.astype(self.dtype), *self.rotation(0))  # (2)
+        s = apply_stack(self.backbone, s, condition.astype(self.dtype), *self.rope(0))  # (2)
 
         s = jax.nn.silu(time[:, None].astype(self.dtype) + s)  # (3)
         if self.project is not None:
             s = self.project(s)
 
-        h = run(self.head, self.embed_x(patches), s, *self.rotation(1))  # (4)
+        h = apply_stack(self.head, self.embed_x(patches), s, *self.rope(1))  # (4)
 
         shift, scale = self.final_modulation(s)  # (5)
         velocity = self.final_linear(modulate(self.final_norm(h), shift, scale))
         return unpatchify(velocity.astype(jnp.float32), self.patch_size, self.grid, self.grid)
 
-    def rotation(self, part: int) -> Rotation | tuple[()]:
-        """The rotary angles of the backbone (0) or the head (1); empty without RoPE."""
-        if not self.use_rope:
+    def rope(self, part: int) -> Rope | tuple[()]:
+        """Returns cos and sin of the backbone (0) or the head (1); empty without RoPE."""
+        if not self.architecture.use_rope:
             return ()
-        return rotary_angles(self.head_widths[part], self.grid, self.grid)
+        head_width = self.architecture.hidden_size[part] // self.architecture.num_heads[part]
+        return rotary_angles(head_width, self.grid, self.grid)
 
 
 def make_patch_embedding(patch_width: int, width: int, dtype: Dtype, rngs: nnx.Rngs) -> Linear:

@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from rae_dit.diffusion import flow
-from rae_dit.models.activation_stats import observe_ddt
+from rae_dit.models.activation_stats import activation_stats
 from rae_dit.objectives.base import Objective, PerSample, Tree
 
 
@@ -88,7 +88,7 @@ def telemetry(
     """
     inputs = objective.sample_inputs(frozen, batch, key)
     x_t = flow.interpolate(inputs["latent"], inputs["noise"], inputs["t"])
-    seen = observe_ddt(nnx.merge(ddt_graph, params), x_t, inputs["t"], inputs["label"])
+    seen = activation_stats(nnx.merge(ddt_graph, params), x_t, inputs["t"], inputs["label"])
     logits = jnp.concatenate([stack.logit for stack in seen.values()])
     values = {"train/attention_logit_max": jnp.max(logits)}
     for stack, observation in seen.items():

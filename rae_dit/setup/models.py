@@ -7,14 +7,14 @@ loading.py fills them with weights from files.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from rae_dit.architecture import Compute
+from rae_dit.architecture import Compute, DDTArchitecture, DDTSizes
 from rae_dit.config import Config
 from rae_dit.config.check import convert
 from rae_dit.diffusion.flow import time_shift
@@ -164,33 +164,40 @@ def make_lpips(config: Config, rngs: nnx.Rngs) -> LPIPS:
     return LPIPS(dtype=compute_dtype(config), rngs=rngs)
 
 
-def make_ddt(config: Config, rngs: nnx.Rngs) -> DDT:
-    """The DiT^DH with initial weights."""
-    return DDT(
+def ddt_architecture(config: Config) -> DDTArchitecture:
+    """Returns the architecture of the config's DiT^DH."""
+    sizes = {field.name: getattr(config.ddt, field.name) for field in dataclasses.fields(DDTSizes)}
+    return DDTArchitecture(
         input_size=latent_grid(config),
         in_channels=config.encoder.hidden_size,
-        patch_size=config.ddt.patch_size,
-        hidden_size=config.ddt.hidden_size,
-        depth=config.ddt.depth,
-        num_heads=config.ddt.num_heads,
-        mlp_ratio=config.ddt.mlp_ratio,
         num_classes=config.data.num_classes,
-        use_qknorm=config.ddt.use_qknorm,
-        use_swiglu=config.ddt.use_swiglu,
-        use_rope=config.ddt.use_rope,
-        use_rmsnorm=config.ddt.use_rmsnorm,
-        use_pos_embed=config.ddt.use_pos_embed,
-        attention=config.compute.attention,
-        scan_layers=config.compute.scan_layers,
-        remat=config.compute.remat,
-        dtype=compute_dtype(config),
-        rngs=rngs,
+        **sizes,
     )
 
 
-def abstract(make: Callable[[Config, nnx.Rngs], nnx.Module], config: Config) -> nnx.Module:
-    """The module with shapes in place of arrays: no memory, no compile."""
-    return nnx.eval_shape(lambda: make(config, nnx.Rngs(0)))
+def make_ddt(config: Config, rngs: nnx.Rngs) -> DDT:
+    """Builds the DiT^DH with initial weights."""
+    return DDT(ddt_architecture(config), compute(config), rngs=rngs)
+
+
+ModuleT = TypeVar("ModuleT", bound=nnx.Module)
+
+
+def abstract(make: Callable[[Config, nnx.Rngs], ModuleT], config: Config) -> ModuleT:
+    """Returns the module with shapes in place of arrays: no memory, no compile.
+
+    Networks are traced once per process. Every call returns a module of its own, so that one
+    caller's changes are not seen by another.
+    """
+    return nnx.merge(*traced(make, config))
+
+
+@functools.lru_cache(maxsize=64)
+def traced(
+    make: Callable[[Config, nnx.Rngs], nnx.Module], config: Config
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """Traces a constructor; both its arguments and its results are immutable."""
+    return nnx.split(nnx.eval_shape(lambda: make(config, nnx.Rngs(0))))
 
 
 def latent_shift(config: Config) -> float:
@@ -201,7 +208,15 @@ def latent_shift(config: Config) -> float:
 
 
 def rae_graph(config: Config, *, decoder: bool) -> nnx.GraphDef:
-    """The structure of what `load_rae` returns."""
-    statistics = bool(config.encoder.statistics)
-    make = functools.partial(make_rae, decoder=decoder, statistics=statistics)
-    return nnx.graphdef(abstract(make, config))
+    """Returns the structure of the RAE that `place_rae` fills."""
+    return nnx.graphdef(abstract(make_full_rae if decoder else make_encoding_rae, config))
+
+
+def make_full_rae(config: Config, rngs: nnx.Rngs) -> RAE:
+    """Builds the RAE with decoder, and with statistics if the config names them."""
+    return make_rae(config, rngs, decoder=True, statistics=bool(config.encoder.statistics))
+
+
+def make_encoding_rae(config: Config, rngs: nnx.Rngs) -> RAE:
+    """Builds the RAE without decoder, and with statistics if the config names them."""
+    return make_rae(config, rngs, decoder=False, statistics=bool(config.encoder.statistics))

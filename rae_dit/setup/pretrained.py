@@ -4,8 +4,11 @@ A config states every size, so that shapes, shardings and memory are known witho
 file holds is therefore compared with it, field by field, and never silently taken in its place.
 """
 
+import dataclasses
+
 from flax import nnx
 
+from rae_dit.architecture import DDTArchitecture
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import invalid_value
 from rae_dit.models.ddt import DDT
@@ -92,37 +95,35 @@ def pretrained_ddt(config: Config) -> DDT:
         WeightsError: the file is missing, damaged or of another kind of model.
         ConfigError: it is not what the config says; names the field and both values.
     """
-    wanted = config.ddt
-    tensors = released.open_ddt(wanted.pretrained)
-    # A hint where the file is silent: without RoPE and qk-norm it does not tell the heads, without
-    # RoPE and positions not the grid, with equal widths not where the head begins.
-    heads_told = {"enc_feat_rope.freqs_cos", "blocks.0.attn.q_norm.weight"} & set(tensors)
-    grid_told = {"enc_feat_rope.freqs_cos", "pos_embed"} & set(tensors)
-    equal_widths = wanted.hidden_size[0] == wanted.hidden_size[1]
+    source, wanted = config.ddt.pretrained, models.ddt_architecture(config)
+    tensors = released.open_ddt(source)
     found = ddt_architecture(
         tensors,
-        input_size=None if grid_told else models.latent_grid(config),
-        depth=wanted.depth if equal_widths else None,
-        num_heads=None if heads_told else wanted.num_heads,
+        input_size=wanted.input_size,
+        depth=wanted.depth,
+        num_heads=wanted.num_heads,
+        mlp_ratio=wanted.mlp_ratio,
     )
-    fields: Fields = {
-        "patch_size": (wanted.patch_size, found["patch_size"]),
-        "hidden_size": (wanted.hidden_size, found["hidden_size"]),
-        "depth": (wanted.depth, found["depth"]),
-        "num_heads": (wanted.num_heads, found["num_heads"]),
-        "use_qknorm": (wanted.use_qknorm, found["use_qknorm"]),
-        "use_swiglu": (wanted.use_swiglu, found["use_swiglu"]),
-        "use_rope": (wanted.use_rope, found["use_rope"]),
-        "use_rmsnorm": (wanted.use_rmsnorm, found["use_rmsnorm"]),
-        "use_pos_embed": (wanted.use_pos_embed, found["use_pos_embed"]),
-    }
-    check("ddt", wanted.pretrained, fields)
-    check(
-        "data", wanted.pretrained, {"num_classes": (config.data.num_classes, found["num_classes"])}
-    )
-    grid, channels = found["input_size"], found["in_channels"]
-    check_latent(config, "ddt", wanted.pretrained, grid=grid, channels=channels)
+    check_ddt(config, source, found)
     return import_ddt(tensors, models.abstract(models.make_ddt, config))
+
+
+def check_ddt(config: Config, source: str, found: DDTArchitecture) -> None:
+    """Raises ConfigError at the first field in which a file differs from the config."""
+    wanted = models.ddt_architecture(config)
+    for field in dataclasses.fields(wanted):
+        asked, has = getattr(wanted, field.name), getattr(found, field.name)
+        if asked == has:
+            continue
+        match field.name:
+            case "input_size" | "in_channels":
+                check_latent(
+                    config, "ddt", source, grid=found.input_size, channels=found.in_channels
+                )
+            case "num_classes":
+                check("data", source, {"num_classes": (asked, has)})
+            case name:
+                check("ddt", source, {name: (asked, has)})
 
 
 def family_of(encoder: VisionTransformer) -> str:

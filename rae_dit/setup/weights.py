@@ -171,7 +171,7 @@ def place_guide(config: Config, mesh: Mesh) -> Model:
 
 def check_guide(config: Config, guide: DDT) -> None:
     """Checks that a guide has the config's latents and classes."""
-    side = guide.grid * guide.patch_size
+    side = guide.architecture.input_size
     found = (side, side, guide.in_channels), guide.null_label
     latent = (latent_grid(config), latent_grid(config), config.encoder.hidden_size)
     if found != (latent, config.data.num_classes):

@@ -1,11 +1,15 @@
 """What a model must look like to hold the tensors of an official file."""
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rae_dit.architecture import DDTArchitecture
 from rae_dit.models.decoder import decoder_positions
 from rae_dit.weights.mapping import Tensors, WeightsError, is_close
+
+log = logging.getLogger(__name__)
 
 Pair = tuple[int, int]
 
@@ -23,18 +27,24 @@ def ddt_architecture(
     input_size: int | None = None,
     depth: Pair | None = None,
     num_heads: Pair | None = None,
-) -> dict[str, Any]:
-    """Reads the arguments of `DDT` off an official state dict.
+    mlp_ratio: float | None = None,
+) -> DDTArchitecture:
+    """Reads the architecture of a DiT^DH off an official state dict.
+
+    The hints serve where the file does not tell; where it does, they are not used.
 
     Args:
         tensors: the state dict.
         input_size: side of the latent grid, for files with neither RoPE nor position embedding.
         depth: blocks of backbone and head, for files where both have one width and the head has
             not the 2 blocks of every released model.
-        num_heads: heads, for files without RoPE and qk-norm at other than the released widths.
+        num_heads: heads, for files without RoPE and qk-norm; None takes those of the released
+            widths.
+        mlp_ratio: taken where it gives the file's MLP widths, to which other ratios may round.
 
     Raises:
-        WeightsError: if this is no DiT^DH, or if it has a switch that we do not build.
+        WeightsError: if this is no DiT^DH, if it has a switch that we do not build, or if a hint is
+            missing.
     """
     narrow = shape_of(tensors, "s_embedder.proj.bias", "a DiT^DH")[0]
     numbers = block_numbers(tensors, "blocks")
@@ -46,30 +56,32 @@ def ddt_architecture(
         )
     qk_norm, rope = "blocks.0.attn.q_norm.weight", "enc_feat_rope.freqs_cos"
     hidden_size = (narrow, wide)
-    depth = depth or ddt_depth(tensors, numbers, hidden_size)
-    return {
-        "input_size": input_size or patch * ddt_grid(tensors),
-        "in_channels": channels,
-        "patch_size": patch,
-        "hidden_size": hidden_size,
-        "depth": depth,
-        "num_heads": num_heads or ddt_heads(tensors, hidden_size, last=len(numbers) - 1),
-        "mlp_ratio": ddt_mlp_ratio(tensors, hidden_size, last=len(numbers) - 1),
-        "num_classes": shape_of(tensors, "y_embedder.embedding_table.weight", "a DiT^DH")[0] - 1,
-        "use_qknorm": qk_norm in tensors,
-        "use_swiglu": "blocks.0.mlp.w12.weight" in tensors,
-        "use_rope": rope in tensors,
-        "use_rmsnorm": "blocks.0.norm1.weight" in tensors,
-        "use_pos_embed": "pos_embed" in tensors,
-    }
+    last = len(numbers) - 1
+    return DDTArchitecture(
+        input_size=ddt_input_size(tensors, patch, hint=input_size),
+        in_channels=channels,
+        patch_size=patch,
+        hidden_size=hidden_size,
+        depth=ddt_depth(tensors, numbers, hidden_size, hint=depth),
+        num_heads=ddt_heads(tensors, hidden_size, last=last, hint=num_heads),
+        mlp_ratio=ddt_mlp_ratio(tensors, hidden_size, last=last, hint=mlp_ratio),
+        num_classes=shape_of(tensors, "y_embedder.embedding_table.weight", "a DiT^DH")[0] - 1,
+        use_qknorm=qk_norm in tensors,
+        use_swiglu="blocks.0.mlp.w12.weight" in tensors,
+        use_rope=rope in tensors,
+        use_rmsnorm="blocks.0.norm1.weight" in tensors,
+        use_pos_embed="pos_embed" in tensors,
+    )
 
 
-def ddt_depth(tensors: Tensors, numbers: range, hidden_size: Pair) -> Pair:
-    """Counts the backbone's blocks: the head begins where the width changes.
+def ddt_depth(
+    tensors: Tensors, numbers: range, hidden_size: Pair, *, hint: Pair | None = None
+) -> Pair:
+    """Counts the blocks of backbone and head: the head begins where the width changes.
 
-    When it does not change, the width of a head may (qk-norm shows it); when nothing does, the
-    file cannot tell and the head is taken to have the 2 blocks of every released model, which is
-    printed.
+    When it does not change, the width of an attention head may (qk-norm shows it). When nothing
+    does, the file does not tell: the hint is taken if it has as many blocks, else the head is taken
+    to have the 2 blocks of every released model, which is logged.
     """
 
     def narrow_blocks(name: str, width: int) -> int:
@@ -83,26 +95,33 @@ def ddt_depth(tensors: Tensors, numbers: range, hidden_size: Pair) -> Pair:
     if first in tensors and tensors[first].shape != tensors[last].shape:
         backbone = narrow_blocks(q_norm, tensors[first].shape[0])
         return backbone, len(numbers) - backbone
-    print(
-        f"Backbone and head are both {hidden_size[0]} wide: taking the last {RELEASED_HEAD_DEPTH} "
-        f"of {len(numbers)} blocks as the head; give depth=(backbone, head) if it is not so."
+    if hint is not None and sum(hint) == len(numbers):
+        return hint
+    log.warning(
+        "backbone and head are both %d wide: taking the last %d of %d blocks as the head; "
+        "give depth=(backbone, head) if it is not so",
+        hidden_size[0],
+        RELEASED_HEAD_DEPTH,
+        len(numbers),
     )
     return len(numbers) - RELEASED_HEAD_DEPTH, RELEASED_HEAD_DEPTH
 
 
-def ddt_grid(tensors: Tensors) -> int:
-    """Tokens a side, from the position embedding or the rotary tables."""
+def ddt_input_size(tensors: Tensors, patch_size: int, *, hint: int | None) -> int:
+    """Returns the side of the latent grid, from the position embedding or the rotary tables."""
     for name, axis in (("pos_embed", 1), ("enc_feat_rope.freqs_cos", 0)):
         if name in tensors:
-            return square_root(tensors[name].shape[axis], name)
+            return patch_size * square_root(tensors[name].shape[axis], name)
+    if hint is not None:
+        return hint
     raise WeightsError(
         "The file has neither position embedding nor RoPE, so it does not tell the latent's size; "
         "give input_size."
     )
 
 
-def ddt_heads(tensors: Tensors, hidden_size: Pair, *, last: int) -> Pair:
-    """Heads of backbone and head: a rotary table, or a qk-norm, is as wide as one head."""
+def ddt_heads(tensors: Tensors, hidden_size: Pair, *, last: int, hint: Pair | None) -> Pair:
+    """Returns the heads of both parts: a rotary table, or a qk-norm, is as wide as one head."""
     tables = ("enc_feat_rope.freqs_cos", "dec_feat_rope.freqs_cos")
     norms = ("blocks.0.attn.q_norm.weight", f"blocks.{last}.attn.q_norm.weight")
     for names in (tables, norms):
@@ -112,6 +131,8 @@ def ddt_heads(tensors: Tensors, hidden_size: Pair, *, last: int) -> Pair:
                 width // head for width, head in zip(hidden_size, head_widths, strict=True)
             )
             return narrow, wide
+    if hint is not None:
+        return hint
     if all(width in DDT_HEADS for width in hidden_size):
         return DDT_HEADS[hidden_size[0]], DDT_HEADS[hidden_size[1]]
     raise WeightsError(
@@ -120,8 +141,10 @@ def ddt_heads(tensors: Tensors, hidden_size: Pair, *, last: int) -> Pair:
     )
 
 
-def ddt_mlp_ratio(tensors: Tensors, hidden_size: Pair, *, last: int) -> float:
-    """The ratio that gives the MLP widths of both parts, rounded down as the models do."""
+def ddt_mlp_ratio(
+    tensors: Tensors, hidden_size: Pair, *, last: int, hint: float | None = None
+) -> float:
+    """Returns a ratio that gives the MLP widths of both parts, rounded down as the models do."""
     swiglu = "blocks.0.mlp.w12.weight" in tensors
     name = "blocks.{}.mlp.w3.weight" if swiglu else "blocks.{}.mlp.fc2.weight"
     found = [shape_of(tensors, name.format(n), "a DiT^DH")[1] for n in (0, last)]
@@ -136,7 +159,8 @@ def ddt_mlp_ratio(tensors: Tensors, hidden_size: Pair, *, last: int) -> float:
         for size, width in zip(found, hidden_size, strict=True)
         for nudge in (-1, 0, 1)
     ]
-    for ratio in (*eighths, *exact):
+    hints = [] if hint is None else [hint]
+    for ratio in (*hints, *eighths, *exact):
         if [hidden(width, ratio) for width in hidden_size] == found:
             return ratio
     raise WeightsError(f"No mlp_ratio gives MLPs of {found} at widths {hidden_size}.")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from rae_dit.models.attention import rotary_angles
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder, decoder_positions
 from rae_dit.models.layers import SwiGLU
@@ -27,8 +26,6 @@ from rae_dit.weights.mapping import (
     linear,
     parameters_of,
 )
-
-Pair = tuple[int, int]
 
 
 def ddt_entries(model: DDT) -> list[Entry]:
@@ -80,11 +77,9 @@ def ddt_block_entries(block: nnx.Module) -> list[Entry]:
 def ddt_buffers(model: DDT) -> dict[str, np.ndarray]:
     """The rotary tables that released files carry and we recompute."""
     buffers = {}
-    if model.use_rope:
-        for name, width in zip(("enc", "dec"), model.head_widths, strict=True):
-            cos, sin = rotary_angles(width, model.grid, model.grid)
-            buffers[f"{name}_feat_rope.freqs_cos"] = np.asarray(cos)
-            buffers[f"{name}_feat_rope.freqs_sin"] = np.asarray(sin)
+    for part, name in enumerate(("enc", "dec")):
+        for function, table in zip(("cos", "sin"), model.rope(part), strict=False):
+            buffers[f"{name}_feat_rope.freqs_{function}"] = np.asarray(table)
     return buffers
 
 

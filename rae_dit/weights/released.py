@@ -44,8 +44,12 @@ def read_ddt(
     architecture = ddt_architecture(
         tensors, input_size=input_size, depth=depth, num_heads=num_heads
     )
-    abstract = nnx.eval_shape(lambda: DDT(**architecture, **as_keywords(compute), rngs=nnx.Rngs(0)))
-    return import_ddt(tensors, abstract)
+    hints = {"input_size": input_size, "depth": depth, "num_heads": num_heads}
+    for name, hint in hints.items():
+        if hint is not None and hint != getattr(architecture, name):
+            found = getattr(architecture, name)
+            raise WeightsError(f"{name}: got {hint}; expected {found}, which {source} has")
+    return import_ddt(tensors, nnx.eval_shape(lambda: DDT(architecture, compute, rngs=nnx.Rngs(0))))
 
 
 def read_decoder(source: str | Path, compute: Compute = Compute()) -> Decoder:
