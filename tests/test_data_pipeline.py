@@ -318,10 +318,10 @@ def test_a_position_survives_json_and_fits_itself():
 )
 def test_a_changed_position_is_refused_by_name(field, value):
     saved = position(Tagged(24), step=7, seed=1, batch_size=8)
-    with pytest.raises(ValueError, match=f"{field} was .* and is {value!r} now") as caught:
+    with pytest.raises(ValueError, match=f"{field}: got .*; expected {value!r}") as caught:
         check_position(saved, saved | {field: value})
     others = saved.keys() - {field}
-    assert not any(f"{other} was" in str(caught.value) for other in others)
+    assert not any(f"{other}:" in str(caught.value) for other in others)
 
 
 def test_a_position_with_other_fields_is_refused():
@@ -329,5 +329,7 @@ def test_a_position_with_other_fields_is_refused():
     current = dict(saved)
     del saved["seed"]
     for pair in ((saved, current), (current, saved)):
-        with pytest.raises(ValueError, match=r"fields.*'seed'"):
+        with pytest.raises(
+            ValueError, match=r"seed: got (1; expected nothing|nothing; expected 1)\."
+        ):
             check_position(*pair)

@@ -11,7 +11,7 @@ from rae_dit.evaluation.metrics.fid import FID
 from rae_dit.evaluation.metrics.frechet_distance import Moments
 from rae_dit.evaluation.metrics.precision_recall import PrecisionRecall
 from rae_dit.evaluation.metrics.sfid import SFID
-from rae_dit.evaluation.references import hash_of, open_reference
+from rae_dit.evaluation.references import open_reference
 
 ALL = ("fid", "sfid", "inception_score", "precision", "recall")
 
@@ -107,11 +107,3 @@ def test_statistics_that_are_none_are_refused(tmp_path):
     path = save(tmp_path, mu=np.zeros(4), sigma=np.full((4, 4), np.nan))
     with pytest.raises(SourceError, match=r"reference\.npz cannot be used: .*not finite"):
         open_reference(path, ("fid",)).fill(MetricState.of([FID]))
-
-
-def test_a_hash_follows_the_content(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"abc")
-    assert hash_of(path).startswith("ba7816bf8f01cfea")
-    path.write_bytes(b"abcd")
-    assert hash_of(path).startswith("88d4266fd4e6338d")

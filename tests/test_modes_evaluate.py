@@ -17,9 +17,9 @@ from rae_dit.evaluation.digits import DigitClassifier, pixel_features
 from rae_dit.evaluation.feature_extractors import InceptionExtractor
 from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance
 from rae_dit.evaluation.metrics.precision_recall import precision_recall
-from rae_dit.evaluation.references import hash_of
 from rae_dit.modes import evaluate as act
 from rae_dit.modes.evaluate import evaluate
+from rae_dit.provenance import file_hash
 from rae_dit.sampling.generate import Generator, generate
 from rae_dit.sampling.npz import write_npz
 from rae_dit.setup import data, models
@@ -153,7 +153,7 @@ def test_stored_images_give_the_figures_of_generated_ones(
     offline = json.loads((tmp_path / "evaluation.json").read_text())
     for metric in config.evaluate.metrics:
         assert online[f"{metric}_guided"] == offline[metric]
-    assert offline["samples"]["sha256"] == hash_of(tmp_path / "samples.npz")
+    assert offline["samples"]["sha256"] == file_hash(tmp_path / "samples.npz")
     assert offline["num_samples"] == 11
 
 

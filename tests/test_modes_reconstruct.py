@@ -17,9 +17,9 @@ from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation.feature_extractors import InceptionExtractor
 from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance
 from rae_dit.evaluation.reconstruction import l1, psnr, ssim
-from rae_dit.evaluation.references import hash_of
 from rae_dit.modes import reconstruct as act
 from rae_dit.modes.reconstruct import reconstruct
+from rae_dit.provenance import file_hash
 from rae_dit.setup import evaluation as setup
 
 LARGE = {  # 16 pixels: room for SSIM and LPIPS
@@ -89,7 +89,7 @@ def test_held_out_images_by_every_measure(monkeypatch, tmp_path, batch_size):
     judge = InceptionExtractor.of(Wide(), batch_size=64, identity="")
     features = [Moments.of(judge(to_uint8(x) / np.float32(255)).pool) for x in (before, after)]
     assert found["rfid"] == pytest.approx(frechet_distance(*features), rel=1e-6)
-    assert found["inception"]["sha256"] == hash_of(tmp_path / "inception")
+    assert found["inception"]["sha256"] == file_hash(tmp_path / "inception")
     assert (tmp_path / "reconstructions.png").is_file()
     assert not (tmp_path / "reconstructions").exists()
 

@@ -15,7 +15,7 @@ from support.small_run import small_config
 
 from rae_dit.config import ConfigError
 from rae_dit.data.sources import synthetic
-from rae_dit.modes import stats as act
+from rae_dit.modes import stats as mode
 from rae_dit.modes.stats import stats
 from rae_dit.sampling import codec
 from rae_dit.setup import data
@@ -41,7 +41,7 @@ def exact(monkeypatch):
 
 def killed(monkeypatch, config, workdir: Path, saves: int) -> None:
     """Runs until `saves` partial files have been written."""
-    number, write = itertools.count(1), act.write_partial
+    number, write = itertools.count(1), mode.write_partial
 
     def write_and_die(*arguments, **named):
         write(*arguments, **named)
@@ -49,7 +49,7 @@ def killed(monkeypatch, config, workdir: Path, saves: int) -> None:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(act, "write_partial", write_and_die)
+        patch.setattr(mode, "write_partial", write_and_die)
         with pytest.raises(KeyboardInterrupt):
             stats(config, workdir)
 
@@ -125,9 +125,12 @@ def test_a_damaged_image_does_not_count_and_its_substitute_counts_once(monkeypat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": 1}, r"encoder_checksum was \d+ and is \d+"),
-        ({"encoder.image_mean": (0.5, 0.5, 0.5)}, r"encoder\.image_mean was \[0\.485, .* and is"),
-        ({"precision": "bf16"}, "precision was 'fp32' and is 'bf16'"),
+        ({"seed": 1}, r"encoder_checksum: got \d+; expected \d+"),
+        (
+            {"encoder.image_mean": (0.5, 0.5, 0.5)},
+            r"encoder\.image_mean: got \[0\.485, .*; expected \[0\.5, ",
+        ),
+        ({"precision": "bf16"}, "precision: got 'fp32'; expected 'bf16'"),
     ],
 )
 def test_a_partial_file_of_other_settings_is_refused(
@@ -136,9 +139,25 @@ def test_a_partial_file_of_other_settings_is_refused(
     killed(monkeypatch, small_config(**{"stats.save_every": 2}), tmp_path, saves=1)
     with pytest.raises(ConfigError, match=message) as caught:
         stats(small_config(**changes), tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path / PARTIAL}: got statistics of other settings")
+    assert str(caught.value).startswith(f"{tmp_path / PARTIAL}: ")
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == [PARTIAL]
+
+
+def test_a_partial_file_of_november_2026_is_read(exact, monkeypatch, tmp_path):
+    """Its sums had other names; the job that continues from it gives every bit."""
+    config = small_config(**{"stats.save_every": 2})
+    stats(config, tmp_path / "whole")
+    killed(monkeypatch, config, tmp_path / "run", saves=1)
+    old = {"num_invalid": "strange", "sum_q": "value", "sum_aa": "high", "sum_ab": "mixed"}
+    old["sum_bb"] = "low"
+    with np.load(tmp_path / "run" / PARTIAL) as file:
+        arrays = {old.get(name, name): array for name, array in file.items()}
+    assert {*old.values()} < arrays.keys()
+    np.savez(tmp_path / "run" / PARTIAL, **arrays)
+    stats(config, tmp_path / "run")
+    ours, wanted = (tmp_path / name / "statistics.npz" for name in ("run", "whole"))
+    assert ours.read_bytes() == wanted.read_bytes()
 
 
 @pytest.mark.parametrize("cut", [0, 10, 3000, -200])
@@ -146,7 +165,7 @@ def test_a_damaged_partial_file_is_refused(cut, exact, monkeypatch, tmp_path):
     killed(monkeypatch, small_config(**{"stats.save_every": 2}), tmp_path, saves=1)
     content = (tmp_path / PARTIAL).read_bytes()
     (tmp_path / PARTIAL).write_bytes(content[:cut])
-    with pytest.raises(ConfigError, match=r"delete it to begin anew$") as caught:
+    with pytest.raises(ConfigError, match=r"delete it to start anew$") as caught:
         stats(small_config(), tmp_path)
     assert "\n" not in str(caught.value)
 

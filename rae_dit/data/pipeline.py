@@ -18,6 +18,7 @@ from rae_dit.data.files import Images
 from rae_dit.data.sources import Numbered, Source, image_shape
 from rae_dit.data.transforms import Prepare, flip_example, to_float_batch
 from rae_dit.data.workers import start_worker
+from rae_dit.provenance import Provenance
 
 # grain's defaults are 16 threads and 500 elements in every process; here an element is a batch.
 _READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
@@ -171,22 +172,12 @@ def check_position(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None
     Raises:
         ChangedDataError: naming every field that is missing, unknown or different.
     """
-    if saved.keys() != current.keys():
-        raise ChangedDataError(
-            f"the position has the fields {sorted(saved)} in the checkpoint and {sorted(current)} "
-            "now. Expected the same. Resume with the version of rae_dit that wrote the checkpoint."
-        )
-    changes = [
-        f"{name} was {saved[name]!r} in the checkpoint and is {current[name]!r} now"
-        for name in current
-        if saved[name] != current[name]
-    ]
-    if changes:
-        raise ChangedDataError(
-            f"the data stream changed: {'; '.join(changes)}. Expected the data the run was "
-            "started on, because the step number alone says where to go on. Restore the old "
-            "settings, or start a new run in another workdir."
-        )
+    Provenance.of(current).require_same(
+        saved,
+        "the data stream changed: data position of the checkpoint",
+        "Restore the old settings, or start a new run in another workdir",
+        error=ChangedDataError,
+    )
 
 
 def _read(batches: grain.MapDataset, num_workers: int) -> grain.IterDataset:

@@ -26,7 +26,6 @@ from rae_dit.evaluation.feature_extractors import FeatureExtractor
 from rae_dit.evaluation.metric_state import MetricState, merge_processes
 from rae_dit.evaluation.metrics import metrics_named
 from rae_dit.evaluation.metrics.base import Metric
-from rae_dit.evaluation.references import hash_of
 from rae_dit.evaluation.stored import StoredImages
 from rae_dit.multihost import allgather_bytes
 from rae_dit.storage.files import replacing
@@ -158,10 +157,3 @@ def regrouped(
 def progress(blocks: Iterable[Any], what: str, total: int) -> Iterable[Any]:
     """Shows how far an iteration has come, on process 0."""
     return tqdm(blocks, desc=what, unit="batch", total=total, disable=jax.process_index() > 0)
-
-
-def hashed(path: str) -> dict[str, str] | None:
-    """A path and, where it is a file, its SHA-256, for a report; None for ''."""
-    if not path:
-        return None
-    return {"path": path} | ({"sha256": hash_of(Path(path))} if Path(path).is_file() else {})

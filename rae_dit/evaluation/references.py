@@ -7,8 +7,6 @@ images. pytorch-fid's files have "mu" and "sigma" alone. "activations", pool fea
 serve in place of images.
 """
 
-import functools
-import hashlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,18 +96,6 @@ def open_reference(path: str | Path, metrics: tuple[str, ...]) -> ReferenceFile:
             f"got {str(path)!r} with {sorted(shapes)}, expected {expected} for {metric!r}"
         )
     return file
-
-
-def hash_of(path: Path) -> str:
-    """Returns the SHA-256 of a file; computed again only if its size or time changes."""
-    status = path.stat()
-    return _hash_of(path, status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=16)
-def _hash_of(path: Path, size: int, time: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _shape(path: Path, name: str) -> tuple[int, ...]:

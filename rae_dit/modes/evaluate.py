@@ -8,17 +8,16 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from rae_dit import __version__
 from rae_dit.config import Config
 from rae_dit.evaluation.figures import sample_grid
 from rae_dit.evaluation.metric_state import MetricState
 from rae_dit.evaluation.pipeline import (
     Batch,
     evaluate_batches,
-    hashed,
     source_batches,
     stored_batches,
 )
+from rae_dit.provenance import file_record, software
 from rae_dit.sampling.generate import Generator, generate
 from rae_dit.setup import data, models
 from rae_dit.setup.evaluation import (
@@ -107,19 +106,18 @@ def with_suffix(suffix: str, values: dict[str, float]) -> dict[str, float]:
 
 
 def provenance(config: Config, workdir: Path, reference: MetricState | None) -> dict[str, object]:
-    """All that the figures depend on, for the report."""
+    """Returns all that the metrics depend on, for the report."""
     settings = config.evaluate
     found: dict[str, object] = {
         "judge": settings.judge,
-        "inception": hashed(settings.inception),
-        "reference": hashed(settings.reference) if settings.reference else config.data.source,
+        "inception": file_record(settings.inception),
+        "reference": file_record(settings.reference) if settings.reference else config.data.source,
         "reference_images": None if reference is None else reference.num_images or None,
-        "version": __version__,
-        "jax": jax.__version__,
+        **software(),
     }
     if settings.samples:
         stored = open_samples(config)
-        return found | {"samples": hashed(settings.samples), "num_samples": len(stored)}
+        return found | {"samples": file_record(settings.samples), "num_samples": len(stored)}
     sampler = dataclasses.asdict(config.sample)
     for unused in ("num_samples", "output_dir", "batch_size", "class_names"):
         del sampler[unused]
@@ -130,7 +128,7 @@ def provenance(config: Config, workdir: Path, reference: MetricState | None) -> 
         | {
             "checkpoint": str(workdir),
             "checkpoint_step": newest_step(workdir),
-            "pretrained": hashed(config.ddt.pretrained),
+            "pretrained": file_record(config.ddt.pretrained),
             "precision": config.precision,
             "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }

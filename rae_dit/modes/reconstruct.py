@@ -18,7 +18,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from PIL import Image
 
-from rae_dit import __version__
 from rae_dit.config import Config, ConfigError
 from rae_dit.data.files import Images
 from rae_dit.data.flat_folder import open_pictures
@@ -29,11 +28,12 @@ from rae_dit.evaluation.feature_extractors import FeatureExtractor
 from rae_dit.evaluation.figures import reconstruction_grid
 from rae_dit.evaluation.metric_state import MetricState, merge_processes
 from rae_dit.evaluation.metrics.fid import FID
-from rae_dit.evaluation.pipeline import as_config_error, hashed, progress
+from rae_dit.evaluation.pipeline import as_config_error, progress
 from rae_dit.evaluation.reconstruction import SSIM_WINDOW, l1, psnr, ssim
 from rae_dit.models.lpips import MINIMUM_SIZE as LPIPS_MINIMUM
 from rae_dit.multihost import allgather_bytes
 from rae_dit.objectives.base import Tree
+from rae_dit.provenance import file_record, software
 from rae_dit.sampling import codec
 from rae_dit.setup import data, models, weights
 from rae_dit.setup.evaluation import make_inception
@@ -235,7 +235,7 @@ def draw(path: Path, shown: list[Pair]) -> None:
 
 
 def provenance(config: Config, source: Source) -> dict[str, object]:
-    """All that the figures depend on, for the report."""
+    """Returns all that the measures depend on, for the report."""
     return {
         "source": config.reconstruct.path or config.data.source,
         "fingerprint": source.fingerprint,
@@ -243,8 +243,7 @@ def provenance(config: Config, source: Source) -> dict[str, object]:
         "encoder": config.encoder.pretrained or config.encoder.checkpoint,
         "decoder": config.decoder.pretrained or config.decoder.checkpoint,
         "precision": config.precision,
-        "inception": hashed(config.evaluate.inception),
-        "vgg": hashed(config.perceptual.vgg),
-        "version": __version__,
-        "jax": jax.__version__,
+        "inception": file_record(config.evaluate.inception),
+        "vgg": file_record(config.perceptual.vgg),
+        **software(),
     }

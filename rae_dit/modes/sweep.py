@@ -9,16 +9,15 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 
-from rae_dit.checkpoint.integrity import as_json
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import invalid_value
 from rae_dit.evaluation.sweep_table import Cell, best, draw_sweep, markdown
 from rae_dit.modes.sample import settings_of, weights_of
 from rae_dit.multihost import broadcast_set, on_first_process
+from rae_dit.provenance import Provenance
 from rae_dit.setup import models
 from rae_dit.setup.evaluation import check_evaluation, make_feature_extractor, score
 from rae_dit.setup.sampling import load_generator
@@ -55,7 +54,7 @@ def sweep(config: Config, workdir: Path) -> None:
         for done, cell in enumerate(left, start=1):
             found[key_of(cell)] = metrics = score(generator, extractor, cell, workdir)
             if jax.process_index() == 0:
-                write_json(path, {"settings": settings, "cells": found})
+                write_json(path, {"settings": settings.values, "cells": found})
             eta = (time.monotonic() - started) / done * (len(left) - done)
             log.info(
                 *("%d of %d: %s: %s %.4g · ETA %.0f min", done, len(left), key_of(cell)),
@@ -101,29 +100,24 @@ def metric_of(config: Config) -> str:
     return metric
 
 
-def sweep_settings(config: Config, workdir: Path) -> dict[str, Any]:
-    """What all cells share and a value depends on, as JSON values."""
+def sweep_settings(config: Config, workdir: Path) -> Provenance:
+    """Returns what the metrics of all cells depend on besides the weights."""
     sampler = settings_of(config, workdir)
-    judge = dataclasses.asdict(config.evaluate)
+    evaluation = dataclasses.asdict(config.evaluate)
     shared = {name: value for name, value in sampler.items() if name not in VARIED}
-    shared |= {f"evaluate.{name}": value for name, value in judge.items() if name not in FREE}
-    return as_json(shared | {"num_samples": config.evaluate.num_samples})
+    shared |= {f"evaluate.{name}": value for name, value in evaluation.items() if name not in FREE}
+    return Provenance.of(shared | {"num_samples": config.evaluate.num_samples})
 
 
-def check(path: Path, settings: dict[str, Any]) -> None:
-    """Raises ConfigError if a sweep.json is there whose cells are not of these settings."""
+def check(path: Path, settings: Provenance) -> None:
+    """Raises ConfigError if there is a sweep.json whose cells are of other settings."""
     if not path.exists():
         return
     try:
         before = json.loads(path.read_text())["settings"]
     except (ValueError, KeyError) as error:
-        raise ConfigError(f"{path} is no result of a sweep; move it away") from error
-    for name, here in settings.items():
-        if before.get(name) != here:
-            raise ConfigError(
-                f"{path} was made with {name} {before.get(name)}, not {here}; move it away to "
-                "start anew"
-            )
+        raise ConfigError(f"{path}: got no results of a sweep. Move it away") from error
+    settings.require_same(before, str(path), "Move it away to start anew", partly=True)
 
 
 def read_cells(path: Path) -> dict[str, dict[str, float]]:

@@ -36,8 +36,9 @@ from rae_dit.evaluation.pipeline import (
     source_batches,
     stored_batches,
 )
-from rae_dit.evaluation.references import hash_of, open_reference
+from rae_dit.evaluation.references import open_reference
 from rae_dit.evaluation.stored import StoredImages, open_stored
+from rae_dit.provenance import file_hash
 from rae_dit.sampling.generate import Generator, generate_shares
 from rae_dit.sampling.labels import image_labels
 from rae_dit.setup import data, models
@@ -130,7 +131,7 @@ def make_feature_extractor(config: Config) -> FeatureExtractor:
 def make_inception(path: str, batch_size: int) -> InceptionExtractor:
     """Loads the Inception from a file of weights; the file's hash is its identity."""
     network = read_inception(path)
-    return InceptionExtractor.of(network, batch_size=batch_size, identity=hash_of(Path(path)))
+    return InceptionExtractor.of(network, batch_size=batch_size, identity=file_hash(path))
 
 
 def make_reference(
@@ -171,7 +172,7 @@ def make_reference(
             images = open_stored(file.path)
             state = cached_reference(
                 folder,
-                f"{extractor.identity}/{hash_of(file.path)}",
+                f"{extractor.identity}/{file_hash(file.path)}",
                 offered,
                 lambda: accumulate(
                     MetricState.of(offered),
