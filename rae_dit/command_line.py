@@ -14,7 +14,7 @@ from absl import flags
 
 from rae_dit.config import ConfigError, describe_field
 
-NO_CONFIG = "--config: missing, expected a config file such as configs/dit_digits.py"
+NO_CONFIG = "--config: missing; expected a config file such as configs/dit_digits.py"
 
 
 def parse_config(argv: list[str], values: flags.FlagValues) -> ml_collections.ConfigDict:
@@ -44,7 +44,7 @@ def parse_config(argv: list[str], values: flags.FlagValues) -> ml_collections.Co
         for path, value in overrides:
             if str(error).startswith(f"flag --config.{path}={value}:"):
                 allowed = expected[path].removesuffix(" or None")  # only a file can say None
-                raise ConfigError(f"{path}: got {value!r}, expected {allowed}") from error
+                raise ConfigError(f"{path}: got {value!r}; expected {allowed}") from error
         raise
     except SystemExit:  # --help and its like have printed, which absl counts as a failure
         sys.exit(0)
@@ -56,7 +56,7 @@ def parse_config(argv: list[str], values: flags.FlagValues) -> ml_collections.Co
         raise ConfigError(NO_CONFIG)
     if not isinstance(values.config, ml_collections.ConfigDict):
         kind = type(values.config).__name__
-        raise ConfigError(f"--config: get_config() returned {kind}, expected a ConfigDict")
+        raise ConfigError(f"--config: get_config() returned {kind}; expected a ConfigDict")
     return values.config
 
 
@@ -89,7 +89,7 @@ def check_config_file(file: str) -> None:
         beside = [str(other) for other in path.parent.glob("[!_]*.py")]
         near = difflib.get_close_matches(str(path), beside, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"--config: got {file!r}, expected a config file{hint}")
+        raise ConfigError(f"--config: got {file!r}; expected a config file{hint}")
 
 
 def exit_with(error: Exception) -> NoReturn:

@@ -101,7 +101,7 @@ def find_workdir(text: str | None, *, written: bool) -> pathlib.Path:
         ConfigError: none is given, or it could not be made or written.
     """
     if not text:
-        raise ConfigError("--workdir: missing, expected the directory of the run such as runs/a")
+        raise ConfigError("--workdir: missing; expected the directory of the run such as runs/a")
     check_local("--workdir", text)
     workdir = pathlib.Path(text)
     place = first_unwritable(workdir)

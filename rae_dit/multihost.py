@@ -54,16 +54,16 @@ def find_process_info(
     if len(missing) == len(given):
         return None
     if coordinator_address is None or num_processes is None or process_id is None:
-        raise ConfigError(f"{missing[0]}: missing, expected all of {', '.join(given)} or none")
+        raise ConfigError(f"{missing[0]}: missing; expected all of {', '.join(given)} or none")
     host, _, port = coordinator_address.rpartition(":")
     if not host or not port.isdecimal():
         raise ConfigError(
-            f"--coordinator_address: got {coordinator_address!r}, expected HOST:PORT of process 0 "
+            f"--coordinator_address: got {coordinator_address!r}; expected HOST:PORT of process 0 "
             "such as 10.0.0.1:8476"
         )
     if process_id >= num_processes:
         raise ConfigError(
-            f"--process_id: got {process_id}, expected 0 to {num_processes - 1} "
+            f"--process_id: got {process_id}; expected 0 to {num_processes - 1} "
             f"because --num_processes is {num_processes}"
         )
     return ProcessInfo(coordinator_address, num_processes, process_id)

@@ -66,7 +66,7 @@ def parse(argv: list[str], values: flags.FlagValues) -> Request:
     """
     config = from_config_dict(parse_config(argv, values))
     if not values.topology:
-        raise ConfigError(f"--topology: missing, expected one such as {EXAMPLES}")
+        raise ConfigError(f"--topology: missing; expected one such as {EXAMPLES}")
     output = pathlib.Path(values.output) if values.output else None
     return Request(config, values.topology, output, values.largest_batch)
 

@@ -48,10 +48,10 @@ def test_how_a_model_computes_can_be_chosen():
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"dtype": np.float16}, "dtype: got 'float16', expected one of 'float32', 'bfloat16'"),
-        ({"attention": "cuda"}, "attention: got 'cuda', expected one of 'auto', 'xla', "),
-        ({"remat": "dot"}, "remat: got 'dot', expected one of 'none', 'dots', 'full'; did you"),
-        ({"scan_layers": 1}, "scan_layers: got 1, expected True or False"),
+        ({"dtype": np.float16}, "dtype: got 'float16'; expected one of 'float32', 'bfloat16'"),
+        ({"attention": "cuda"}, "attention: got 'cuda'; expected one of 'auto', 'xla', "),
+        ({"remat": "dot"}, "remat: got 'dot'; expected one of 'none', 'dots', 'full'; did you"),
+        ({"scan_layers": 1}, "scan_layers: got 1; expected True or False"),
     ],
 )
 @pytest.mark.parametrize("load", [load_ddt, load_rae, load_decoder])

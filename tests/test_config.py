@@ -99,41 +99,41 @@ def test_configs_are_frozen() -> None:
     ("path", "value", "parts"),
     [
         # unknown field: the value, and the nearest name
-        ("optim.learning_rat", 1, ["optim.learning_rat: got 1,", "did you mean optim.learning_ra"]),
-        ("learning_rate", 0.1, ["learning_rate: got 0.1,", " optim.learning_rate"]),
-        ("optm", {"beta1": 0.9}, ["optm: got a section,", "did you mean optim?"]),
-        ("ema.qqq", 1, ["ema.qqq: got 1,", "the fields are decay"]),
+        ("optim.learning_rat", 1, ["optim.learning_rat: got 1;", "did you mean optim.learning_ra"]),
+        ("learning_rate", 0.1, ["learning_rate: got 0.1;", " optim.learning_rate"]),
+        ("optm", {"beta1": 0.9}, ["optm: got a section;", "did you mean optim?"]),
+        ("ema.qqq", 1, ["ema.qqq: got 1;", "the fields are decay"]),
         # wrong type
-        ("optim.max_steps", "abc", ["optim.max_steps: got 'abc',", "an int >= 1"]),
-        ("optim.max_steps", True, ["optim.max_steps: got True,", "an int >= 1"]),
-        ("optim.max_steps", 10.0, ["optim.max_steps: got 10.0,", "an int >= 1"]),
-        ("optim.max_steps", None, ["optim.max_steps: got None,", "an int >= 1"]),
-        ("optim.max_steps", {"a": 1}, ["optim.max_steps: got a section,", "an int >= 1"]),
-        ("optim.learning_rate", True, ["optim.learning_rate: got True,", "float > 0"]),
-        ("optim.learning_rate", float("nan"), ["optim.learning_rate: got nan,", "finite float"]),
-        ("optim.clip_norm", float("inf"), ["optim.clip_norm: got inf,", "finite float"]),
-        ("data.flip", 1, ["data.flip: got 1,", "True or False"]),
-        ("encoder.pretrained", 5, ["encoder.pretrained: got 5,", "a string"]),
-        ("optim", 3, ["optim: got 3,", "a section with the fields name, learning_rate,"]),
-        ("flow.shift", "x", ["flow.shift: got 'x',", "float > 0 or None"]),
-        ("ddt.depth", 28, ["ddt.depth: got 28,", "a tuple of 2 elements, each an int >= 1"]),
-        ("ddt.depth", (28,), ["ddt.depth: got (28,),", "a tuple of 2 elements"]),
-        ("ddt.depth", (28, 2.0), ["ddt.depth[1]: got 2.0,", "an int >= 1"]),
+        ("optim.max_steps", "abc", ["optim.max_steps: got 'abc';", "an int >= 1"]),
+        ("optim.max_steps", True, ["optim.max_steps: got True;", "an int >= 1"]),
+        ("optim.max_steps", 10.0, ["optim.max_steps: got 10.0;", "an int >= 1"]),
+        ("optim.max_steps", None, ["optim.max_steps: got None;", "an int >= 1"]),
+        ("optim.max_steps", {"a": 1}, ["optim.max_steps: got a section;", "an int >= 1"]),
+        ("optim.learning_rate", True, ["optim.learning_rate: got True;", "float > 0"]),
+        ("optim.learning_rate", float("nan"), ["optim.learning_rate: got nan;", "finite float"]),
+        ("optim.clip_norm", float("inf"), ["optim.clip_norm: got inf;", "finite float"]),
+        ("data.flip", 1, ["data.flip: got 1;", "True or False"]),
+        ("encoder.pretrained", 5, ["encoder.pretrained: got 5;", "a string"]),
+        ("optim", 3, ["optim: got 3;", "a section with the fields name, learning_rate,"]),
+        ("flow.shift", "x", ["flow.shift: got 'x';", "float > 0 or None"]),
+        ("ddt.depth", 28, ["ddt.depth: got 28;", "a tuple of 2 elements, each an int >= 1"]),
+        ("ddt.depth", (28,), ["ddt.depth: got (28,);", "a tuple of 2 elements"]),
+        ("ddt.depth", (28, 2.0), ["ddt.depth[1]: got 2.0;", "an int >= 1"]),
         # unknown choice
         (
             "optim.decay",
             "cosin",
-            ["optim.decay: got 'cosin',", "'linear'", "did you mean 'cosine'?"],
+            ["optim.decay: got 'cosin';", "'linear'", "did you mean 'cosine'?"],
         ),
-        ("data.source", "imagenet", ["data.source: got 'imagenet',", "one of 'digits',"]),
+        ("data.source", "imagenet", ["data.source: got 'imagenet';", "one of 'digits',"]),
         # impossible value
-        ("optim.max_steps", 0, ["optim.max_steps: got 0,", "an int >= 1"]),
-        ("optim.warmup_steps", -1, ["optim.warmup_steps: got -1,", "an int >= 0"]),
-        ("optim.learning_rate", 0.0, ["optim.learning_rate: got 0.0,", "float > 0"]),
-        ("optim.beta1", 1.0, ["optim.beta1: got 1.0,", "float in [0, 1)"]),
-        ("ddt.class_dropout", 1.5, ["ddt.class_dropout: got 1.5,", "float in [0, 1]"]),
-        ("seed", 2**32, ["seed: got 4294967296,", "an int in [0, 4294967295]"]),
-        ("checkpoint.keep_every", 0, ["checkpoint.keep_every: got 0,", "an int >= 1 or None"]),
+        ("optim.max_steps", 0, ["optim.max_steps: got 0;", "an int >= 1"]),
+        ("optim.warmup_steps", -1, ["optim.warmup_steps: got -1;", "an int >= 0"]),
+        ("optim.learning_rate", 0.0, ["optim.learning_rate: got 0.0;", "float > 0"]),
+        ("optim.beta1", 1.0, ["optim.beta1: got 1.0;", "float in [0, 1)"]),
+        ("ddt.class_dropout", 1.5, ["ddt.class_dropout: got 1.5;", "float in [0, 1]"]),
+        ("seed", 2**32, ["seed: got 4294967296;", "an int in [0, 4294967295]"]),
+        ("checkpoint.keep_every", 0, ["checkpoint.keep_every: got 0;", "an int >= 1 or None"]),
     ],
 )
 def test_one_field(path: str, value: Any, parts: list[str]) -> None:
@@ -186,7 +186,7 @@ def test_fields_that_must_agree(changes: dict[str, Any], parts: list[str]) -> No
 
 def test_missing_field() -> None:
     message = refused({}, removed=("optim", "max_steps"))
-    assert message.startswith("optim.max_steps: missing, expected an int >= 1")
+    assert message.startswith("optim.max_steps: missing; expected an int >= 1")
     assert "configs/default.py" in message
 
 
@@ -205,9 +205,9 @@ def test_allowed_leniency() -> None:
 
 def test_describe_field() -> None:
     assert describe_field("sample.method", "x") == "one of 'euler', 'heun', 'dopri5', 'sde'"
-    with pytest.raises(ConfigError, match=r"^optm.beta1: got '1', .* did you mean optim.beta1\?$"):
+    with pytest.raises(ConfigError, match=r"^optm.beta1: got '1'; .* did you mean optim.beta1\?$"):
         describe_field("optm.beta1", "1")
-    with pytest.raises(ConfigError, match=r"^seed.x: got '1', but seed is not a section"):
+    with pytest.raises(ConfigError, match=r"^seed.x: got '1'; seed is not a section"):
         describe_field("seed.x", "1")
 
 
@@ -232,13 +232,13 @@ def test_check_devices() -> None:
     reference = from_config_dict(values_of("default"))
     fitting = changed(reference, batch_size=64, accumulate_steps=2, fsdp=4)
     check_devices(fitting, platform="cpu", num_devices=8, num_processes=2)
-    with pytest.raises(ConfigError, match=r"^sharding.fsdp: got 4, .* 6 devices: 1 or 2 or 3 or 6"):
+    with pytest.raises(ConfigError, match=r"^sharding.fsdp: got 4; .* 6 devices: 1 or 2 or 3 or 6"):
         check_devices(fitting, platform="cpu", num_devices=6, num_processes=2)
-    with pytest.raises(ConfigError, match=r"^data.batch_size: got 64, .*; use 48 or 96$"):
+    with pytest.raises(ConfigError, match=r"^data.batch_size: got 64; .*; use 48 or 96$"):
         check_devices(fitting, platform="cpu", num_devices=24, num_processes=1)
-    with pytest.raises(ConfigError, match=r"^data.batch_size: got 64, .*; use 256$"):
+    with pytest.raises(ConfigError, match=r"^data.batch_size: got 64; .*; use 256$"):
         check_devices(fitting, platform="cpu", num_devices=128, num_processes=1)
-    with pytest.raises(ConfigError, match=r"^data.batch_size: got 64, .*; use 48 or 96$"):
+    with pytest.raises(ConfigError, match=r"^data.batch_size: got 64; .*; use 48 or 96$"):
         check_devices(fitting, platform="cpu", num_devices=8, num_processes=3)
 
 
@@ -264,4 +264,4 @@ def test_a_kernel_that_is_not_there_is_refused(attention, precision, platform, m
         return
     with pytest.raises(ConfigError) as caught:
         check_devices(config, platform=platform, num_devices=1, num_processes=1)
-    assert str(caught.value) == f"compute.attention: got {attention!r}, expected {message}"
+    assert str(caught.value) == f"compute.attention: got {attention!r}; expected {message}"

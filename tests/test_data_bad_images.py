@@ -76,7 +76,7 @@ def test_too_large_a_share_stops_the_run(workers):
         [next(stream) for _ in range(3)]
     message = str(caught.value)
     assert message.startswith("3 of 12 images are damaged, the last being file-")
-    assert ", a share of 0.25. Expected at most data.max_bad_share = 0.17. " in message
+    assert ", a share of 0.25; expected at most data.max_bad_share = 0.17. " in message
     with pytest.raises(ValueError, match="stream is closed"):
         next(stream)
 
@@ -165,7 +165,7 @@ def test_a_lost_disk_stops_at_once(workers):
 
 
 def test_a_label_outside_is_named():
-    with pytest.raises(ValueError, match=r"file-\d+ has label 2\. Expected 0\.\.1\."):
+    with pytest.raises(ValueError, match=r"file-\d+ has label 2; expected 0\.\.1\."):
         take(images_of(Memory(), classes=2), 3)
 
 

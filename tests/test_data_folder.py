@@ -81,16 +81,16 @@ def test_a_wrong_path_says_what_is_there(root):
         return str(caught.value)
 
     expected = "expected a directory with one directory of images per class"
-    assert refused("") == f"got '', {expected}"
+    assert refused("") == f"got ''; {expected}"
     missing = refused(root / "train" / "x")
     assert f"which does not exist ({root} holds 1 file (labels.csv) and 4 directories (" in missing
     assert expected in missing
-    assert f"which is a file, {expected}" in refused(root / "labels.csv")
-    assert "holds 4 files (.hidden.jpg, a.jpg, b.PNG, notes.txt), expected" in refused(root / "cat")
+    assert f"which is a file; {expected}" in refused(root / "labels.csv")
+    assert "holds 4 files (.hidden.jpg, a.jpg, b.PNG, notes.txt); expected" in refused(root / "cat")
     message = refused(root, num_classes=1000)
     assert "1 file (labels.csv) and 4 directories (.cache, ant, cat, dog é)" in message
     assert message.endswith("and data.num_classes = 1000 of them")
     (root / "cow").mkdir()
-    assert "the class 'cow' holds nothing, expected *.jpg" in refused(root, num_classes=4)
+    assert "the class 'cow' holds nothing; expected *.jpg" in refused(root, num_classes=4)
     (root / "cow" / "x.txt").write_text("")
-    assert "the class 'cow' holds 1 file (x.txt), expected" in refused(root, num_classes=4)
+    assert "the class 'cow' holds 1 file (x.txt); expected" in refused(root, num_classes=4)

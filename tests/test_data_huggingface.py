@@ -65,7 +65,7 @@ def test_rows_without_image_or_label_are_named(tmp_path):
     write_shard(tmp_path / "a.parquet", pa.table(content))
     source = images_of(open_huggingface(str(tmp_path)))
     assert [source.damage(index) for index in (0, 1)] == ["the row holds no bytes"] * 2
-    with pytest.raises(ValueError, match=r"a.parquet: row 2 has label -1\. Expected 0\.\.2"):
+    with pytest.raises(ValueError, match=r"a.parquet: row 2 has label -1; expected 0\.\.2"):
         source[2]
 
 
@@ -111,7 +111,7 @@ def test_columns_that_could_be_either_are_listed(tmp_path, names):
 
 def test_missing_columns_are_listed(tmp_path):
     write_shard(tmp_path / "a.parquet", pa.table({"text": ["x"], "label": [1]}))
-    assert "with the columns text (string), label (int64), expected 'image'" in refused(tmp_path)
+    assert "with the columns text (string), label (int64); expected 'image'" in refused(tmp_path)
 
 
 def test_a_wrong_path_says_what_is_there(tmp_path):
@@ -119,14 +119,14 @@ def test_a_wrong_path_says_what_is_there(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "README.md").write_text("")
     found = "which holds 1 file (README.md) and 1 directory (data)"
-    assert f"{found}, {expected}" in refused(tmp_path)
+    assert f"{found}; {expected}" in refused(tmp_path)
     write_shard(tmp_path / "data" / "train-0.parquet", table(range(2)))
     write_shard(tmp_path / "data" / "validation-0.parquet", table(range(2)))
     write_shard(tmp_path / "data" / "test-0.parquet", table(range(2)))
-    assert "of the splits test, train, validation, expected one split" in refused(tmp_path / "data")
+    assert "of the splits test, train, validation; expected one split" in refused(tmp_path / "data")
     assert len(open_huggingface(str(tmp_path / "data" / "train-*"))) == 2
     write_shard(tmp_path / "data" / "train-1.arrow", table(range(2)))
-    assert "with .arrow, .parquet files, expected files of one" in refused(tmp_path / "data/train*")
+    assert "with .arrow, .parquet files; expected files of one" in refused(tmp_path / "data/train*")
 
 
 def test_a_shard_that_differs_or_is_cut_off_is_named(tmp_path):

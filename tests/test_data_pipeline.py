@@ -294,7 +294,7 @@ def test_the_ordered_pass_names_a_bad_record():
     [
         ({"limit": 0}, "limit is 0"),
         ({"start": -1}, "start is -1"),
-        ({"start": 25}, r"start is 25. Expected 0\.\.24"),
+        ({"start": 25}, r"start is 25; expected 0\.\.24"),
         ({"batch_size": 9, "process_count": 2}, "batch_size is 9"),
         ({"process_index": 1}, "process_index is 1"),
     ],

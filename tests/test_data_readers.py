@@ -72,7 +72,7 @@ def test_every_kind_gives_the_same_records_of_both_splits(kind, tmp_path):
 def test_a_missing_path_is_refused_only_when_it_is_opened(kind):
     config = config_of(kind)
     assert data.open_source(config, "validation") is None
-    with pytest.raises(ConfigError, match=r"^data\.path: got '', expected (a|the) directory") as it:
+    with pytest.raises(ConfigError, match=r"^data\.path: got ''; expected (a|the) directory") as it:
         data.open_source(config, "train")
     assert "\n" not in str(it.value)
 
@@ -86,7 +86,7 @@ def test_a_wrong_validation_path_is_named_as_such(tmp_path):
 def test_the_reference_config_wants_a_path():
     config = from_config_dict(dit_dino.get_config())
     assert (config.data.source, config.data.crop) == ("huggingface", "adm_center")
-    with pytest.raises(ConfigError, match=r"^data\.path: got '', .* \*\.parquet or \*\.arrow"):
+    with pytest.raises(ConfigError, match=r"^data\.path: got ''; .* \*\.parquet or \*\.arrow"):
         data.open_source(config, "train")
 
 
@@ -100,7 +100,7 @@ def test_sources_without_files_take_no_settings_of_files(source, field, value, e
     values.data.update({"source": source, field: value})
     with pytest.raises(ConfigError) as caught:
         from_config_dict(values)
-    wanted = f"data.{field}: got {value!r}, expected {expected} because {source!r} reads no files"
+    wanted = f"data.{field}: got {value!r}; expected {expected} because {source!r} reads no files"
     assert str(caught.value) == wanted
 
 

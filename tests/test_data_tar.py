@@ -53,14 +53,14 @@ def refused(path) -> str:
 
 
 def test_a_wrong_path_says_what_is_there(root):
-    assert "got '', expected a directory of *.tar files" in refused("")
-    assert "which matches 0 files, expected a directory of *.tar" in refused(root / "val-*")
+    assert "got ''; expected a directory of *.tar files" in refused("")
+    assert "which matches 0 files; expected a directory of *.tar" in refused(root / "val-*")
     (root / "none").mkdir()
-    assert "which holds nothing, expected a directory of *.tar files" in refused(root / "none")
+    assert "which holds nothing; expected a directory of *.tar files" in refused(root / "none")
     assert "the file " in refused(root / "index.txt")
     write_tar(root / "validation-000.tar", record(9, "9"))
     message = refused(root)
-    assert "of the splits train, validation, expected one split; give a pattern" in message
+    assert "of the splits train, validation; expected one split; give a pattern" in message
     assert message.endswith(f"'{root}/train*'")
     assert len(open_tar(str(root / "train*"))) == 6
 
@@ -70,8 +70,8 @@ def test_a_wrong_path_says_what_is_there(root):
     [
         (record(0, "a")[:1], ["1 images, 0 labels and the kinds ['jpg']", "'a' has but one"]),
         (record(0, "a")[1:], ["0 images, 1 labels", "'a' has but one"]),
-        ([("a.txt", b"x")], ["0 images, 0 labels and the kinds ['txt'], expected members KEY.jpg"]),
-        ([("a.jpg", b"x"), ("a.cls", b"cat")], ["a.cls holds b'cat', expected a label"]),
+        ([("a.txt", b"x")], ["0 images, 0 labels and the kinds ['txt']; expected members KEY.jpg"]),
+        ([("a.jpg", b"x"), ("a.cls", b"cat")], ["a.cls holds b'cat'; expected a label"]),
         ([], ["0 images"]),
     ],
 )

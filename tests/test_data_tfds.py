@@ -60,11 +60,11 @@ def refused(path, split="train") -> str:
 
 def test_a_wrong_path_says_what_is_there(root):
     expected = "expected the directory of one version of a prepared TFDS data set"
-    assert f"got '', {expected}" in refused("")
-    assert f"which holds 1 directory (1.0.0), {expected}" in refused(root.parent)
+    assert f"got ''; {expected}" in refused("")
+    assert f"which holds 1 directory (1.0.0); {expected}" in refused(root.parent)
     assert "which does not exist (" in refused(root / "x" / "y")
     message = refused(root, "test")
-    assert "which has the splits train, validation, expected 'test'" in message
+    assert "which has the splits train, validation; expected 'test'" in message
     assert message.endswith(f"choose one as '{root}#SPLIT'")
     assert "has 0 records" in refused(f"{root}#train[0:0]")
 
@@ -72,7 +72,7 @@ def test_a_wrong_path_says_what_is_there(root):
 def test_files_without_random_access_are_refused(tmp_path):
     path = write_tfds(tmp_path, {"train": range(2)}, kind="tfrecord")
     message = refused(path)
-    assert "whose files are tfrecord, expected array_record" in message
+    assert "whose files are tfrecord; expected array_record" in message
     assert "download_and_prepare(file_format='array_record')" in message
 
 

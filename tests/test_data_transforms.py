@@ -95,7 +95,7 @@ def test_prepare_makes_weightless_zeros_of_nothing():
         (_image(np.float32), 0, r"record 7 .*float32 \[4, 5, 3\]"),
         (_image()[:3], 0, r"record 7 .*uint8 \[3, 5, 3\]"),
         (_image()[:, :, 0], 0, r"record 7 .*uint8 \[4, 5\]"),
-        (_image(), 4, r"record 7 has label 4\. Expected 0\.\.3"),
+        (_image(), 4, r"record 7 has label 4; expected 0\.\.3"),
         (_image(), -1, r"record 7 has label -1"),
     ],
 )

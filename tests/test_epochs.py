@@ -56,7 +56,7 @@ def test_only_what_is_given_changes_and_parts_are_rounded():
 
 def test_lengths_that_do_not_fit_are_refused_when_they_are_known():
     config = small_config(**{"optim.warmup_epochs": 5.0, "optim.decay_end_epoch": 4.0})
-    with pytest.raises(ConfigError, match=r"^optim.decay_end_step: got 40, .* = 50$"):
+    with pytest.raises(ConfigError, match=r"^optim.decay_end_step: got 40; .* = 50$"):
         config.optim.in_steps(10)
     config = small_config(**{"optim.decay_end_step": 5, "optim.warmup_epochs": 0.1})
     assert config.optim.in_steps(10).warmup_steps == 1  # 5 as it stood did not fit, 1 does
@@ -64,11 +64,11 @@ def test_lengths_that_do_not_fit_are_refused_when_they_are_known():
 
 def test_a_batch_larger_than_the_data_is_refused_before_anything_is_built():
     config = small_config(**{"data.batch_size": 2000, "optim.max_epochs": 2.0})
-    with pytest.raises(ConfigError, match=r"^data.batch_size: got 2000, expected at most 1024, "):
+    with pytest.raises(ConfigError, match=r"^data.batch_size: got 2000; expected at most 1024, "):
         open_run(config, make_mesh(1, jax.devices()[:1]))
 
 
 def test_a_run_without_a_step_is_refused():
     config = small_config(**{"optim.max_epochs": 0.01})
-    with pytest.raises(ConfigError, match=r"^optim.max_epochs: got 0.01, expected at least one"):
+    with pytest.raises(ConfigError, match=r"^optim.max_epochs: got 0.01; expected at least one"):
         config.optim.in_steps(10)

@@ -80,7 +80,7 @@ def test_same_training_digits_give_the_same_judge(held_out):
     ("images", "message"),
     [
         (np.zeros((2, 12, 12, 3)), "multiple of size 8"),
-        (np.zeros((2, 8, 8, 1)), r"shape \(2, 8, 8, 1\), expected \[n, H, W, 3\]"),
+        (np.zeros((2, 8, 8, 1)), r"shape \(2, 8, 8, 1\); expected \[n, H, W, 3\]"),
         (np.full((2, 8, 8, 3), np.nan), "NaN or infinity"),
         (np.zeros((0, 8, 8, 3)), "got no images"),
     ],
@@ -97,5 +97,5 @@ def test_bad_labels_are_named(judge, labels):
 
 
 def test_one_class_is_no_training_set():
-    with pytest.raises(ValueError, match="1 different labels, expected at least 2"):
+    with pytest.raises(ValueError, match="1 different labels; expected at least 2"):
         DigitClassifier.fit(np.zeros((4, 8, 8, 3)), np.zeros(4, int))

@@ -97,11 +97,11 @@ def test_sample_grid_refuses_labels_without_names_or_images(tmp_path):
         sample_grid(path, images, np.array([0, 1, 2]), ["0", "1"], columns=3)
     with pytest.raises(ValueError, match=r"labels span -1..1"):
         sample_grid(path, images, np.array([0, 1, -1]), ["0", "1"], columns=3)
-    with pytest.raises(ValueError, match=r"labels are int64 \(2,\), expected integers \[3\]"):
+    with pytest.raises(ValueError, match=r"labels are int64 \(2,\); expected integers \[3\]"):
         sample_grid(path, images, np.array([0, 1]), ["0", "1"], columns=3)
     with pytest.raises(ValueError, match="columns is 0"):
         sample_grid(path, images, np.array([0, 1, 1]), ["0", "1"], columns=0)
-    with pytest.raises(ValueError, match=r"shape \(3, 8, 8\), expected"):
+    with pytest.raises(ValueError, match=r"shape \(3, 8, 8\); expected"):
         sample_grid(path, images[..., 0], np.array([0, 1, 1]), ["0", "1"], columns=3)
     with pytest.raises(ValueError, match="NaN or infinity"):
         sample_grid(path, images * np.nan, np.array([0, 1, 1]), ["0", "1"], columns=3)
@@ -133,7 +133,7 @@ def test_equal_pairs_have_a_black_difference(tmp_path):
     left = picture.shape[1] - 24 - CELL
     black = (picture[:, left : left + CELL] == 0).all(axis=(1, 2)).sum()
     assert black == CELL
-    with pytest.raises(ValueError, match="differ, expected one shape"):
+    with pytest.raises(ValueError, match="differ; expected one shape"):
         reconstruction_grid(tmp_path / "a.png", images, images[:, :4], columns=1)
 
 
@@ -158,7 +158,7 @@ def test_loss_curves_draws_one_panel_per_run(tmp_path):
 def test_loss_curves_refuses_nothing_and_wrong_units(tmp_path):
     with pytest.raises(ValueError, match="got no runs"):
         loss_curves(tmp_path / "a.png", {})
-    with pytest.raises(ValueError, match=r"units are for \['b'\], expected \['a'\]"):
+    with pytest.raises(ValueError, match=r"units are for \['b'\]; expected \['a'\]"):
         loss_curves(tmp_path / "a.png", {"a": tmp_path / "a.jsonl"}, units={"b": "nats"})
     with pytest.raises(ValueError, match=r"expected '\.png'"):
         loss_curves(tmp_path / "a.pdf", {"a": tmp_path / "a.jsonl"})

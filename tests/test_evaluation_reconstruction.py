@@ -103,5 +103,5 @@ def test_ssim_at_its_ends():
 
 
 def test_ssim_needs_room_for_its_window():
-    with pytest.raises(ValueError, match="10 x 30 pixels, expected at least 11 x 11"):
+    with pytest.raises(ValueError, match="10 x 30 pixels; expected at least 11 x 11"):
         ssim(np.zeros((1, 10, 30, 3)), np.zeros((1, 10, 30, 3)))

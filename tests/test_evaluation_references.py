@@ -90,11 +90,11 @@ def test_images_alone_serve_everything(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"mu": np.zeros(5), "sigma": np.eye(5)}, r"mu \(5,\) and sigma \(5, 5\), expected \(4,\)"),
-        ({"mu": np.zeros(4), "sigma": np.eye(3)}, r"sigma \(3, 3\), expected"),
+        ({"mu": np.zeros(5), "sigma": np.eye(5)}, r"mu \(5,\) and sigma \(5, 5\); expected \(4,\)"),
+        ({"mu": np.zeros(4), "sigma": np.eye(3)}, r"sigma \(3, 3\); expected"),
         ({"mu_s": np.zeros(4), "sigma_s": np.eye(4)}, r"mu_s \(4,\) .* expected \(3,\)"),
-        ({"activations": np.zeros((9, 5))}, r"activations \(9, 5\), expected \[n, 4\]"),
-        ({"x": np.zeros(2)}, r"with \['x'\], expected mu and sigma or images in arr_0"),
+        ({"activations": np.zeros((9, 5))}, r"activations \(9, 5\); expected \[n, 4\]"),
+        ({"x": np.zeros(2)}, r"with \['x'\]; expected mu and sigma or images in arr_0"),
     ],
 )
 def test_other_features_are_refused(tmp_path, arrays, message):

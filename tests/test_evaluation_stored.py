@@ -105,10 +105,10 @@ def make_no_images(path):
         (lambda path: None, "expected an .npz, a picture or a directory"),
         (make_empty_folder, "which holds no .png, .jpg"),
         (make_text, "which is no .npz"),
-        (make_floats, r"arr_0 is float64 \[2, 4, 4, 3\], expected uint8 \[n, H, W, 3\]"),
-        (make_other_names, r"with the arrays \['mu'\], expected images in arr_0"),
-        (make_other_labels, r"labels arr_1 are int64 \[2\], expected integers \[3\]"),
-        (make_no_images, r"arr_0 is uint8 \[0, 6, 8, 3\], expected .* n >= 1"),
+        (make_floats, r"arr_0 is float64 \[2, 4, 4, 3\]; expected uint8 \[n, H, W, 3\]"),
+        (make_other_names, r"with the arrays \['mu'\]; expected images in arr_0"),
+        (make_other_labels, r"labels arr_1 are int64 \[2\]; expected integers \[3\]"),
+        (make_no_images, r"arr_0 is uint8 \[0, 6, 8, 3\]; expected .* n >= 1"),
     ],
 )
 def test_wrong_files_are_one_line(tmp_path, make, message):

@@ -88,21 +88,21 @@ def test_whole_number_for_a_float(parse: Parse) -> None:
 @pytest.mark.parametrize(
     ("arguments", "start", "end"),
     [
-        (["--config.optim.learning_rat=1"], "optim.learning_rat: got '1',", "optim.learning_rate?"),
-        (["--config.optm.beta1", "1"], "optm.beta1: got '1',", "did you mean optim.beta1?"),
+        (["--config.optim.learning_rat=1"], "optim.learning_rat: got '1';", "optim.learning_rate?"),
+        (["--config.optm.beta1", "1"], "optm.beta1: got '1';", "did you mean optim.beta1?"),
         (["--noconfig.data.flp"], "data.flp: got ", "did you mean data.flip?"),
-        (["--config.ddt.depth[0]=3"], "ddt.depth[0]: got '3',", "did you mean ddt.depth?"),
-        (["--config.optim.max_steps=abc"], "optim.max_steps: got 'abc',", "an int >= 1"),
-        (["--config.optim.max_steps", "1.5"], "optim.max_steps: got '1.5',", "an int >= 1"),
-        (["--config.optim.max_steps=0"], "optim.max_steps: got 0,", "an int >= 1"),
-        (["--config.data.flip=maybe"], "data.flip: got 'maybe',", "True or False"),
-        (["--config.flow.shift=none"], "flow.shift: got 'none',", "expected a finite float > 0"),
-        (["--config.sample.method=huen"], "sample.method: got 'huen',", "did you mean 'heun'?"),
+        (["--config.ddt.depth[0]=3"], "ddt.depth[0]: got '3';", "did you mean ddt.depth?"),
+        (["--config.optim.max_steps=abc"], "optim.max_steps: got 'abc';", "an int >= 1"),
+        (["--config.optim.max_steps", "1.5"], "optim.max_steps: got '1.5';", "an int >= 1"),
+        (["--config.optim.max_steps=0"], "optim.max_steps: got 0;", "an int >= 1"),
+        (["--config.data.flip=maybe"], "data.flip: got 'maybe';", "True or False"),
+        (["--config.flow.shift=none"], "flow.shift: got 'none';", "expected a finite float > 0"),
+        (["--config.sample.method=huen"], "sample.method: got 'huen';", "did you mean 'heun'?"),
         (["--config.sample.cfg_interval=(1"], "sample.cfg_interval: got ", "float in [0, 1]"),
-        (["--config.sample.cfg_interval=1"], "sample.cfg_interval: got (1,),", "in [0, 1]"),
+        (["--config.sample.cfg_interval=1"], "sample.cfg_interval: got (1,);", "in [0, 1]"),
         (["--config.sample.cfg_interval=(0,a)"], "sample.cfg_interval: got ", "in [0, 1]"),
-        (["--config.ddt.depth=(1,1.5)"], "ddt.depth[1]: got 1.5,", "an int >= 1"),
-        (["--config.optim=3"], "optim: got '3',", "max_rollbacks"),
+        (["--config.ddt.depth=(1,1.5)"], "ddt.depth[1]: got 1.5;", "an int >= 1"),
+        (["--config.optim=3"], "optim: got '3';", "max_rollbacks"),
         (["optim.max_steps=3"], "unexpected argument 'optim.max_steps=3';", "field=value"),
     ],
 )
@@ -118,15 +118,15 @@ def test_wrong_override(parse: Parse, arguments: list[str], start: str, end: str
 @pytest.mark.parametrize(
     ("arguments", "start", "end"),
     [
-        ([DUMMY], "--workdir: missing,", "runs/a"),
-        ([], "--config: missing,", "configs/dit_digits.py"),
-        ([DUMMY, "--workdir=gs://a/b"], "--workdir: got 'gs://a/b',", "(docs/many_hosts.md)"),
+        ([DUMMY], "--workdir: missing;", "runs/a"),
+        ([], "--config: missing;", "configs/dit_digits.py"),
+        ([DUMMY, "--workdir=gs://a/b"], "--workdir: got 'gs://a/b';", "(docs/many_hosts.md)"),
         ([DUMMY, f"--workdir={__file__}"], "--workdir: got ", "none that can be written"),
         ([DUMMY, f"--workdir={__file__}/a/b"], "--workdir: got ", "none that can be written"),
-        ([WORKDIR], "--config: missing,", "configs/dit_digits.py"),
-        ([WORKDIR, "--config.seed=1"], "--config: missing,", "configs/dit_digits.py"),
+        ([WORKDIR], "--config: missing;", "configs/dit_digits.py"),
+        ([WORKDIR, "--config.seed=1"], "--config: missing;", "configs/dit_digits.py"),
         ([WORKDIR, DUMMY.replace("dummy", "dumy")], "--config: got ", "configs/dit_dummy.py?"),
-        ([WORKDIR, "--config", "nowhere/x.py"], "--config: got 'nowhere/x.py',", "a config file"),
+        ([WORKDIR, "--config", "nowhere/x.py"], "--config: got 'nowhere/x.py';", "a config file"),
     ],
 )
 def test_wrong_paths(parse: Parse, arguments: list[str], start: str, end: str) -> None:
@@ -153,7 +153,7 @@ def test_only_sampling_leaves_a_workdir_as_it_is(
 def test_config_file_that_returns_nothing(parse: Parse, tmp_path: pathlib.Path) -> None:
     file = tmp_path / "nothing.py"
     file.write_text("def get_config():\n    return {}\n")
-    with pytest.raises(ConfigError, match=r"get_config\(\) returned dict, expected a ConfigDict"):
+    with pytest.raises(ConfigError, match=r"get_config\(\) returned dict; expected a ConfigDict"):
         parse(f"--config={file}", WORKDIR)
 
 
@@ -225,7 +225,7 @@ def test_devices_that_do_not_fit(
     assert caught.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith("rae_dit: sharding.fsdp: got 1000, expected a divisor of")
+    assert lines[0].startswith("rae_dit: sharding.fsdp: got 1000; expected a divisor of")
 
 
 @pytest.mark.parametrize(

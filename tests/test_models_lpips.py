@@ -90,7 +90,7 @@ def test_bfloat16_is_close(files, golden):
 
 
 def test_small_images_are_refused(lpips):
-    with pytest.raises(ValueError, match="8x8 pixels, expected at least 16"):
+    with pytest.raises(ValueError, match="8x8 pixels; expected at least 16"):
         lpips(np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 3)))
 
 

@@ -215,51 +215,51 @@ def images(count, side=8):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (lambda d: {"evaluate.inception": ""}, "evaluate.inception: got '', expected the file pt_"),
+        (lambda d: {"evaluate.inception": ""}, "evaluate.inception: got ''; expected the file pt_"),
         (lambda d: {"evaluate.inception": f"{d}/no.pth"}, "evaluate.inception: .*no.pth', exp"),
         (lambda d: {"evaluate.reference": f"{d}/no.npz"}, "evaluate.reference: .* does not exist"),
         (
             lambda d: {"evaluate.reference": save(d, mean=np.zeros(3))},
-            r"evaluate.reference: .*\['mean'\], expected mu and sigma or images in arr_0 for 'fid'",
+            r"evaluate.reference: .*\['mean'\]; expected mu and sigma or images in arr_0 for 'fid'",
         ),
         (
             lambda d: {"evaluate.reference": save(d, mu=np.zeros(64), sigma=np.zeros((64, 64)))},
-            r"evaluate.reference: .* mu \(64,\) and sigma \(64, 64\), expected \(16,\)",
+            r"evaluate.reference: .* mu \(64,\) and sigma \(64, 64\); expected \(16,\)",
         ),
         (
             lambda d: {"evaluate.reference": save(d, activations=np.zeros((5, 64)))},
-            r"evaluate.reference: .* activations \(5, 64\), expected \[n, 16\]",
+            r"evaluate.reference: .* activations \(5, 64\); expected \[n, 16\]",
         ),
-        (lambda d: {"evaluate.samples": f"{d}/none"}, "evaluate.samples: got .*none', expected an"),
+        (lambda d: {"evaluate.samples": f"{d}/none"}, "evaluate.samples: got .*none'; expected an"),
         (lambda d: {"evaluate.samples": save(d, arr_0=images(0))}, "evaluate.samples: .*n >= 1"),
         (
             lambda d: {"evaluate.samples": save(d, arr_0=images(3))},
-            "evaluate.samples: got 3 images, expected at least 4 for fid, sfid",
+            "evaluate.samples: got 3 images; expected at least 4 for fid, sfid",
         ),
-        (lambda d: {"evaluate.num_samples": 1}, "evaluate.num_samples: got 1 images, expected at"),
+        (lambda d: {"evaluate.num_samples": 1}, "evaluate.num_samples: got 1 images; expected at"),
         (
             lambda d: {"data.source": "folder", "data.path": "x", "evaluate.judge": "digits",
                        "evaluate.metrics": ("frechet",)},
-            "evaluate.judge: got 'digits', expected 'inception' for data.source 'folder'",
+            "evaluate.judge: got 'digits'; expected 'inception' for data.source 'folder'",
         ),
         (
             lambda d: {"evaluate.judge": "digits", "evaluate.metrics": ("frechet",),
                        "data.image_size": 12, "decoder.patch_size": 3},
-            "data.image_size: got 12, expected a multiple of 8 for evaluate.judge 'digits'",
+            "data.image_size: got 12; expected a multiple of 8 for evaluate.judge 'digits'",
         ),
         (
             lambda d: {"evaluate.judge": "digits", "evaluate.metrics": ("class_accuracy",),
                        "evaluate.samples": save(d, arr_0=images(5))},
-            "evaluate.samples: got .* without labels, expected names that end in _LABEL",
+            "evaluate.samples: got .* without labels; expected names that end in _LABEL",
         ),
         (
             lambda d: {"evaluate.judge": "digits", "evaluate.metrics": ("frechet",),
                        "evaluate.samples": save(d, arr_0=images(5, 12))},
-            "evaluate.samples: got images of 12 x 12 pixels, expected squares .* multiple of 8",
+            "evaluate.samples: got images of 12 x 12 pixels; expected squares .* multiple of 8",
         ),
         (
             lambda d: {"evaluate.samples": "", "evaluate.reference_cache": __file__},
-            "evaluate.reference_cache: got .*, expected a writable directory; .* is not writable",
+            "evaluate.reference_cache: got .*; expected a writable directory; .* is not writable",
         ),
     ],
 )  # fmt: skip
@@ -277,11 +277,11 @@ def test_bad_input_is_one_line_before_anything_is_computed(inception, tmp_path, 
         ({"evaluate.metrics": ("fid",)}, "evaluate.metrics: .* of judge 'digits': class_accuracy"),
         ({"evaluate.metrics": ()}, "evaluate.metrics: got"),
         ({"evaluate.metrics": ("frechet", "frechet")}, "evaluate.metrics: got"),
-        ({"evaluate.metrics": ("fit",)}, r"evaluate.metrics\[0\]: got 'fit', .*did you mean 'fid'"),
-        ({"evaluate.reference": "x.npz"}, "evaluate.reference: got 'x.npz', expected '' because"),
+        ({"evaluate.metrics": ("fit",)}, r"evaluate.metrics\[0\]: got 'fit'; .*did you mean 'fid'"),
+        ({"evaluate.reference": "x.npz"}, "evaluate.reference: got 'x.npz'; expected '' because"),
         (
             {"objective": "reconstruction", "metrics.evaluate_every": 2},
-            "metrics.evaluate_every: got 2, expected None because objective 'reconstruction'",
+            "metrics.evaluate_every: got 2; expected None because objective 'reconstruction'",
         ),
     ],
 )

@@ -151,10 +151,10 @@ def test_equal_images_have_no_finite_psnr(monkeypatch, tmp_path):
             "reconstruct.path: got .*empty', which holds none, exp",
         ),
         ({"reconstruct.path": "{d}/notes.txt"}, r"reconstruct.path: .*notes.txt', which is none, "),
-        ({"evaluate.inception": "{d}/none"}, "evaluate.inception: got .*none', expected a file of"),
+        ({"evaluate.inception": "{d}/none"}, "evaluate.inception: got .*none'; expected a file of"),
         (
             {"perceptual.vgg": "{d}/none", "perceptual.linear": "{d}/none"},
-            "perceptual.vgg: got .*none', expected a file of weights or ''",
+            "perceptual.vgg: got .*none'; expected a file of weights or ''",
         ),
         (
             {"perceptual.vgg": "{d}/notes.txt", "perceptual.linear": "{d}/notes.txt"},

@@ -238,7 +238,7 @@ def test_a_run_of_ours_is_a_guide_and_its_step_is_recorded(trained, tmp_path, no
     manifest = json.loads((tmp_path / image_directory.MANIFEST).read_text())
     assert manifest["checkpoint"] == 1
     guided = {**GUIDED, "sample.guide_checkpoint": str(trained)}
-    with pytest.raises(ConfigError, match=r"\(4, 4, 16\) and 4 classes, expected a model of lat"):
+    with pytest.raises(ConfigError, match=r"\(4, 4, 16\) and 4 classes; expected a model of lat"):
         run(tmp_path / "other", **guided)
     with pytest.raises(AssertionError, match="a model was run"):
         sample(small_config(**guided | {"sample.output_dir": str(tmp_path / "third")}), trained)

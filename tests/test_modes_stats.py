@@ -181,13 +181,13 @@ def test_latents_that_are_not_finite_stop_the_job(exact, monkeypatch, tmp_path):
 def test_a_file_that_could_not_be_written_is_refused_first(tmp_path):
     (tmp_path / "file").touch()
     config = small_config(**{"stats.output": str(tmp_path / "file" / "x.npz")})
-    with pytest.raises(ConfigError, match=r"^stats\.output: got '.*/file/x\.npz', expected a file"):
+    with pytest.raises(ConfigError, match=r"^stats\.output: got '.*/file/x\.npz'; expected a file"):
         stats(config, tmp_path / "workdir")
     assert not (tmp_path / "workdir").exists()
 
 
 def test_other_suffixes_are_refused():
-    with pytest.raises(ConfigError, match=r"^stats\.output: got 'x\.pth', expected"):
+    with pytest.raises(ConfigError, match=r"^stats\.output: got 'x\.pth'; expected"):
         small_config(**{"stats.output": "x.pth"})
 
 

@@ -102,11 +102,11 @@ def test_a_sweep_of_something_else_is_refused(swept, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sweep.metric": "fid"}, "sweep.metric: got 'fid', expected '' or one of evaluate.metric"),
-        ({"sweep.num_steps": (3, 1)}, "sample.num_steps: got 1, expected >= 2 points"),
+        ({"sweep.metric": "fid"}, "sweep.metric: got 'fid'; expected '' or one of evaluate.metric"),
+        ({"sweep.num_steps": (3, 1)}, "sample.num_steps: got 1; expected >= 2 points"),
         ({"sweep.cfg_intervals": ((0.8, 0.2),)}, "sample.cfg_interval: got"),
-        ({"sweep.cfg_scales": (-1.0,)}, r"sweep.cfg_scales\[0\]: got -1.0, expected a finite"),
-        ({"evaluate.samples": "a.npz"}, "evaluate.samples: got 'a.npz', expected ''"),
+        ({"sweep.cfg_scales": (-1.0,)}, r"sweep.cfg_scales\[0\]: got -1.0; expected a finite"),
+        ({"evaluate.samples": "a.npz"}, "evaluate.samples: got 'a.npz'; expected ''"),
     ],
 )
 def test_combinations_that_cannot_be(tmp_path, changes, message):

@@ -117,9 +117,9 @@ def test_a_place_is_all_three_flags_or_none(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--coordinator_address=10.0.0.1", "got '10.0.0.1', expected HOST:PORT"),
-        ("--coordinator_address=:8476", "got ':8476', expected HOST:PORT"),
-        ("--process_id=2", "--process_id: got 2, expected 0 to 1"),
+        ("--coordinator_address=10.0.0.1", "got '10.0.0.1'; expected HOST:PORT"),
+        ("--coordinator_address=:8476", "got ':8476'; expected HOST:PORT"),
+        ("--process_id=2", "--process_id: got 2; expected 0 to 1"),
     ],
 )
 def test_a_wrong_place(monkeypatch: pytest.MonkeyPatch, flag: str, message: str) -> None:

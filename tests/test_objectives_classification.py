@@ -151,7 +151,7 @@ def test_a_run_that_was_stopped_is_not_judged(monkeypatch, tmp_path):
 
 
 def test_what_a_probe_cannot_do_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"^objective: got 'flow_matching', expected 'classif"):
+    with pytest.raises(ConfigError, match=r"^objective: got 'flow_matching'; expected 'classif"):
         probe(small_config(), tmp_path)
     config = small_config(**FROZEN, **{"data.source": "folder", "data.path": "x"})
     with pytest.raises(ConfigError, match=r"^data\.validation_path: got ''"):

@@ -168,10 +168,10 @@ def test_a_smaller_guide_from_a_file_guides(eights):
 def test_a_guide_of_other_latents_or_classes_is_refused():
     mesh = make_mesh(1, jax.devices()[:1])
     config = sampling_config(**GUIDED, **{"data.num_classes": 4})
-    with pytest.raises(ConfigError, match=r"24\) and 10 classes, expected .* and 4 classes"):
+    with pytest.raises(ConfigError, match=r"24\) and 10 classes; expected .* and 4 classes"):
         weights.place_guide(config, mesh)
     config = sampling_config(**GUIDED, **{"encoder.hidden_size": 16})
-    with pytest.raises(ConfigError, match=r"\(4, 4, 24\) and 10 classes, expected a model of lat"):
+    with pytest.raises(ConfigError, match=r"\(4, 4, 24\) and 10 classes; expected a model of lat"):
         weights.place_guide(config, mesh)
 
 

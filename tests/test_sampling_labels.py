@@ -91,13 +91,13 @@ def test_pictures_get_numbers_where_names_are_out_of_reach():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"guidance": "autoguidance"}, "sample.guide_checkpoint: got '', expected a workdir"),
-        ({"guide_checkpoint": "runs/a"}, "sample.guide_checkpoint: got 'runs/a', expected '' bec"),
-        ({"class_list": "a.txt", "labels": "0"}, "sample.class_list: got 'a.txt', expected '' bec"),
-        ({"labels": "9"}, r"sample.labels: got '9', expected '' or labels in \[0, 3\]"),
-        ({"num_samples": 0}, "sample.num_samples: got 0, expected an int >= 1"),
+        ({"guidance": "autoguidance"}, "sample.guide_checkpoint: got ''; expected a workdir"),
+        ({"guide_checkpoint": "runs/a"}, "sample.guide_checkpoint: got 'runs/a'; expected '' bec"),
+        ({"class_list": "a.txt", "labels": "0"}, "sample.class_list: got 'a.txt'; expected '' bec"),
+        ({"labels": "9"}, r"sample.labels: got '9'; expected '' or labels in \[0, 3\]"),
+        ({"num_samples": 0}, "sample.num_samples: got 0; expected an int >= 1"),
         ({"method": "sde", "num_steps": 1, "grid": "full"}, "points for method 'sde'"),
-        ({"last_step_size": 1.0}, r"last_step_size: got 1.0, expected a finite float in \(0, 1\)"),
+        ({"last_step_size": 1.0}, r"last_step_size: got 1.0; expected a finite float in \(0, 1\)"),
     ],
 )
 def test_settings_that_exclude_each_other(changes, message):

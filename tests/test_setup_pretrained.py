@@ -94,15 +94,15 @@ def test_two_steps_of_stage_2_on_a_pretrained_autoencoder():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("encoder.depth", 2, "encoder.depth: got 2, expected 3, which"),
-        ("encoder.num_heads", 2, "encoder.num_heads: got 2, expected 4, which"),
-        ("encoder.mlp_ratio", 2.0, "encoder.mlp_ratio: got 2.0, expected 4.0, which"),
-        ("encoder.position_grid", 4, "encoder.position_grid: got 4, expected 5, which"),
-        ("encoder.num_registers", 1, "encoder.num_registers: got 1, expected 4, which"),
+        ("encoder.depth", 2, "encoder.depth: got 2; expected 3, which"),
+        ("encoder.num_heads", 2, "encoder.num_heads: got 2; expected 4, which"),
+        ("encoder.mlp_ratio", 2.0, "encoder.mlp_ratio: got 2.0; expected 4.0, which"),
+        ("encoder.position_grid", 4, "encoder.position_grid: got 4; expected 5, which"),
+        ("encoder.num_registers", 1, "encoder.num_registers: got 1; expected 4, which"),
         ("encoder.image_mean", (0.5, 0.5, 0.5), "encoder.image_mean: got (0.5, 0.5, 0.5), exp"),
-        ("decoder.depth", 2, "decoder.depth: got 2, expected 3, which"),
-        ("decoder.num_heads", 8, "decoder.num_heads: got 8, expected 4, which"),
-        ("decoder.intermediate_size", 64, "decoder.intermediate_size: got 64, expected 128"),
+        ("decoder.depth", 2, "decoder.depth: got 2; expected 3, which"),
+        ("decoder.num_heads", 8, "decoder.num_heads: got 8; expected 4, which"),
+        ("decoder.intermediate_size", 64, "decoder.intermediate_size: got 64; expected 128"),
     ],
 )
 def test_an_autoencoder_unlike_the_config_is_refused(field, value, message):
@@ -115,11 +115,11 @@ def test_an_autoencoder_unlike_the_config_is_refused(field, value, message):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("ddt.hidden_size", (48, 32), "ddt.hidden_size: got (48, 32), expected (48, 64), which"),
-        ("ddt.depth", (2, 2), "ddt.depth: got (2, 2), expected (3, 2), which"),
-        ("ddt.num_heads", (2, 4), "ddt.num_heads: got (2, 4), expected (4, 4), which"),
-        ("ddt.use_qknorm", True, "ddt.use_qknorm: got True, expected False, which"),
-        ("data.num_classes", 4, "data.num_classes: got 4, expected 10, which"),
+        ("ddt.hidden_size", (48, 32), "ddt.hidden_size: got (48, 32); expected (48, 64), which"),
+        ("ddt.depth", (2, 2), "ddt.depth: got (2, 2); expected (3, 2), which"),
+        ("ddt.num_heads", (2, 4), "ddt.num_heads: got (2, 4); expected (4, 4), which"),
+        ("ddt.use_qknorm", True, "ddt.use_qknorm: got True; expected False, which"),
+        ("data.num_classes", 4, "data.num_classes: got 4; expected 10, which"),
         ("encoder.hidden_size", 16, "ddt.pretrained: got "),
     ],
 )

@@ -126,7 +126,7 @@ def test_lengths_in_epochs_become_steps():
     assert config.perceptual.in_steps(10).start == 2
     assert gan.in_steps(99) == gan
     late = small_config(**(SETTINGS | {"gan.discriminator_start_epoch": 9}))
-    with pytest.raises(ConfigError, match=r"gan.start: got 2, expected at least .* = 90"):
+    with pytest.raises(ConfigError, match=r"gan.start: got 2; expected at least .* = 90"):
         late.gan.in_steps(10)
 
 

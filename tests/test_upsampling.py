@@ -79,7 +79,7 @@ def test_it_goes_out_and_comes_back(tmp_path):
     named = small_config(**TWICE, **{"decoder.pretrained": str(tmp_path / "decoder.pt")})
     found = rae_of(named).parameters["decoder"]
     jax.tree.map(np.testing.assert_array_equal, found, parameters["decoder"])
-    with pytest.raises(ConfigError, match=r"^decoder\.patch_size: got 2, expected 4, which "):
+    with pytest.raises(ConfigError, match=r"^decoder\.patch_size: got 2; expected 4, which "):
         rae_of(
             small_config(**{"decoder.pretrained": str(tmp_path / "decoder.pt"), "encoder.depth": 1})
         )
@@ -100,6 +100,6 @@ def test_the_true_sizes_are_512_pixels_from_256_tokens(name):
 
 def test_pixels_that_the_decoder_does_not_paint_are_refused():
     with pytest.raises(
-        ConfigError, match=r"^data\.image_size: got 8, expected 16 = decoder\.patch"
+        ConfigError, match=r"^data\.image_size: got 8; expected 16 = decoder\.patch"
     ):
         small_config(**{"decoder.patch_size": 4})

@@ -29,10 +29,10 @@ def main() -> None:
     parser.add_argument("--title", default="")
     options = parser.parse_args()
     if unnamed := [run for run in options.runs if "=" not in run]:
-        parser.error(f"got {unnamed[0]!r}, expected NAME=METRICS.jsonl")
+        parser.error(f"got {unnamed[0]!r}; expected NAME=METRICS.jsonl")
     named = dict(run.split("=", 1) for run in options.runs)
     if len(named) > len(COLOURS):
-        parser.error(f"got {len(named)} runs, expected at most {len(COLOURS)}, one a colour")
+        parser.error(f"got {len(named)} runs; expected at most {len(COLOURS)}, one a colour")
     losses = {name: read_losses(path)["train/loss"] for name, path in named.items()}
     for name, found in draw(options.output, losses, options.title).items():
         print(f"{name}: median distance {np.median(found):.2%}, largest {np.max(found):.2%}")

@@ -88,7 +88,7 @@ def run_campaign(
     started, cores = time.monotonic(), sorted(os.sched_getaffinity(0))
     share = len(cores) // parallel
     if share == 0:
-        raise ValueError(f"--parallel: got {parallel}, expected at most {len(cores)}, the cores")
+        raise ValueError(f"--parallel: got {parallel}; expected at most {len(cores)}, the cores")
     output.mkdir(parents=True)  # fails if it is there: a campaign begins from nothing
     os.environ["JAX_PLATFORMS"] = "cpu"  # other devices do not promise the same bits
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(output / "compile_cache"))

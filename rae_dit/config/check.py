@@ -20,8 +20,8 @@ class ConfigError(ValueError):
 
 
 def invalid_value(field: str, value: object, expected: str) -> ConfigError:
-    """The error 'field: got value, expected ...', to be raised by the caller."""
-    return ConfigError(f"{field}: got {show(value)}, expected {expected}")
+    """The error 'field: got value; expected ...', to be raised by the caller."""
+    return ConfigError(f"{field}: got {show(value)}; expected {expected}")
 
 
 def show(value: object) -> str:
@@ -92,8 +92,7 @@ def declared_type(section: Any, path: str, value: object) -> Any:
     for name in path.split("."):
         if not dataclasses.is_dataclass(declared):
             raise ConfigError(
-                f"{path}: got {show(value)}, but {walked} is not a section; it is "
-                f"{describe(declared)}"
+                f"{path}: got {show(value)}; {walked} is not a section; it is {describe(declared)}"
             )
         hints = typing.get_type_hints(declared, include_extras=True)
         if name not in hints:
@@ -138,7 +137,7 @@ def _convert_section(section: Any, value: object, path: str) -> Any:
     for name, declared in hints.items():
         if name not in value:
             raise ConfigError(
-                f"{join(path, name)}: missing, expected {describe(declared)}; "
+                f"{join(path, name)}: missing; expected {describe(declared)}; "
                 "configs/default.py shows every field"
             )
     return section(**{name: convert(hints[name], value[name], join(path, name)) for name in hints})
@@ -171,4 +170,4 @@ def _refuse_unknown(section: Any, parent: str, name: str, path: str, value: obje
         if nearest
         else f"the fields are {', '.join(fields)}"
     )
-    raise ConfigError(f"{path}: got {show(value)}, but there is no such field; {hint}")
+    raise ConfigError(f"{path}: got {show(value)}; there is no such field; {hint}")

@@ -96,7 +96,7 @@ class Replacements:
         if bad and len(self._damaged) > self._source.max_bad_share * met:
             raise BadShareError(
                 f"{len(self._damaged)} of {met} images are damaged, the last being "
-                f"{self._source.name(bad[-1])}, a share of {len(self._damaged) / met:.3g}. "
-                f"Expected at most data.max_bad_share = {self._source.max_bad_share:g}. "
+                f"{self._source.name(bad[-1])}, a share of {len(self._damaged) / met:.3g}; "
+                f"expected at most data.max_bad_share = {self._source.max_bad_share:g}. "
                 "Repair the files named in the log, or raise data.max_bad_share."
             )

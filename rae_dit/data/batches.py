@@ -47,7 +47,7 @@ class Batches(AbstractContextManager["Batches"], Iterator[Batch]):
             if not self._endless:
                 raise StopIteration
             raise ValueError(
-                "the data stream is closed. Expected an open one. "
+                "the data stream is closed; expected an open one. "
                 "Make a new one with train_batches(..., start_step=<the next step>)."
             )
         with ExitStack() as unless_it_went_well:

@@ -65,10 +65,10 @@ def read_names(path: str | Path) -> tuple[str, ...]:
         lines = Path(path).read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise SourceError(f"got {str(path)!r} ({reason}), expected {expected}") from error
+        raise SourceError(f"got {str(path)!r} ({reason}); expected {expected}") from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
-        raise SourceError(f"got {str(path)!r}, which holds no name, expected {expected}")
+        raise SourceError(f"got {str(path)!r}, which holds no name; expected {expected}")
     return names
 
 

@@ -116,13 +116,13 @@ class Images:
                 continue
             if not 0 <= label < self.num_classes:
                 raise ValueError(
-                    f"{self.name(current)} has label {label}. Expected 0..{self.num_classes - 1}. "
+                    f"{self.name(current)} has label {label}; expected 0..{self.num_classes - 1}. "
                     "Correct data.num_classes, or choose files of a labelled split."
                 )
             return {"image": crop(image), "label": label, "replaced": attempt > 0}
         raise OSError(
             f"none of {_ATTEMPTS} files can be read as an image, the first being "
-            f"{self.name(index)}: {self.damage(index)}. Expected at most a few damaged ones. "
+            f"{self.name(index)}: {self.damage(index)}; expected at most a few damaged ones. "
             "Check that the disk is there and holds images."
         )
 

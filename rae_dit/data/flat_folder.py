@@ -59,7 +59,7 @@ def open_pictures(path: str | Path) -> Pictures:
         what = "which holds none" if path.is_dir() else "which is none"
         what = what if path.exists() else "which does not exist"
         raise SourceError(
-            f"got {str(path)!r}, {what}, expected a picture or a directory of {kinds}"
+            f"got {str(path)!r}, {what}; expected a picture or a directory of {kinds}"
         )
     digest = hashlib.sha256("\0".join(p.name for p in found).encode()).hexdigest()[:12]
     return Pictures(tuple(found), f"pictures/{len(found)}/{digest}")

@@ -76,7 +76,7 @@ def open_folder(path: str, num_classes: int) -> Folder:
         classes = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     if len(classes) != num_classes:
         raise SourceError(
-            f"got {path!r}, which holds {found_in(root)}, expected {expected}, "
+            f"got {path!r}, which holds {found_in(root)}; expected {expected}, "
             f"and data.num_classes = {num_classes} of them"
         )
     names: list[bytes] = []
@@ -86,7 +86,7 @@ def open_folder(path: str, num_classes: int) -> Folder:
         images = _images(root / label)
         if not images:
             raise SourceError(
-                f"got {path!r}, where the class {label!r} holds {found_in(root / label)}, "
+                f"got {path!r}, where the class {label!r} holds {found_in(root / label)}; "
                 "expected *.jpg, *.jpeg, *.png, *.webp or *.bmp in it"
             )
         if len(names) // _REPORT_EVERY < (len(names) + len(images)) // _REPORT_EVERY:

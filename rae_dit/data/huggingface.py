@@ -107,12 +107,12 @@ def open_huggingface(path: str) -> Tables:
             schema, lengths = describe(shard)
         except (pa.ArrowException, OSError) as error:
             raise SourceError(
-                f"got {str(shard)!r}, which cannot be read ({' '.join(str(error).split())}), "
+                f"got {str(shard)!r}, which cannot be read ({' '.join(str(error).split())}); "
                 f"expected a whole {shard.suffix[1:]} file"
             ) from error
         found = find_columns(schema, shard)
         if columns is not None and found != columns:
-            raise SourceError(f"got {str(shard)!r} with {found}, expected {columns} as before")
+            raise SourceError(f"got {str(shard)!r} with {found}; expected {columns} as before")
         columns = found
         groups += [(number, group) for group in range(len(lengths))]
         rows += lengths
@@ -143,7 +143,7 @@ def find_columns(schema: pa.Schema, shard: Path) -> Columns:
     if image is None or label is None:
         found = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise SourceError(
-            f"got {str(shard)!r} with the columns {found}, expected 'image' (bytes, or a struct "
+            f"got {str(shard)!r} with the columns {found}; expected 'image' (bytes, or a struct "
             "with bytes) and 'label' (integer)"
         )
     return Columns(image, label, nested=image in nested)

@@ -68,12 +68,12 @@ def train_batches(
     local_size = _local_batch_size(batch_size, process_index, process_count)
     if batch_size > len(source):
         raise ValueError(
-            f"batch_size is {batch_size} but the source has {len(source)} records. Expected a "
+            f"batch_size is {batch_size} but the source has {len(source)} records; expected a "
             "batch no larger than one epoch. Lower data.batch_size or use more data."
         )
     for name, value in (("seed", seed), ("start_step", start_step), ("num_workers", num_workers)):
         if value < 0:
-            raise ValueError(f"{name} is {value}. Expected 0 or more. Correct {name}.")
+            raise ValueError(f"{name} is {value}; expected 0 or more. Correct {name}.")
 
     length = len(source)
     prepare = Prepare(image_shape(source), source.num_classes, weighted=False)
@@ -130,11 +130,11 @@ def ordered_batches(
     local_size = _local_batch_size(batch_size, process_index, process_count)
     if limit is not None and limit < 1:
         raise ValueError(
-            f"limit is {limit}. Expected at least 1 record, or None for all. Correct limit."
+            f"limit is {limit}; expected at least 1 record, or None for all. Correct limit."
         )
     real = len(source) if limit is None else min(limit, len(source))
     if not 0 <= start <= real:
-        raise ValueError(f"start is {start}. Expected 0..{real}, the records there are.")
+        raise ValueError(f"start is {start}; expected 0..{real}, the records there are.")
     padded = start + -(-(real - start) // batch_size) * batch_size
     prepare = Prepare(image_shape(source), source.num_classes, weighted=True)
     batches = (
@@ -210,12 +210,12 @@ def _local_batch_size(batch_size: int, process_index: int, process_count: int) -
     """Examples of a global batch that belong to one process."""
     if process_count < 1 or not 0 <= process_index < process_count:
         raise ValueError(
-            f"process_index is {process_index} and process_count {process_count}. Expected an "
+            f"process_index is {process_index} and process_count {process_count}; expected an "
             "index in 0..process_count-1. Pass jax.process_index() and jax.process_count()."
         )
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(
-            f"batch_size is {batch_size}, to be shared by {process_count} processes. Expected a "
+            f"batch_size is {batch_size}, to be shared by {process_count} processes; expected a "
             "positive multiple of the number of processes, since batch_size counts the examples "
             "of all of them. Correct data.batch_size."
         )

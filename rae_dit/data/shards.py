@@ -39,15 +39,15 @@ def directory(path: str, expected: str) -> Path:
         SourceError: if the path is empty, missing or a file.
     """
     if not path:
-        raise SourceError(f"got '', expected {expected}")
+        raise SourceError(f"got ''; expected {expected}")
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise SourceError(f"got {path!r}, which is a file, expected {expected}")
+        raise SourceError(f"got {path!r}, which is a file; expected {expected}")
     parent = next(above for above in folder.absolute().parents if above.is_dir())
     raise SourceError(
-        f"got {path!r}, which does not exist ({parent} holds {found_in(parent)}), "
+        f"got {path!r}, which does not exist ({parent} holds {found_in(parent)}); "
         f"expected {expected}"
     )
 
@@ -78,14 +78,14 @@ def find_shards(path: str, suffixes: tuple[str, ...]) -> list[Path]:
         matched, what = list(folder.iterdir()), f"{path!r}, which holds {found_in(folder)}"
     shards = sorted(p for p in matched if p.suffix in suffixes and not p.name.startswith("."))
     if not shards:
-        raise SourceError(f"got {what}, expected {expected}")
+        raise SourceError(f"got {what}; expected {expected}")
     if len({shard.suffix for shard in shards}) > 1:
         found = ", ".join(sorted({shard.suffix for shard in shards}))
-        raise SourceError(f"got {what}, with {found} files, expected files of one kind")
+        raise SourceError(f"got {what}, with {found} files; expected files of one kind")
     splits = sorted({match[1] for shard in shards if (match := _SPLIT.search(shard.name))})
     if len(splits) > 1:
         raise SourceError(
-            f"got {what}, of the splits {', '.join(splits)}, expected one split; "
+            f"got {what}, of the splits {', '.join(splits)}; expected one split; "
             f"give a pattern such as '{shards[0].parent}/{splits[-2]}*'"
         )
     return shards

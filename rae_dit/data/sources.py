@@ -67,11 +67,11 @@ def image_shape(source: Source) -> tuple[int, ...]:
         ValueError: if there are no records or record 0 is not an RGB image.
     """
     if len(source) == 0:
-        raise ValueError("the source has 0 records. Expected at least 1. Check data.path.")
+        raise ValueError("the source has 0 records; expected at least 1. Check data.path.")
     shape = source[0]["image"].shape
     if len(shape) != 3 or shape[2] != 3:
         raise ValueError(
-            f"record 0 has an image of shape {list(shape)}. Expected [H, W, 3]. "
+            f"record 0 has an image of shape {list(shape)}; expected [H, W, 3]. "
             "Convert images to RGB where they are read."
         )
     return shape
@@ -101,11 +101,11 @@ def digits(split: Literal["train", "validation"], image_size: int) -> "Digits":
     """
     if split not in ("train", "validation"):
         raise ValueError(
-            f"digits got split {split!r}. Expected 'train' or 'validation'. Choose one of the two."
+            f"digits got split {split!r}; expected 'train' or 'validation'. Choose one of the two."
         )
     if image_size < _DIGITS_SIDE or image_size % _DIGITS_SIDE:
         raise ValueError(
-            f"digits got image_size {image_size}. Expected a positive multiple of {_DIGITS_SIDE}, "
+            f"digits got image_size {image_size}; expected a positive multiple of {_DIGITS_SIDE}, "
             "because every pixel of the 8 x 8 originals becomes a whole square. "
             "Set data.image_size to 8, 16, 24, 32, ..."
         )
@@ -183,9 +183,9 @@ def synthetic(image_size: int, num_classes: int, length: int, seed: int) -> "Syn
         ("length", length),
     ):
         if value < 1:
-            raise ValueError(f"synthetic got {name} {value}. Expected at least 1. Raise {name}.")
+            raise ValueError(f"synthetic got {name} {value}; expected at least 1. Raise {name}.")
     if seed < 0:
-        raise ValueError(f"synthetic got seed {seed}. Expected 0 or more. Choose another seed.")
+        raise ValueError(f"synthetic got seed {seed}; expected 0 or more. Choose another seed.")
     return Synthetic(image_size=image_size, num_classes=num_classes, length=length, seed=seed)
 
 
@@ -231,7 +231,7 @@ def checked_index(index: int, length: int) -> int:
     index = operator.index(index)
     if not 0 <= index < length:
         raise IndexError(
-            f"record {index} does not exist. Expected an index in 0..{length - 1}. "
+            f"record {index} does not exist; expected an index in 0..{length - 1}. "
             "Check the index against len(source)."
         )
     return index

@@ -103,14 +103,14 @@ def _records(shard: Path) -> list[tuple[str, int, int, int]]:
                     labels[key] = _label(archive, member, shard)
     except tarfile.TarError as error:
         raise SourceError(
-            f"got {str(shard)!r}, which cannot be read to its end ({error}), "
+            f"got {str(shard)!r}, which cannot be read to its end ({error}); "
             "expected an uncompressed, whole tar file"
         ) from error
     unpaired = sorted(images.keys() ^ labels.keys())
     if unpaired or not images:
         found = f"{len(images):,} images, {len(labels):,} labels and the kinds {sorted(kinds)}"
         raise SourceError(
-            f"got {str(shard)!r}, which holds {found}, expected members KEY.jpg (or jpeg, png, "
+            f"got {str(shard)!r}, which holds {found}; expected members KEY.jpg (or jpeg, png, "
             "webp, bmp) and KEY.cls" + (f"; {unpaired[0]!r} has but one" if unpaired else "")
         )
     return [(key, *place, labels[key]) for key, place in images.items()]
@@ -124,6 +124,6 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> in
         return int(text)
     except ValueError as error:
         raise SourceError(
-            f"got {str(shard)!r}, where {member.name} holds {text[:20]!r}, "
+            f"got {str(shard)!r}, where {member.name} holds {text[:20]!r}; "
             "expected a label, an integer as text"
         ) from error

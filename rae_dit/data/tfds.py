@@ -59,7 +59,7 @@ def open_tfds(path: str, split: str) -> Tfds:
     expected = "the directory of one version of a prepared TFDS data set (with dataset_info.json)"
     folder = directory(path, expected)
     if not (folder / "dataset_info.json").is_file():
-        raise SourceError(f"got {path!r}, which holds {found_in(folder)}, expected {expected}")
+        raise SourceError(f"got {path!r}, which holds {found_in(folder)}; expected {expected}")
     # Late: the package is slow to import, and other sources do not need it.
     import tensorflow_datasets
 
@@ -68,13 +68,13 @@ def open_tfds(path: str, split: str) -> Tfds:
     if split.partition("[")[0] not in info.splits:
         found = ", ".join(info.splits) or "none"
         raise SourceError(
-            f"got {path!r}, which has the splits {found}, expected {split!r}; "
+            f"got {path!r}, which has the splits {found}; expected {split!r}; "
             f"choose one as '{path}#SPLIT'"
         )
     formats = {kind.value for kind in info.available_file_formats()}
     if "array_record" not in formats:
         raise SourceError(
-            f"got {path!r}, whose files are {' and '.join(sorted(formats))}, expected "
+            f"got {path!r}, whose files are {' and '.join(sorted(formats))}; expected "
             "array_record, since others have no random access; prepare it again with "
             "builder.download_and_prepare(file_format='array_record')"
         )
@@ -82,7 +82,7 @@ def open_tfds(path: str, split: str) -> Tfds:
     image = _feature(info.features, kinds.Image, "image", path)
     label = _feature(info.features, kinds.ClassLabel, "label", path)
     if not info.splits[split].num_examples:
-        raise SourceError(f"got {path!r}, where the split {split!r} has 0 records, expected some")
+        raise SourceError(f"got {path!r}, where the split {split!r} has 0 records; expected some")
     records = builder.as_data_source(
         split=split,
         decoders={image: tensorflow_datasets.decode.SkipDecoding()},
@@ -107,5 +107,5 @@ def _feature(features: Any, kind: type, preferred: str, path: str) -> str:
     described = [f"{name} ({type(feature).__name__})" for name, feature in features.items()]
     found = ", ".join(sorted(described))  # TFDS gives them in no fixed order
     raise SourceError(
-        f"got {path!r} with the features {found}, expected one {preferred!r} ({kind.__name__})"
+        f"got {path!r} with the features {found}; expected one {preferred!r} ({kind.__name__})"
     )

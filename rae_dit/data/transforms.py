@@ -26,7 +26,7 @@ def to_float(image: np.ndarray) -> np.ndarray:
     """
     if image.dtype != np.uint8:
         raise ValueError(
-            f"to_float got an image of dtype {image.dtype}. Expected uint8 with values 0..255. "
+            f"to_float got an image of dtype {image.dtype}; expected uint8 with values 0..255. "
             "Convert the image to uint8 where it is read."
         )
     # Not a product with 1/255: 255 -> 1.0 would not be exact. In one pass: batches are large.
@@ -107,12 +107,12 @@ class Prepare:
         image, label = record["image"], record["label"]
         if image.dtype != np.uint8 or image.shape != self.shape:
             raise ValueError(
-                f"record {index} has an image of {image.dtype} {list(image.shape)}. Expected "
+                f"record {index} has an image of {image.dtype} {list(image.shape)}; expected "
                 f"uint8 {list(self.shape)} like record 0. "
                 f"Correct or remove record {index} of the source."
             )
         if not 0 <= label < self.num_classes:
             raise ValueError(
-                f"record {index} has label {label}. Expected 0..{self.num_classes - 1}. "
+                f"record {index} has label {label}; expected 0..{self.num_classes - 1}. "
                 f"Correct record {index} of the source, or data.num_classes."
             )

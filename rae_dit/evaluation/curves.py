@@ -44,7 +44,7 @@ def read_losses(path: str | os.PathLike[str]) -> dict[str, tuple[np.ndarray, np.
             record = None
         if not isinstance(record, dict) or "step" not in record:
             raise ValueError(
-                f"{path}, line {number}: got {line[:80]!r}, expected one JSON object with a "
+                f"{path}, line {number}: got {line[:80]!r}; expected one JSON object with a "
                 "'step'. Remove the line, or restore the file."
             )
         for name, points in found.items():
@@ -58,7 +58,7 @@ def read_losses(path: str | os.PathLike[str]) -> dict[str, tuple[np.ndarray, np.
     }
     if not losses:
         raise ValueError(
-            f"{path}: none of its {len(lines)} lines holds 'train/loss' or 'val/loss', expected "
+            f"{path}: none of its {len(lines)} lines holds 'train/loss' or 'val/loss'; expected "
             "at least one. Check that it is the metrics.jsonl of a training run."
         )
     return losses

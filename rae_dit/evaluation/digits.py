@@ -54,12 +54,12 @@ def pixel_features(images: np.ndarray) -> np.ndarray:
     images = np.asarray(images, np.float64)
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
-            f"pixel_features: images have shape {images.shape}, expected [n, H, W, 3]. "
+            f"pixel_features: images have shape {images.shape}; expected [n, H, W, 3]. "
             "Repeat a grey image over three channels."
         )
     if not np.isfinite(images).all():
         raise ValueError(
-            "pixel_features: images hold NaN or infinity, expected finite values. "
+            "pixel_features: images hold NaN or infinity; expected finite values. "
             "Look for the cause in the sampler or the decoder; clipping would hide it."
         )
     grey = np.clip(images, 0.0, 1.0).mean(axis=-1, keepdims=True)
@@ -96,7 +96,7 @@ class DigitClassifier:
         labels = _checked_labels(features, labels)
         if len(np.unique(labels)) < 2:
             raise ValueError(
-                f"DigitClassifier.fit: got {len(np.unique(labels))} different labels, expected at "
+                f"DigitClassifier.fit: got {len(np.unique(labels))} different labels; expected at "
                 "least 2. Pass the whole training split."
             )
         moved = np.concatenate([_moved(features, *shift) for shift in SHIFTS])
@@ -117,7 +117,7 @@ class DigitClassifier:
         features = pixel_features(images)
         if len(features) == 0:
             raise ValueError(
-                "DigitClassifier.predict: got no images, expected at least one. "
+                "DigitClassifier.predict: got no images; expected at least one. "
                 "Check that sampling produced some."
             )
         return np.asarray(self.classifier.predict(features), np.int32)
@@ -150,7 +150,7 @@ def _checked_labels(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"DigitClassifier: labels are {labels.dtype} {labels.shape}, expected integers "
+            f"DigitClassifier: labels are {labels.dtype} {labels.shape}; expected integers "
             f"[{len(images)}]. Pass one integer label per image."
         )
     return labels

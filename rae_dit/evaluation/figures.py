@@ -41,7 +41,7 @@ def sample_grid(
     images, labels = _clipped("sample_grid", images), np.asarray(labels)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"sample_grid: labels are {labels.dtype} {labels.shape}, expected integers "
+            f"sample_grid: labels are {labels.dtype} {labels.shape}; expected integers "
             f"[{len(images)}]. Pass one integer label per image."
         )
     if labels.min() < 0 or labels.max() >= len(class_names):
@@ -84,7 +84,7 @@ def reconstruction_grid(
     if originals.shape != reconstructions.shape:
         raise ValueError(
             f"reconstruction_grid: originals {originals.shape} and reconstructions "
-            f"{reconstructions.shape} differ, expected one shape. Resize the reconstructions."
+            f"{reconstructions.shape} differ; expected one shape. Resize the reconstructions."
         )
     _require_columns("reconstruction_grid", columns)
     originals, reconstructions = originals[:columns], reconstructions[:columns]
@@ -127,10 +127,10 @@ def loss_curves(
 
     path = png_path(path)
     if not curves:
-        raise ValueError("loss_curves: got no runs, expected at least one. Pass {title: file}.")
+        raise ValueError("loss_curves: got no runs; expected at least one. Pass {title: file}.")
     if units is not None and set(units) != set(curves):
         raise ValueError(
-            f"loss_curves: units are for {sorted(units)}, expected {sorted(curves)}. "
+            f"loss_curves: units are for {sorted(units)}; expected {sorted(curves)}. "
             "Give every run its unit, or none."
         )
     apart = ConstrainedLayoutEngine(wspace=0.08)  # so that a last value keeps off the next axis
@@ -150,12 +150,12 @@ def _clipped(where: str, images: np.ndarray) -> np.ndarray:
     images = np.asarray(images, np.float64)
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
         raise ValueError(
-            f"{where}: images have shape {images.shape}, expected [n, H, W, 3] without empty "
+            f"{where}: images have shape {images.shape}; expected [n, H, W, 3] without empty "
             "axes. Repeat a grey image over three channels."
         )
     if not np.isfinite(images).all():
         raise ValueError(
-            f"{where}: images hold NaN or infinity, expected finite values. "
+            f"{where}: images hold NaN or infinity; expected finite values. "
             "Look for the cause in the sampler or the decoder; a picture would hide it."
         )
     return np.clip(images, 0.0, 1.0)
@@ -163,4 +163,4 @@ def _clipped(where: str, images: np.ndarray) -> np.ndarray:
 
 def _require_columns(where: str, columns: int) -> None:
     if columns < 1:
-        raise ValueError(f"{where}: columns is {columns}, expected >= 1. Show at least one image.")
+        raise ValueError(f"{where}: columns is {columns}; expected >= 1. Show at least one image.")

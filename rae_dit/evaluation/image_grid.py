@@ -34,7 +34,7 @@ def png_path(path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise ValueError(f"picture {path}: suffix is '{path.suffix}', expected '.png'. Rename it.")
+        raise ValueError(f"picture {path}: suffix is '{path.suffix}'; expected '.png'. Rename it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

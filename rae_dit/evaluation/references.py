@@ -81,19 +81,19 @@ def open_reference(path: str | Path, metrics: tuple[str, ...]) -> ReferenceFile:
             found = [shapes[mean], shapes[covariance]]
             if found != [(width,), (width, width)]:
                 raise SourceError(
-                    f"got {str(path)!r} with {mean} {found[0]} and {covariance} {found[1]}, "
+                    f"got {str(path)!r} with {mean} {found[0]} and {covariance} {found[1]}; "
                     f"expected ({width},) and ({width}, {width}): features of the 2015 Inception"
                 )
     if ROWS in shapes and (len(shapes[ROWS]) != 2 or shapes[ROWS][1] != WIDTH["mu"]):
         expected = f"[n, {WIDTH['mu']}]"
-        raise SourceError(f"got {str(path)!r} with {ROWS} {shapes[ROWS]}, expected {expected}")
+        raise SourceError(f"got {str(path)!r} with {ROWS} {shapes[ROWS]}; expected {expected}")
     file = ReferenceFile(path, shapes)
     missing = file.missing(metrics)
     if missing and "arr_0" not in shapes:
         metric, arrays_needed = next(iter(missing.items()))
         expected = f"{arrays_needed} or images in arr_0" if arrays_needed else "images in arr_0"
         raise SourceError(
-            f"got {str(path)!r} with {sorted(shapes)}, expected {expected} for {metric!r}"
+            f"got {str(path)!r} with {sorted(shapes)}; expected {expected} for {metric!r}"
         )
     return file
 

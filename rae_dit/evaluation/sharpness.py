@@ -28,7 +28,7 @@ def sharpness(reconstructions: np.ndarray, images: np.ndarray) -> float:
     y, x = np.asarray(reconstructions, np.float64), np.asarray(images, np.float64)
     if y.shape != x.shape or y.ndim != 4 or min(y.shape[1:3]) < 3 or 0 in y.shape:
         raise ValueError(
-            f"sharpness: got images of shapes {y.shape} and {x.shape}, expected twice the same "
+            f"sharpness: got images of shapes {y.shape} and {x.shape}; expected twice the same "
             "[n, H, W, C] of at least 3x3 pixels."
         )
     with np.errstate(divide="ignore"):

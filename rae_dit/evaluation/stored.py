@@ -86,7 +86,7 @@ def open_stored(path: str | Path) -> StoredImages:
             raise SourceError(f"got {str(path)!r}, which holds no {', '.join(SUFFIXES)} files")
         return _pictures(path, files)
     if not path.is_file():
-        raise SourceError(f"got {str(path)!r}, expected an .npz, a picture or a directory of them")
+        raise SourceError(f"got {str(path)!r}; expected an .npz, a picture or a directory of them")
     if path.suffix.lower() in SUFFIXES:
         return _pictures(path, (path,))
     return _npz(path)
@@ -107,7 +107,7 @@ def _npz(path: Path) -> StoredImages:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         if "arr_0" not in names:
             raise SourceError(
-                f"got {str(path)!r} with the arrays {names}, expected images in arr_0"
+                f"got {str(path)!r} with the arrays {names}; expected images in arr_0"
             )
         with archive.open("arr_0.npy") as file:
             shape = _header(file, path)
@@ -117,7 +117,7 @@ def _npz(path: Path) -> StoredImages:
             labels = arrays["arr_1"]
         if labels.shape != shape[:1] or not np.issubdtype(labels.dtype, np.integer):
             raise SourceError(
-                f"{path}: labels arr_1 are {labels.dtype} {list(labels.shape)}, expected integers "
+                f"{path}: labels arr_1 are {labels.dtype} {list(labels.shape)}; expected integers "
                 f"[{shape[0]}]"
             )
     return StoredImages(path, shape, labels)
@@ -132,7 +132,7 @@ def _header(file: IO[bytes], path: Path) -> tuple[int, int, int, int]:
     shape, fortran, dtype = read(file)
     if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] != 3 or 0 in shape:
         raise SourceError(
-            f"{path}: arr_0 is {dtype} {list(shape)}, expected uint8 [n, H, W, 3] with n >= 1"
+            f"{path}: arr_0 is {dtype} {list(shape)}; expected uint8 [n, H, W, 3] with n >= 1"
         )
     return shape
 

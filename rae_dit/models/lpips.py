@@ -93,7 +93,7 @@ class LPIPS(nnx.Module):
         """
         if min(image_a.shape[1:3]) < MINIMUM_SIZE:
             raise ValueError(
-                f"LPIPS got images of {image_a.shape[1]}x{image_a.shape[2]} pixels, expected at "
+                f"LPIPS got images of {image_a.shape[1]}x{image_a.shape[2]} pixels; expected at "
                 f"least {MINIMUM_SIZE} a side; VGG16 halves them four times."
             )
         distance = jnp.zeros(image_a.shape[0])

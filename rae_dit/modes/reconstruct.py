@@ -107,10 +107,10 @@ def check(config: Config) -> None:
         ("perceptual.linear", config.perceptual.linear),
     ):
         if path and not Path(path).is_file():
-            raise ConfigError(f"{field}: got {path!r}, expected a file of weights or ''")
+            raise ConfigError(f"{field}: got {path!r}; expected a file of weights or ''")
     if config.perceptual.vgg and config.data.image_size < LPIPS_MINIMUM:
         raise ConfigError(
-            f"perceptual.vgg: got {config.perceptual.vgg!r}, expected '' for images of "
+            f"perceptual.vgg: got {config.perceptual.vgg!r}; expected '' for images of "
             f"{config.data.image_size} pixels; LPIPS needs {LPIPS_MINIMUM}"
         )
 

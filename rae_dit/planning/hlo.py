@@ -75,7 +75,7 @@ def parse(text: str) -> Program:
         elif " = " in line:
             current.append(parse_instruction(line))
     if not entry:
-        raise ValueError("Expected the text of a compiled XLA module; found no ENTRY in it.")
+        raise ValueError("got text without ENTRY; expected that of a compiled XLA module")
     return Program(name_slices(computations), entry)
 
 

@@ -31,7 +31,7 @@ def prepare(topology: str, environment: MutableMapping[str, str]) -> None:
     if topology == "local":
         return
     if not cpu and not is_absent(topology):
-        raise ConfigError(f"--topology: got {topology!r}, expected one such as {EXAMPLES}")
+        raise ConfigError(f"--topology: got {topology!r}; expected one such as {EXAMPLES}")
     environment["JAX_PLATFORMS"] = "cpu"
     if cpu:
         flag = f"--xla_force_host_platform_device_count={cpu[1]}"
@@ -77,7 +77,7 @@ def find_devices(topology: str) -> list:
     except Exception as error:  # libtpu's own kinds; all say what is wrong with the name
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"--topology: got {topology!r}, expected one such as {EXAMPLES}; libtpu says: {reason}"
+            f"--topology: got {topology!r}; expected one such as {EXAMPLES}; libtpu says: {reason}"
         ) from error
     return list(found)
 

@@ -55,5 +55,5 @@ def held_out(config: Config) -> Source:
     """
     source = open_source(config, "validation")
     if source is None:
-        raise ConfigError("data.validation_path: got '', expected held-out images for this mode")
+        raise ConfigError("data.validation_path: got ''; expected held-out images for this mode")
     return source

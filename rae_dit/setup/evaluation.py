@@ -72,7 +72,7 @@ def check_evaluation(config: Config) -> Config:
         raise invalid_value("data.image_size", config.data.image_size, expected)
     if settings.judge == "inception" and not Path(settings.inception).is_file():
         raise ConfigError(
-            f"evaluate.inception: got {settings.inception!r}, expected the file "
+            f"evaluate.inception: got {settings.inception!r}; expected the file "
             "pt_inception-2015-12-05-6726825d.pth (docs/evaluation.md says where it is)"
         )
     if settings.reference:
@@ -85,20 +85,20 @@ def check_evaluation(config: Config) -> Config:
         height, width = stored.shape[1:3]
         if settings.judge == "digits" and (height != width or height % DIGIT_SIDE):
             raise ConfigError(
-                f"evaluate.samples: got images of {width} x {height} pixels, expected squares with "
+                f"evaluate.samples: got images of {width} x {height} pixels; expected squares with "
                 f"a side that is a multiple of {DIGIT_SIDE} for judge 'digits'"
             )
         for metric in metrics_named(settings.metrics):
             if metric.needs_labels and stored.labels is None:
                 raise ConfigError(
-                    f"evaluate.samples: got {settings.samples!r} without labels, expected names "
+                    f"evaluate.samples: got {settings.samples!r} without labels; expected names "
                     f"that end in _LABEL or an array arr_1, for {metric.names[0]!r}"
                 )
     needed = max(metric.min_images for metric in metrics_named(settings.metrics))
     if count < needed:
         field = "samples" if settings.samples else "num_samples"
         raise ConfigError(
-            f"evaluate.{field}: got {count} images, expected at least {needed} for "
+            f"evaluate.{field}: got {count} images; expected at least {needed} for "
             f"{', '.join(settings.metrics)}"
         )
     if settings.reference_cache and (place := first_unwritable(Path(settings.reference_cache))):

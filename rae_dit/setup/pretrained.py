@@ -149,7 +149,7 @@ def check_latent(config: Config, section: str, source: str, *, grid: int, channe
     if asked != (grid, channels):
         raise ConfigError(
             f"{section}.pretrained: got {source!r}, which is for latents of {grid}x{grid}x"
-            f"{channels}, expected {asked[0]}x{asked[0]}x{asked[1]} = (encoder.input_size / "
+            f"{channels}; expected {asked[0]}x{asked[0]}x{asked[1]} = (encoder.input_size / "
             "encoder.patch_size)^2 x encoder.hidden_size"
         )
 

@@ -49,7 +49,7 @@ def check_held_out(config: Config, validation: Source | None) -> None:
     """
     if validation is not None:
         return
-    wanted = "data.validation_path: got '', expected held-out images because of"
+    wanted = "data.validation_path: got ''; expected held-out images because of"
     if config.trained_network == "decoder" and config.metrics.sample_every is not None:
         raise ConfigError(f"{wanted} metrics.sample_every = {config.metrics.sample_every}")
     if config.checkpoint.best_metric.startswith(("val/", "val_ema/")):

@@ -177,7 +177,7 @@ def check_guide(config: Config, guide: DDT) -> None:
     if found != (latent, config.data.num_classes):
         expected = f"a model of latents {latent} (h, w, C) and {config.data.num_classes} classes"
         got = f"{config.sample.guide_checkpoint}, of latents {found[0]} and {found[1]} classes"
-        raise ConfigError(f"sample.guide_checkpoint: got {got}, expected {expected}")
+        raise ConfigError(f"sample.guide_checkpoint: got {got}; expected {expected}")
 
 
 def initial_ddt(config: Config, mesh: Mesh) -> Tree | None:

@@ -91,7 +91,7 @@ class History:
         if metric not in values:
             if metric and beside:
                 raise ConfigError(
-                    f"checkpoint.best_metric: got {metric!r}, expected one of {', '.join(beside)}"
+                    f"checkpoint.best_metric: got {metric!r}; expected one of {', '.join(beside)}"
                 )
             return self
         value, before = values[metric], None if self.best is None else self.best.value

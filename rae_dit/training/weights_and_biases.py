@@ -21,7 +21,7 @@ def check_installed(project: str) -> None:
     """
     if project and importlib.util.find_spec("wandb") is None:
         raise ConfigError(
-            f"metrics.wandb_project: got {project!r}, but the package wandb is not installed; "
+            f"metrics.wandb_project: got {project!r}; the package wandb is not installed; "
             "pip install wandb, or leave the field ''"
         )
 

@@ -67,12 +67,12 @@ class Moments:
         covariance = np.asarray(self.covariance, np.float64)
         if mean.ndim != 1 or mean.size == 0:
             raise ValueError(
-                f"Moments: mean has shape {mean.shape}, expected [d] with d >= 1. "
+                f"Moments: mean has shape {mean.shape}; expected [d] with d >= 1. "
                 "Use Moments.of(features) to compute it."
             )
         if covariance.shape != (mean.size, mean.size):
             raise ValueError(
-                f"Moments: covariance has shape {covariance.shape}, expected "
+                f"Moments: covariance has shape {covariance.shape}; expected "
                 f"{(mean.size, mean.size)} to fit the mean. Take both from the same features."
             )
         _require_finite("mean", mean)
@@ -80,12 +80,12 @@ class Moments:
         scale = float(np.abs(covariance).max())
         if float(np.abs(covariance - covariance.T).max()) > 1e-6 * scale:
             raise ValueError(
-                "Moments: covariance is not symmetric, expected S = S^T. "
+                "Moments: covariance is not symmetric; expected S = S^T. "
                 "Check that it is a covariance and not another [d, d] array."
             )
         if self.count < 1:
             raise ValueError(
-                f"Moments: count is {self.count}, expected >= 1. Pass the number of features."
+                f"Moments: count is {self.count}; expected >= 1. Pass the number of features."
             )
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "covariance", covariance)
@@ -107,7 +107,7 @@ class Moments:
         features = np.asarray(features, np.float64)
         if features.ndim != 2 or 0 in features.shape:
             raise ValueError(
-                f"Moments.of: features have shape {features.shape}, expected [n, d] with n, d "
+                f"Moments.of: features have shape {features.shape}; expected [n, d] with n, d "
                 ">= 1. Flatten each sample to one row."
             )
         _require_finite("features", features)
@@ -158,7 +158,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     for name, moments in (("first", a), ("second", b)):
         if moments.count < 2:
             raise ValueError(
-                f"frechet_distance: the {name} moments hold {moments.count} feature, expected "
+                f"frechet_distance: the {name} moments hold {moments.count} feature; expected "
                 "at least 2 for a covariance. Merge more batches first."
             )
     overlap = _root(a.covariance) @ _root(b.covariance)
@@ -181,7 +181,7 @@ def _require_finite(name: str, values: np.ndarray) -> None:
         first = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
         raise ValueError(
             f"Moments: {name} hold {int((~np.isfinite(values)).sum())} values that are not "
-            f"finite (first at index {first}), expected finite numbers. "
+            f"finite (first at index {first}); expected finite numbers. "
             "Look for NaN where they were computed."
         )
 
@@ -189,6 +189,6 @@ def _require_finite(name: str, values: np.ndarray) -> None:
 def _require_same_dimensions(where: str, a: Moments, b: Moments) -> None:
     if a.mean.size != b.mean.size:
         raise ValueError(
-            f"{where}: moments of {a.mean.size} and {b.mean.size} dimensions, expected equal. "
+            f"{where}: moments of {a.mean.size} and {b.mean.size} dimensions; expected equal. "
             "Compute both from the same kind of features."
         )
