@@ -14,6 +14,7 @@ from rae_dit import compiler
 from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.diffusion.sampler import SamplerOptions
 from rae_dit.models.ddt import DDT
+from rae_dit.sampling import latents
 from rae_dit.sampling.latents import integrate, sample_latents
 
 
@@ -110,3 +111,23 @@ def test_and_samples_as_the_model_itself_does(half: DDT) -> None:
     sampled = sample_latents(half, noise, labels, steps=1, grid="full", shift=1.0)
     velocity = half(noise, jnp.ones(2), labels)
     np.testing.assert_allclose(sampled, noise - velocity, atol=1e-6)
+
+
+def test_a_sweep_over_scales_is_traced_twice_without_and_with_guidance(
+    half: DDT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[str] = []
+    guided_velocity = latents.guided_velocity
+
+    def recording(kind, *arguments):
+        traced.append(kind)
+        return guided_velocity(kind, *arguments)
+
+    monkeypatch.setattr(latents, "guided_velocity", recording)
+    noise, labels = jax.random.normal(jax.random.key(0), (2, 2, 2, 4)), jnp.array([0, 2])
+    made = [
+        sample_latents(half, noise, labels, steps=3, shift=1.25, cfg_scale=scale)
+        for scale in (1.0, 1.5, 2.0, 1, 3)
+    ]
+    assert traced == ["none", "cfg"]
+    np.testing.assert_array_equal(made[0], made[3])

@@ -1,5 +1,6 @@
 """Every diffusion case of the golden files, through the public interface."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from support.golden_files import GOLDEN, arrays, channels_last, relative_error
+from support.small_run import small_config
 
 import rae_dit
 from rae_dit.diffusion import flow, guidance
@@ -20,6 +22,8 @@ from rae_dit.diffusion.guidance import VelocityField
 from rae_dit.diffusion.solvers.euler import Euler
 from rae_dit.diffusion.time_grid import time_grid
 from rae_dit.models.ddt import DDT
+from rae_dit.sampling.latents import run_sampler
+from rae_dit.setup.sampling import sampler_options
 
 NAMES = sorted(path.stem for path in GOLDEN.glob("ddt_*.npz"))
 TIGHT = {"rtol": 1e-6, "atol": 1e-6}
@@ -157,3 +161,14 @@ def test_impossible_arguments_are_refused() -> None:
         rae_dit.sample_latents(ddt, noise, labels, steps=1)
     with pytest.raises(ValueError, match=r"^keys: got None; expected one PRNG key a sample for"):
         rae_dit.sample_latents(ddt, noise, labels, steps=3, method="sde")
+
+
+def test_guidance_and_guide_must_agree() -> None:
+    ddt = rae_dit.load_ddt(GOLDEN / "ddt_default_weak.pt")
+    noise, labels = jnp.zeros((2, 4, 4, 24)), jnp.zeros(2, jnp.int32)
+    options = sampler_options(small_config(**{"flow.shift": 1.0}))
+    with pytest.raises(ValueError, match=r"^guide: got a model with guidance 'cfg'; expected a mo"):
+        run_sampler(ddt, noise, labels, options, cfg_scale=2.0, guide=ddt)
+    options = dataclasses.replace(options, guidance="autoguidance")
+    with pytest.raises(ValueError, match=r"^guide: got None with guidance 'autoguidance'; expect"):
+        run_sampler(ddt, noise, labels, options, cfg_scale=2.0)
