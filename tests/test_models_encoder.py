@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from rae_dit.api import load_rae
-from rae_dit.models.encoder import MAE, DINOv2, SigLIP
+from rae_dit.models.encoders.base import MAE, DINOv2, SigLIP
 from rae_dit.models.layers import gelu_exact, gelu_tanh
 from rae_dit.weights.huggingface import read_encoder
 

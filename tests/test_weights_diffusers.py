@@ -10,7 +10,7 @@ from support.golden_files import GOLDEN, arrays, channels_last, relative_error
 
 from rae_dit.api import load_rae
 from rae_dit.models.decoder import Decoder
-from rae_dit.models.encoder import SigLIP
+from rae_dit.models.encoders.base import SigLIP
 from rae_dit.models.rae import RAE
 from rae_dit.weights.diffusers_export import save_diffusers
 from rae_dit.weights.mapping import WeightsError

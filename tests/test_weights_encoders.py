@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from support.golden_files import GOLDEN, arrays, channels_last
 
-from rae_dit.models.encoder import MAE, DINOv2, SigLIP
+from rae_dit.models.encoders.base import MAE, DINOv2, SigLIP
 from rae_dit.weights.encoder_names import canonical_name
 from rae_dit.weights.huggingface import read_encoder
 from rae_dit.weights.mapping import WeightsError

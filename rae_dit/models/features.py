@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from rae_dit.models.encoder import VisionTransformer, small_normal
+from rae_dit.models.encoders.base import VisionTransformer, small_normal
 from rae_dit.models.layers import gelu_tanh, patchify
 from rae_dit.models.stack import unstack
 from rae_dit.models.transformer import prepend

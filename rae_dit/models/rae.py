@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Float
 
 from rae_dit.models.decoder import Decoder
-from rae_dit.models.encoder import VisionTransformer
+from rae_dit.models.encoders.base import VisionTransformer
 from rae_dit.models.layers import Constant
 from rae_dit.models.resize import resize_bicubic
 

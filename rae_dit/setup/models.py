@@ -21,7 +21,7 @@ from rae_dit.diffusion.flow import time_shift
 from rae_dit.models import layers
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
-from rae_dit.models.encoder import MAE, DINOv2, SigLIP
+from rae_dit.models.encoders.base import MAE, DINOv2, SigLIP
 from rae_dit.models.layers import Dtype, Linear
 from rae_dit.models.lpips import LPIPS
 from rae_dit.models.rae import RAE

@@ -13,7 +13,7 @@ from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import invalid_value
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
-from rae_dit.models.encoder import MAE, DINOv2, VisionTransformer
+from rae_dit.models.encoders.base import MAE, DINOv2, VisionTransformer
 from rae_dit.setup import models
 from rae_dit.weights import huggingface, released
 from rae_dit.weights.architecture import ddt_architecture

@@ -22,7 +22,7 @@ from flax import nnx
 
 from rae_dit.architecture import Compute
 from rae_dit.models.decoder import Decoder
-from rae_dit.models.encoder import MAE, DINOv2, SigLIP, VisionTransformer
+from rae_dit.models.encoders.base import MAE, DINOv2, SigLIP, VisionTransformer
 from rae_dit.models.layers import gelu_exact, gelu_tanh
 from rae_dit.models.rae import RAE, VARIANCE_EPS
 from rae_dit.weights.architecture import block_numbers, decoder_architecture

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rae_dit.models.decoder import Decoder
-from rae_dit.models.encoder import DINOv2, VisionTransformer
+from rae_dit.models.encoders.base import DINOv2, VisionTransformer
 from rae_dit.models.rae import RAE
 from rae_dit.weights.architecture import DIFFUSERS_GRID
 from rae_dit.weights.diffusers import (

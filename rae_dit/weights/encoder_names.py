@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from rae_dit.models.encoder import MAE, DINOv2, SigLIP, VisionTransformer
+from rae_dit.models.encoders.base import MAE, DINOv2, SigLIP, VisionTransformer
 from rae_dit.weights.mapping import (
     BATCHED,
     Entry,

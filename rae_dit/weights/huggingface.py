@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 
 from rae_dit.architecture import Compute
-from rae_dit.models.encoder import MAE, DINOv2, SigLIP, VisionTransformer
+from rae_dit.models.encoders.base import MAE, DINOv2, SigLIP, VisionTransformer
 from rae_dit.models.layers import compute_dtype, gelu_exact, gelu_tanh
 from rae_dit.models.rae import Triple
 from rae_dit.weights.encoder_names import canonical, encoder_entries, position_names

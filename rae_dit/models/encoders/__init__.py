@@ -1,0 +1,1 @@
+"""Representation encoders: one file per family."""
