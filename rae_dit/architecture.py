@@ -129,6 +129,7 @@ class DecoderArchitecture(ViTArchitecture):
         in_width: width of the incoming tokens.
         grid: tokens a side; N = grid^2.
         patch_size: pixels a side that each token becomes.
+        eps: added to the variance in every norm.
         position_spacing: distance of neighboring tokens in the position code: 1 in the reference,
             16 / grid in diffusers, which is the same for 16 x 16 tokens only.
     """
@@ -136,4 +137,16 @@ class DecoderArchitecture(ViTArchitecture):
     in_width: int
     grid: int
     patch_size: int
+    eps: float = 1e-12
     position_spacing: float = 1.0
+
+
+def differences(
+    one: ViTArchitecture | DDTArchitecture, other: ViTArchitecture | DDTArchitecture
+) -> dict[str, tuple[object, object]]:
+    """Compares two architectures of one kind: name of a field -> both values, where they differ."""
+    pairs = {
+        field.name: (getattr(one, field.name), getattr(other, field.name))
+        for field in dataclasses.fields(one)
+    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from rae_dit.config import Config
 from rae_dit.hardware import find_device
 from rae_dit.models.conditioning import FOURIER_FREQUENCIES
+from rae_dit.models.encoders import find_family
 
 
 class Matmul(NamedTuple):
@@ -104,13 +105,7 @@ def encoder_matmuls(config: Config) -> list[Matmul]:
     """The representation encoder: patches, then blocks over patches and the tokens before them."""
     encoder = config.encoder
     patches = (encoder.input_size // encoder.patch_size) ** 2
-    match encoder.family:
-        case "dinov2":
-            before = 1 + encoder.num_registers
-        case "siglip":
-            before = 0
-        case "mae":
-            before = 1
+    before = find_family(encoder.family).num_cls_tokens + encoder.num_registers
     return [
         Matmul(patches, 3 * encoder.patch_size**2, encoder.hidden_size),
         *transformer_matmuls(

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from support.golden_files import GOLDEN
 
+from rae_dit.architecture import Compute, DecoderArchitecture
 from rae_dit.models.decoder import Decoder, decoder_positions
 
 SIZES = {
@@ -27,8 +28,8 @@ FULL = {
 }
 
 
-def decoder(**changes):
-    return Decoder(**(SIZES | changes), rngs=nnx.Rngs(0))
+def decoder(*, compute=Compute(), **changes):
+    return Decoder(DecoderArchitecture(**(SIZES | changes)), compute, rngs=nnx.Rngs(0))
 
 
 def tokens(batch=2):
@@ -60,13 +61,13 @@ def test_positions_are_zero_for_cls_and_columns_come_first():
 
 
 def test_scan_is_the_loop():
-    scanned, unrolled = decoder()(tokens()), decoder(scan_layers=False)(tokens())
+    scanned, unrolled = decoder()(tokens()), decoder(compute=Compute(scan_layers=False))(tokens())
     assert scanned.shape == (2, 6, 6, 3)
     np.testing.assert_allclose(scanned, unrolled, atol=2e-6)
 
 
 def test_bfloat16_computes_in_bfloat16_and_returns_float32():
-    half = decoder(dtype=jnp.bfloat16)
+    half = decoder(compute=Compute(dtype="bfloat16"))
     assert half.embed(jnp.zeros((1, 10), jnp.bfloat16)).dtype == jnp.bfloat16
     image = half(tokens())
     assert image.dtype == jnp.float32
@@ -82,8 +83,8 @@ def test_tokens_of_another_encoder_are_refused():
 @pytest.mark.parametrize("size", FULL)
 def test_released_sizes_have_the_released_number_of_parameters(size):
     arguments = {"in_width": 768, "grid": 16, "patch_size": 16} | FULL[size]
-    abstract = nnx.eval_shape(lambda: Decoder(**arguments, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: decoder(**arguments))
     count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(abstract)))
-    fixed = 257 * abstract.hidden_size  # the reference counts the position table
+    fixed = 257 * abstract.architecture.hidden_size  # the reference counts the position table
     expected = json.loads((GOLDEN / "manifests.json").read_text())[f"decoder_{size}_params"]
     assert count + fixed == expected

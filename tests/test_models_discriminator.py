@@ -10,6 +10,7 @@ import torch
 from flax import nnx
 from support.golden_files import GOLDEN, arrays, channels_last, relative_error
 
+from rae_dit.architecture import Compute, EncoderArchitecture
 from rae_dit.models.discriminator import (
     Heads,
     LocalNorm,
@@ -29,18 +30,20 @@ LAYERS = (RECIPE["depth"] - 1, *RECIPE["key_depths"])  # the reference puts the 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def make_dino(dtype=jnp.float32):
-    return DINO(
-        input_size=224,
-        patch_size=RECIPE["patch_size"],
-        hidden_size=RECIPE["embed_dim"],
-        depth=RECIPE["depth"],
-        num_heads=RECIPE["num_heads"],
-        intermediate_size=int(RECIPE["embed_dim"] * RECIPE["mlp_ratio"]),
-        scan_layers=False,
-        dtype=dtype,
-        rngs=nnx.Rngs(0),
-    )
+def make_dino(dtype=jnp.float32, **changes):
+    sizes = {
+        "input_size": 224,
+        "patch_size": RECIPE["patch_size"],
+        "position_grid": 224 // RECIPE["patch_size"],
+        "hidden_size": RECIPE["embed_dim"],
+        "depth": RECIPE["depth"],
+        "num_heads": RECIPE["num_heads"],
+        "intermediate_size": int(RECIPE["embed_dim"] * RECIPE["mlp_ratio"]),
+        "activation": "gelu_tanh",
+    }
+    compute = Compute(scan_layers=False, dtype=jnp.dtype(dtype).name)
+    architecture = EncoderArchitecture(family="dino", **(sizes | changes))
+    return DINO(architecture, compute, rngs=nnx.Rngs(0))
 
 
 def make_heads(dtype=jnp.float32, count=3, width=RECIPE["embed_dim"], rngs=0):

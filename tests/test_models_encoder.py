@@ -1,6 +1,7 @@
 """The three encoders, by law, by golden files and against transformers."""
 
 import functools
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,12 @@ from transformers import (
 )
 
 from rae_dit.api import load_rae
-from rae_dit.models.encoders.base import MAE, DINOv2, SigLIP
+from rae_dit.architecture import Compute, EncoderArchitecture
+from rae_dit.config.models import EncoderConfig
+from rae_dit.models.encoders import FAMILIES, find_family, make_encoder
+from rae_dit.models.encoders.dinov2 import DINOV2
+from rae_dit.models.encoders.mae import MAE
+from rae_dit.models.encoders.siglip import SIGLIP
 from rae_dit.models.layers import gelu_exact, gelu_tanh
 from rae_dit.weights.huggingface import read_encoder
 
@@ -38,18 +44,25 @@ TORCH = {
     "num_attention_heads": 2,
     "image_size": 20,
 }
-FAMILIES = [DINOv2, SigLIP, MAE]
+REGISTERS = {"dinov2": 4, "siglip": 0, "mae": 0}
+families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
-def encoder(family, **changes):
-    return family(**(SIZES | {"input_size": 12} | changes), rngs=nnx.Rngs(0))
+def architecture(family, **changes):
+    fixed = {name: getattr(family, name) for name in ("activation", "eps", "layer_scale")}
+    sizes = SIZES | {"input_size": 12, "num_registers": REGISTERS[family.name]}
+    return EncoderArchitecture(family=family.name, **(fixed | sizes | changes))
+
+
+def encoder(family, *, compute=Compute(), **changes):
+    return make_encoder(architecture(family, **changes), compute, rngs=nnx.Rngs(0))
 
 
 def images(side, batch=2):
     return np.random.default_rng(side).standard_normal((batch, side, side, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@families
 def test_tokens_have_mean_0_and_variance_1(family):
     tokens = encoder(family)(images(12))
     assert tokens.shape == (2, 9, 16)
@@ -58,21 +71,47 @@ def test_tokens_have_mean_0_and_variance_1(family):
     np.testing.assert_allclose(tokens.var(axis=-1), 1, atol=1e-3)
 
 
-def test_every_family_has_its_own_gelu_and_eps():
+def test_every_family_has_its_own_gelu_eps_and_layer_scale():
     found = {}
     for family in FAMILIES:
         model = encoder(family)
-        found[family] = (model.trunk.blocks.mlp.activation, model.norm.eps)
+        block = model.trunk.blocks
+        assert block.norm1.eps == block.norm2.eps == model.norm.eps
+        scaled = block.scale1 is not None and block.scale2 is not None
+        found[family.name] = (block.mlp.activation, model.norm.eps, scaled)
     assert found == {
-        DINOv2: (gelu_exact, 1e-6),
-        SigLIP: (gelu_tanh, 1e-6),
-        MAE: (gelu_exact, 1e-12),
+        "dinov2": (gelu_exact, 1e-6, True),
+        "siglip": (gelu_tanh, 1e-6, False),
+        "mae": (gelu_exact, 1e-12, False),
     }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def test_the_config_knows_the_same_families():
+    assert typing.get_args(EncoderConfig.__annotations__["family"]) == tuple(
+        family.name for family in FAMILIES
+    )
+    with pytest.raises(ValueError, match=r"encoder\.family: got 'clip'; expected one of 'dinov2'"):
+        find_family("clip")
+
+
+def test_block_outputs_are_the_tokens_of_a_shallower_encoder():
+    # An encoder of the first block alone, whose last norm is that of the whole.
+    model, shallow = encoder(DINOV2), encoder(DINOV2, depth=1)
+    first, last, again = model.block_outputs(images(12), (0, 2, 0))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_allclose(model.norm(last), model(images(12)), atol=2e-6)
+    state = nnx.to_pure_dict(nnx.state(model))
+    state["trunk"]["blocks"] = jax.tree.map(lambda leaf: leaf[:1], state["trunk"]["blocks"])
+    nnx.update(shallow, state)
+    np.testing.assert_allclose(model.norm(first), shallow(images(12)), atol=2e-6)
+
+
+@families
 def test_scan_is_the_loop(family):
-    scanned, unrolled = encoder(family)(images(12)), encoder(family, scan_layers=False)(images(12))
+    scanned, unrolled = (
+        encoder(family)(images(12)),
+        encoder(family, compute=Compute(scan_layers=False))(images(12)),
+    )
     np.testing.assert_allclose(scanned, unrolled, atol=2e-6)
 
 
@@ -80,7 +119,9 @@ def test_scan_is_the_loop(family):
 @pytest.mark.parametrize("scan_layers", [True, False])
 def test_remat_recomputes_the_same_gradient(remat, scan_layers):
     def gradient(remat):
-        graph, parameters = nnx.split(encoder(MAE, depth=2, remat=remat, scan_layers=scan_layers))
+        graph, parameters = nnx.split(
+            encoder(MAE, depth=2, compute=Compute(remat=remat, scan_layers=scan_layers))
+        )
 
         def loss(parameters):
             return jnp.sum(nnx.merge(graph, parameters)(images(12))[..., 0] ** 2)
@@ -94,19 +135,19 @@ def test_remat_recomputes_the_same_gradient(remat, scan_layers):
 
 
 def test_the_position_table_is_interpolated_only_to_another_grid():
-    table = encoder(SigLIP).position[...]
-    model = encoder(SigLIP, input_size=20)
-    assert model.place(jnp.zeros((1, 25, 16))).shape == (1, 25, 16)
-    np.testing.assert_array_equal(encoder(SigLIP).place(jnp.zeros((1, 9, 16)))[0], table)
+    table = encoder(SIGLIP).position[...]
+    model = encoder(SIGLIP, input_size=20)
+    assert model.embed_tokens(jnp.zeros((1, 25, 16))).shape == (1, 25, 16)
+    np.testing.assert_array_equal(encoder(SIGLIP).embed_tokens(jnp.zeros((1, 9, 16)))[0], table)
 
 
 def test_a_size_that_patches_do_not_tile_is_refused():
     with pytest.raises(ValueError, match="do not tile an input of 384; use an input size of 378"):
-        encoder(SigLIP, input_size=384, patch_size=14)
+        encoder(SIGLIP, input_size=384, patch_size=14)
     with pytest.raises(ValueError, match=r"\(16, 16, 3\) and expected \(12, 12, 3\)"):
-        encoder(SigLIP)(images(16))
+        encoder(SIGLIP)(images(16))
     with pytest.raises(ValueError, match="3 heads do not divide the width 16"):
-        encoder(SigLIP, num_heads=3)
+        encoder(SIGLIP, num_heads=3)
 
 
 @pytest.mark.parametrize("name", ["dinov2", "siglip2", "mae"])
@@ -129,14 +170,14 @@ def shake(model):
 
 
 @pytest.mark.parametrize("side", [12, 20, 36])
-@pytest.mark.parametrize("family", FAMILIES)
+@families
 def test_equals_transformers_at_three_sizes(family, side, tmp_path):
     noise = torch.arange((side // 4) ** 2).float().expand(2, -1)
     pixels = torch.tensor(images(side)).permute(0, 3, 1, 2)
-    if family is DINOv2:
+    if family is DINOV2:
         config = Dinov2WithRegistersConfig(**TORCH, mlp_ratio=2)
         model, first, arguments = Dinov2WithRegistersModel(config), 5, {}
-    elif family is SigLIP:
+    elif family is SIGLIP:
         config = SiglipVisionConfig(**TORCH, intermediate_size=40)
         model, first = SiglipVisionModel(config), 0
         arguments = {"interpolate_pos_encoding": True}
@@ -145,20 +186,21 @@ def test_equals_transformers_at_three_sizes(family, side, tmp_path):
         model, first = ViTMAEModel(config), 1
         arguments = {"noise": noise, "interpolate_pos_encoding": True}
     shake(model).save_pretrained(tmp_path)
-    norm = model.post_layernorm if family is SigLIP else model.layernorm
+    norm = model.post_layernorm if family is SIGLIP else model.layernorm
     torch.nn.init.ones_(norm.weight)
     torch.nn.init.zeros_(norm.bias)
     with torch.no_grad():
         reference = model(pixels, **arguments).last_hidden_state[:, first:]
     loaded, _, _ = read_encoder(tmp_path, input_size=side, grid=None)
-    assert type(loaded) is family
+    assert loaded.architecture.family == family.name
+    assert type(loaded) is family.module
     assert relative_error(loaded(images(side)), reference) < 2e-5
 
 
 @pytest.mark.parametrize(
     ("family", "make", "norm"),
     [
-        (DINOv2, lambda: Dinov2WithRegistersModel(Dinov2WithRegistersConfig()), 2 * 768),
+        (DINOV2, lambda: Dinov2WithRegistersModel(Dinov2WithRegistersConfig()), 2 * 768),
         (MAE, lambda: ViTMAEModel(ViTMAEConfig()), 2 * 768),
     ],
 )
@@ -167,7 +209,8 @@ def test_base_size_has_the_parameters_of_transformers(family, make, norm):
         expected = sum(parameter.numel() for parameter in make().parameters()) - norm
 
     def base():
-        return family(
+        return encoder(
+            family,
             input_size=224,
             patch_size=16,
             hidden_size=768,
@@ -175,7 +218,6 @@ def test_base_size_has_the_parameters_of_transformers(family, make, norm):
             num_heads=12,
             intermediate_size=3072,
             position_grid=14,
-            rngs=nnx.Rngs(0),
         )
 
     leaves = jax.tree.leaves(nnx.state(nnx.eval_shape(base)))

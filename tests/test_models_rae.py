@@ -9,8 +9,9 @@ from flax import nnx
 from support.golden_files import GOLDEN, arrays, channels_last, relative_error
 
 from rae_dit.api import load_rae
+from rae_dit.architecture import Compute, DecoderArchitecture, EncoderArchitecture
 from rae_dit.models.decoder import Decoder
-from rae_dit.models.encoders.base import SigLIP
+from rae_dit.models.encoders.siglip import SigLIP
 from rae_dit.models.rae import RAE
 
 SIZES = {"hidden_size": 8, "depth": 1, "num_heads": 1, "intermediate_size": 8}
@@ -18,8 +19,10 @@ SIZES = {"hidden_size": 8, "depth": 1, "num_heads": 1, "intermediate_size": 8}
 
 def make_rae(*, mean=None, variance=None, decoder=True, grid=3):
     rngs = nnx.Rngs(0)
-    encoder = SigLIP(**SIZES, input_size=12, patch_size=4, position_grid=3, rngs=rngs)
-    back = Decoder(**SIZES, in_width=8, grid=grid, patch_size=5, rngs=rngs)
+    seen = {"input_size": 12, "patch_size": 4, "position_grid": 3, "activation": "gelu_tanh"}
+    encoder = SigLIP(EncoderArchitecture(family="siglip", **SIZES, **seen), Compute(), rngs=rngs)
+    sizes = DecoderArchitecture(**SIZES, in_width=8, grid=grid, patch_size=5)
+    back = Decoder(sizes, Compute(), rngs=rngs)
     return RAE(
         encoder,
         back if decoder else None,

@@ -117,6 +117,6 @@ def test_the_encoder_has_its_own_positions_and_image_constants(
         return models.make_rae(config, rngs, decoder=True, statistics=False)
 
     rae = models.abstract(make, config_of(name))
-    assert rae.encoder.position_grid == position_grid
+    assert rae.encoder.architecture.position_grid == position_grid
     assert (rae.image_mean[0], rae.image_std[0]) == (mean, std)
     assert rae.decoder.grid * rae.decoder.patch_size == config_of(name).data.image_size

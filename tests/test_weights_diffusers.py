@@ -9,8 +9,9 @@ from flax import nnx
 from support.golden_files import GOLDEN, arrays, channels_last, relative_error
 
 from rae_dit.api import load_rae
+from rae_dit.architecture import Compute, DecoderArchitecture, EncoderArchitecture
 from rae_dit.models.decoder import Decoder
-from rae_dit.models.encoders.base import SigLIP
+from rae_dit.models.encoders.siglip import SigLIP
 from rae_dit.models.rae import RAE
 from rae_dit.weights.diffusers_export import save_diffusers
 from rae_dit.weights.mapping import WeightsError
@@ -108,13 +109,15 @@ def test_files_with_older_names_are_read(tmp_path):
 def test_siglip_directories_carry_the_unused_head(tmp_path):
     rngs = nnx.Rngs(0)
     width = {"hidden_size": 64, "depth": 1, "num_heads": 1}
-    encoder = SigLIP(
-        **width, intermediate_size=3072, input_size=8, patch_size=4, position_grid=16, rngs=rngs
-    )
-    decoder = Decoder(
-        **width, in_width=64, grid=2, patch_size=4, intermediate_size=8, position_spacing=8.0,
-        rngs=rngs,
+    architecture = EncoderArchitecture(
+        family="siglip", **width, intermediate_size=3072, input_size=8, patch_size=4,
+        position_grid=16, activation="gelu_tanh",
     )  # fmt: skip
+    encoder = SigLIP(architecture, Compute(), rngs=rngs)
+    sizes = DecoderArchitecture(
+        **width, in_width=64, grid=2, patch_size=4, intermediate_size=8, position_spacing=8.0
+    )
+    decoder = Decoder(sizes, Compute(), rngs=rngs)
     rae = RAE(
         encoder,
         decoder,
@@ -131,7 +134,7 @@ def test_siglip_directories_carry_the_unused_head(tmp_path):
 
 def test_rescaled_positions_survive_the_official_form(tmp_path):
     decoder = load_rae(GOLDEN / "diffusers_mae").decoder
-    assert decoder.position_spacing == 4
+    assert decoder.architecture.position_spacing == 4
     save_tensors(tmp_path / "model.pt", export_decoder(decoder))
     (tmp_path / "config.json").write_text((GOLDEN / "rae_mae_decoder/config.json").read_text())
     again = read_decoder(tmp_path)
@@ -143,11 +146,15 @@ def test_what_diffusers_cannot_build_is_not_written(tmp_path):
     rae = load_rae(encoder=GOLDEN / "rae_mae_encoder", decoder=GOLDEN / "rae_mae_decoder")
     with pytest.raises(WeightsError) as error:
         save_diffusers(rae, tmp_path / "out")
-    for part in ("encoder heads 4, not 0", "position table 4, not 14", "positions 1.0, not 4.0"):
+    for part in (
+        "encoder.num_heads: got 4; expected 0",
+        "encoder.position_grid: got 4; expected 14",
+        "decoder.position_spacing: got 1.0; expected 4.0",
+    ):
         assert part in str(error.value)
     assert not (tmp_path / "out").exists()
     encoding = load_rae(encoder=GOLDEN / "rae_mae_encoder")
-    with pytest.raises(WeightsError, match="this RAE has none"):
+    with pytest.raises(WeightsError, match="decoder: got an RAE without one"):
         save_diffusers(encoding, tmp_path / "out")
 
 
@@ -155,7 +162,10 @@ def test_what_diffusers_cannot_build_is_not_written(tmp_path):
     ("change", "message"),
     [
         ({"reshape_to_2d": False}, "latents in one row"),
-        ({"encoder_type": "clip"}, "encoder_type is 'clip'"),
+        (
+            {"encoder_type": "clip"},
+            "encoder_type: got 'clip'; expected one of 'dinov2', 'siglip2', 'mae'",
+        ),
         ({"encoder_norm_mean": [0.5, 0.5, 0.5]}, "encoder_mean in .* is not what its config.json"),
         ({"tensors": {"odd": np.ones(1, "f")}}, "holds .*'odd'"),
         ({"tensors": {"decoder.odd": np.ones(1, "f")}}, r"1 not known \(odd\)"),

@@ -7,7 +7,8 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 from support.golden_files import GOLDEN
 
-from rae_dit.weights.hub import encoder_family, find, find_encoder
+from rae_dit.models.encoders import FAMILIES
+from rae_dit.weights.hub import find, find_encoder
 from rae_dit.weights.mapping import WeightsError
 
 
@@ -75,10 +76,10 @@ def test_offline_and_mistyped_paths_say_what_to_do(hub):
     assert len(hub) == 1
 
 
-def test_families_have_both_spellings():
-    names = {"dinov2": ["dinov2", "Dinov2withNorm"], "mae": ["mae", "MAEwNorm", "MAEwithNorm"]}
-    names["siglip"] = ["siglip", "SigLIP2wNorm", "SigLIPwithNorm"]
-    for family, spellings in names.items():
-        assert {encoder_family(name) for name in spellings} == {family}
-    with pytest.raises(WeightsError, match="no encoder family 'clip'"):
-        encoder_family("clip")
+def test_the_reference_s_names_belong_to_one_family_each():
+    names = {family.name: family.huggingface.reference_names for family in FAMILIES}
+    assert names == {
+        "dinov2": ("Dinov2withNorm",),
+        "siglip": ("SigLIP2wNorm", "SigLIPwithNorm"),
+        "mae": ("MAEwNorm", "MAEwithNorm"),
+    }

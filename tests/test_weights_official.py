@@ -12,7 +12,7 @@ from support.golden_files import GOLDEN, arrays, channels_last, relative_error
 from support.torch_ddt import TorchDDT
 
 from rae_dit.api import load_ddt
-from rae_dit.architecture import Compute, DDTArchitecture
+from rae_dit.architecture import Compute, DDTArchitecture, DecoderArchitecture
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.weights.mapping import WeightsError
@@ -65,9 +65,8 @@ def test_released_ddt_sizes_are_written_name_for_name(size):
 @pytest.mark.parametrize("size", DECODER_SIZES)
 def test_released_decoder_sizes_are_written_name_for_name(size):
     def make():
-        return Decoder(
-            in_width=768, grid=16, patch_size=16, **DECODER_SIZES[size], rngs=nnx.Rngs(0)
-        )
+        sizes = DecoderArchitecture(in_width=768, grid=16, patch_size=16, **DECODER_SIZES[size])
+        return Decoder(sizes, Compute(), rngs=nnx.Rngs(0))
 
     shapes, parameters = manifest(f"decoder_{size}")
     assert decoder_shapes(nnx.eval_shape(make)) == shapes
@@ -257,10 +256,11 @@ def test_decoders_without_config_take_heads_of_released_widths(tmp_path):
         read_decoder(GOLDEN.parent / copy_alone(tmp_path))
 
     def released():
-        return Decoder(
+        sizes = DecoderArchitecture(
             in_width=8, grid=2, patch_size=2, hidden_size=768, depth=1, num_heads=12,
-            intermediate_size=8, rngs=nnx.Rngs(0),
+            intermediate_size=8,
         )  # fmt: skip
+        return Decoder(sizes, Compute(), rngs=nnx.Rngs(0))
 
     save_tensors(tmp_path / "b.pt", export_decoder(released()))
     assert read_decoder(tmp_path / "b.pt").trunk.blocks.attention.num_heads == 12

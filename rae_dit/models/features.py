@@ -1,19 +1,16 @@
-"""What a discriminator looks through: a frozen vision transformer, its tokens block by block.
+"""Features for a discriminator: a frozen vision transformer's tokens, block by block.
 
 Source: bytetriper/RAE `disc/dinodisc.py`, after VAR. GELU has its tanh form there, which DINO was
 not trained with; features are 1e-4 apart (golden file `disc`).
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from rae_dit.architecture import Compute, EncoderArchitecture
 from rae_dit.models.encoders.base import VisionTransformer, small_normal
-from rae_dit.models.layers import gelu_tanh, patchify
-from rae_dit.models.stack import unstack
 from rae_dit.models.transformer import prepend
 
 Triple = tuple[float, float, float]
@@ -22,26 +19,25 @@ Triple = tuple[float, float, float]
 class DINO(VisionTransformer):
     """The vision transformer of DINO: CLS before the patches, positions on all, nothing else.
 
-    Args:
-        **trunk: the arguments of `VisionTransformer`, but for `position_grid`: the position table
-            is that of `input_size`.
+    Its position table is never interpolated; arguments and errors are those of
+    `VisionTransformer` besides.
+
+    Raises:
+        ValueError: if the position table is not that of the input size.
     """
 
-    def __init__(self, *, input_size: int, patch_size: int, rngs: nnx.Rngs, **trunk: Any):
-        grid = input_size // patch_size
-        super().__init__(
-            input_size=input_size,
-            patch_size=patch_size,
-            position_grid=grid,
-            eps=1e-6,
-            activation=gelu_tanh,
-            rngs=rngs,
-            **trunk,
-        )
-        self.cls_token = small_normal((1, self.hidden_size), rngs)
-        self.position = small_normal((1 + grid**2, self.hidden_size), rngs)
+    def __init__(self, architecture: EncoderArchitecture, compute: Compute, *, rngs: nnx.Rngs):
+        super().__init__(architecture, compute, rngs=rngs)
+        width = architecture.hidden_size
+        if architecture.position_grid != self.grid:
+            raise ValueError(
+                f"position_grid: got {architecture.position_grid}; expected {self.grid} = "
+                "input_size / patch_size, DINO's positions are not interpolated here"
+            )
+        self.cls_token = small_normal((1, width), rngs)
+        self.position = small_normal((1 + self.grid**2, width), rngs)
 
-    def place(self, patches: Float[Array, "B N D"]) -> Float[Array, "B M D"]:
+    def embed_tokens(self, patches: Float[Array, "B N D"]) -> Float[Array, "B M D"]:
         """[CLS + p_0, patches + p_1..N]."""
         position = self.position[...]
         x = patches + position[1:].astype(patches.dtype)
@@ -49,7 +45,7 @@ class DINO(VisionTransformer):
 
 
 class Features(nnx.Module):
-    """What a frozen vision transformer sees in an image, block by block.
+    """The tokens of an image after several blocks of a frozen vision transformer.
 
     Args:
         network: the transformer.
@@ -58,7 +54,7 @@ class Features(nnx.Module):
         layers: numbers of the blocks whose outputs are taken, from 0; may repeat.
 
     Raises:
-        ValueError: a layer that the network does not have.
+        ValueError: if the network lacks one of the layers.
     """
 
     def __init__(
@@ -80,7 +76,7 @@ class Features(nnx.Module):
         self.layers = layers
 
     def __call__(self, image: Float[Array, "B H W 3"]) -> list[Float[Array, "B N D"]]:
-        """The patch tokens after each of `layers`, not normalised, in the compute dtype.
+        """Returns the patch tokens after each of `layers`, not normalized, in the compute dtype.
 
         Args:
             image: float32, made for [0, 1], any size: resized bilinearly without antialiasing.
@@ -92,13 +88,4 @@ class Features(nnx.Module):
                 image, shape, "linear", antialias=False, precision=jax.lax.Precision.HIGHEST
             )
         image = (image - jnp.asarray(self.image_mean)) / jnp.asarray(self.image_std)
-        patches = patchify(image.astype(network.dtype), network.patch_size)
-        x = network.place(network.embed(patches))
-        graph, stacked = nnx.split(network.trunk.blocks)
-        tokens = {}
-        for number, parameters in enumerate(unstack(stacked, network.trunk.depth)):
-            if number > max(self.layers):
-                break
-            x = nnx.merge(graph, parameters)(x)
-            tokens[number] = x[:, -(network.grid**2) :]
-        return [tokens[layer] for layer in self.layers]
+        return network.block_outputs(image, self.layers)

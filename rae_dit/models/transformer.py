@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from rae_dit.architecture import Compute, ViTArchitecture
 from rae_dit.models.attention import SelfAttention
-from rae_dit.models.layers import MLP, Dtype, LayerNorm
+from rae_dit.models.layers import MLP, LayerNorm, compute_dtype, gelu_exact, gelu_tanh
 from rae_dit.models.stack import Stack
 
 
@@ -16,38 +17,32 @@ class TransformerBlock(nnx.Module):
     """x + scale1 attention(norm1(x)), then x + scale2 mlp(norm2(x)).
 
     Args:
-        width: model width D.
-        num_heads: heads; they divide D.
-        intermediate_size: hidden width of the MLP.
-        activation: pointwise function of the MLP.
-        eps: added to the variance in both norms.
-        layer_scale: learn one factor a channel for each branch (DINOv2), or none.
-        attention: implementation (see `attention.dot_product_attention`).
-        dtype: compute dtype.
+        architecture: sizes and switches.
+        compute: how it computes.
         rngs: where initial values come from.
     """
 
-    def __init__(
-        self,
-        width: int,
-        num_heads: int,
-        *,
-        intermediate_size: int,
-        activation: Callable[[Array], Array],
-        eps: float,
-        layer_scale: bool,
-        attention: str,
-        dtype: Dtype,
-        rngs: nnx.Rngs,
-    ):
-        self.norm1 = LayerNorm(width, eps=eps)
-        self.norm2 = LayerNorm(width, eps=eps)
+    def __init__(self, architecture: ViTArchitecture, compute: Compute, *, rngs: nnx.Rngs):
+        width, dtype = architecture.hidden_size, compute_dtype(compute)
+        scaled = architecture.layer_scale
+        self.norm1 = LayerNorm(width, eps=architecture.eps)
+        self.norm2 = LayerNorm(width, eps=architecture.eps)
         self.attention = SelfAttention(
-            width, num_heads, implementation=attention, dtype=dtype, rngs=rngs
+            width,
+            architecture.num_heads,
+            implementation=compute.attention,
+            dtype=dtype,
+            rngs=rngs,
         )
-        self.mlp = MLP(width, intermediate_size, activation=activation, dtype=dtype, rngs=rngs)
-        self.scale1 = nnx.Param(jnp.ones(width)) if layer_scale else None
-        self.scale2 = nnx.Param(jnp.ones(width)) if layer_scale else None
+        self.mlp = MLP(
+            width,
+            architecture.intermediate_size,
+            activation=activation_function(architecture.activation),
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.scale1 = nnx.Param(jnp.ones(width)) if scaled else None
+        self.scale2 = nnx.Param(jnp.ones(width)) if scaled else None
 
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
         """Runs the block."""
@@ -61,45 +56,43 @@ class TransformerBlock(nnx.Module):
         return x + processed
 
 
-def make_trunk(
-    width: int,
-    depth: int,
-    num_heads: int,
-    *,
-    intermediate_size: int,
-    activation: Callable[[Array], Array],
-    eps: float,
-    layer_scale: bool,
-    attention: str,
-    scan_layers: bool,
-    remat: str,
-    dtype: Dtype,
-    rngs: nnx.Rngs,
-) -> Stack:
-    """`depth` transformer blocks with stacked parameters (see `layers.Stack`).
+def make_trunk(architecture: ViTArchitecture, compute: Compute, rngs: nnx.Rngs) -> Stack:
+    """Builds `depth` transformer blocks with stacked parameters (see `stack.Stack`).
 
     Raises:
         ValueError: if the heads do not divide the width.
     """
+    width, num_heads = architecture.hidden_size, architecture.num_heads
     if width % num_heads:
         raise ValueError(
             f"{num_heads} heads do not divide the width {width}; choose a divisor of {width}."
         )
 
     def make_block(rngs: nnx.Rngs) -> TransformerBlock:
-        return TransformerBlock(
-            width,
-            num_heads,
-            intermediate_size=intermediate_size,
-            activation=activation,
-            eps=eps,
-            layer_scale=layer_scale,
-            attention=attention,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        return TransformerBlock(architecture, compute, rngs=rngs)
 
-    return Stack(make_block, depth, scan=scan_layers, remat=remat, dtype=dtype, rngs=rngs)
+    return Stack(
+        make_block,
+        architecture.depth,
+        scan=compute.scan_layers,
+        remat=compute.remat,
+        dtype=compute_dtype(compute),
+        rngs=rngs,
+    )
+
+
+def activation_function(name: str) -> Callable[[Array], Array]:
+    """Returns the function that `ViTArchitecture.activation` names.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    match name:
+        case "gelu":
+            return gelu_exact
+        case "gelu_tanh":
+            return gelu_tanh
+    raise ValueError(f"activation: got {name!r}; expected 'gelu' or 'gelu_tanh'")
 
 
 def prepend(token: Float[Array, "M D"], x: Float[Array, "B N D"]) -> Float[Array, "B M+N D"]:

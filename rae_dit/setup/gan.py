@@ -7,6 +7,7 @@ import jax
 import optax
 from flax import nnx
 
+from rae_dit.architecture import EncoderArchitecture
 from rae_dit.config import Config
 from rae_dit.models.discriminator import Heads
 from rae_dit.models.features import DINO, Features
@@ -109,19 +110,18 @@ def make_features(config: Config, rngs: nnx.Rngs) -> Features:
 def make_dino(config: Config, rngs: nnx.Rngs) -> DINO:
     """Makes the vision transformer of DINO with random weights."""
     section = config.discriminator
-    return DINO(
+    architecture = EncoderArchitecture(
+        family="dino",
         input_size=section.input_size,
         patch_size=section.patch_size,
+        position_grid=section.input_size // section.patch_size,
         hidden_size=section.hidden_size,
         depth=section.depth,
         num_heads=section.num_heads,
         intermediate_size=int(section.hidden_size * section.mlp_ratio),
-        attention=config.compute.attention,
-        scan_layers=config.compute.scan_layers,
-        remat=config.compute.remat,
-        dtype=models.compute_dtype(config),
-        rngs=rngs,
+        activation="gelu_tanh",
     )
+    return DINO(architecture, models.compute(config), rngs=rngs)
 
 
 def make_heads(config: Config, rngs: nnx.Rngs) -> Heads:

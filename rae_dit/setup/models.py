@@ -14,14 +14,20 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from rae_dit.architecture import Compute, DDTArchitecture, DDTSizes
+from rae_dit.architecture import (
+    Compute,
+    DDTArchitecture,
+    DDTSizes,
+    DecoderArchitecture,
+    EncoderArchitecture,
+)
 from rae_dit.config import Config
 from rae_dit.config.check import convert
 from rae_dit.diffusion.flow import time_shift
-from rae_dit.models import layers
+from rae_dit.models import encoders, layers
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
-from rae_dit.models.encoders.base import MAE, DINOv2, SigLIP
+from rae_dit.models.encoders.base import VisionTransformer
 from rae_dit.models.layers import Dtype, Linear
 from rae_dit.models.lpips import LPIPS
 from rae_dit.models.rae import RAE
@@ -91,34 +97,29 @@ def latent_grid(config: Config) -> int:
     return config.encoder.input_size // config.encoder.patch_size
 
 
-def make_encoder(config: Config, rngs: nnx.Rngs) -> DINOv2 | SigLIP | MAE:
-    """The representation encoder with random weights."""
-    sizes = {
-        "input_size": config.encoder.input_size,
-        "patch_size": config.encoder.patch_size,
-        "hidden_size": config.encoder.hidden_size,
-        "depth": config.encoder.depth,
-        "num_heads": config.encoder.num_heads,
-        "intermediate_size": int(config.encoder.hidden_size * config.encoder.mlp_ratio),
-        "position_grid": config.encoder.position_grid,
-        "attention": config.compute.attention,
-        "scan_layers": config.compute.scan_layers,
-        "remat": config.compute.remat,
-        "dtype": compute_dtype(config),
-        "rngs": rngs,
-    }
-    match config.encoder.family:
-        case "dinov2":
-            return DINOv2(num_registers=config.encoder.num_registers, **sizes)
-        case "siglip":
-            return SigLIP(**sizes)
-        case "mae":
-            return MAE(**sizes)
+def encoder_architecture(config: Config) -> EncoderArchitecture:
+    """Returns the encoder that the config describes, with what its family fixes."""
+    encoder = config.encoder
+    family = encoders.find_family(encoder.family)
+    return EncoderArchitecture(
+        family=encoder.family,
+        input_size=encoder.input_size,
+        patch_size=encoder.patch_size,
+        position_grid=encoder.position_grid,
+        num_registers=encoder.num_registers,
+        hidden_size=encoder.hidden_size,
+        depth=encoder.depth,
+        num_heads=encoder.num_heads,
+        intermediate_size=int(encoder.hidden_size * encoder.mlp_ratio),
+        activation=family.activation,
+        eps=family.eps,
+        layer_scale=family.layer_scale,
+    )
 
 
-def make_decoder(config: Config, rngs: nnx.Rngs) -> Decoder:
-    """The ViT decoder with random weights."""
-    return Decoder(
+def decoder_architecture(config: Config) -> DecoderArchitecture:
+    """Returns the decoder that the config describes."""
+    return DecoderArchitecture(
         in_width=config.encoder.hidden_size,
         grid=latent_grid(config),
         patch_size=config.decoder.patch_size,
@@ -126,12 +127,17 @@ def make_decoder(config: Config, rngs: nnx.Rngs) -> Decoder:
         depth=config.decoder.depth,
         num_heads=config.decoder.num_heads,
         intermediate_size=config.decoder.intermediate_size,
-        attention=config.compute.attention,
-        scan_layers=config.compute.scan_layers,
-        remat=config.compute.remat,
-        dtype=compute_dtype(config),
-        rngs=rngs,
     )
+
+
+def make_encoder(config: Config, rngs: nnx.Rngs) -> VisionTransformer:
+    """Builds the representation encoder with random weights."""
+    return encoders.make_encoder(encoder_architecture(config), compute(config), rngs=rngs)
+
+
+def make_decoder(config: Config, rngs: nnx.Rngs) -> Decoder:
+    """Builds the ViT decoder with random weights."""
+    return Decoder(decoder_architecture(config), compute(config), rngs=rngs)
 
 
 def make_rae(config: Config, rngs: nnx.Rngs, *, decoder: bool, statistics: bool) -> RAE:

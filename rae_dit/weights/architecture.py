@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rae_dit.architecture import DDTArchitecture
+from rae_dit.architecture import DDTArchitecture, DecoderArchitecture
 from rae_dit.models.decoder import decoder_positions
 from rae_dit.weights.mapping import Tensors, WeightsError, is_close
 
@@ -168,8 +168,8 @@ def ddt_mlp_ratio(
 
 def decoder_architecture(
     tensors: Tensors, config: Mapping[str, Any] | None, *, grid: int | None = None
-) -> dict[str, Any]:
-    """Reads the arguments of `Decoder` off an official state dict.
+) -> DecoderArchitecture:
+    """Reads the architecture of a decoder off an official state dict.
 
     Args:
         tensors: the state dict.
@@ -203,19 +203,18 @@ def decoder_architecture(
             f"A decoder of width {hidden_size} is not a released one, so its heads are not known; "
             "put its config.json (with decoder_num_attention_heads) beside the file."
         )
-    return {
-        "in_width": in_width,
-        "grid": grid,
-        "patch_size": square_root(pixels // 3, "decoder_pred"),
-        "hidden_size": hidden_size,
-        "depth": len(block_numbers(tensors, "decoder_layers")),
-        "num_heads": num_heads,
-        "intermediate_size": shape_of(
-            tensors, "decoder_layers.0.intermediate.dense.bias", "a decoder"
-        )[0],
-        "position_spacing": spacing,
-        "eps": eps,
-    }
+    mlp_bias = "decoder_layers.0.intermediate.dense.bias"
+    return DecoderArchitecture(
+        in_width=in_width,
+        grid=grid,
+        patch_size=square_root(pixels // 3, "decoder_pred"),
+        hidden_size=hidden_size,
+        depth=len(block_numbers(tensors, "decoder_layers")),
+        num_heads=num_heads,
+        intermediate_size=shape_of(tensors, mlp_bias, "a decoder")[0],
+        position_spacing=spacing,
+        eps=eps,
+    )
 
 
 def block_numbers(names: Iterable[str], prefix: str) -> range:

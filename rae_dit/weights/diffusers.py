@@ -7,7 +7,7 @@ the same numbers from the same directory:
   ours divides by what that sum is;
 * without statistics it divides by 1 + 1e-5; an export of ours without statistics therefore has a
   `latents_std` of 1 - 1e-5;
-* its decoder's positions run over 16 x 16 whatever the grid (`Decoder.position_spacing`), where the
+* its decoder's positions run over 16 x 16 whatever the grid (`position_spacing`), where the
   reference counts tokens: the same at 256 tokens, another model at any other number.
 
 Source: diffusers 0.42.1 `models/autoencoders/autoencoder_rae.py`, names of transformers 5.
@@ -20,14 +20,20 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from rae_dit.architecture import Compute
+from rae_dit.architecture import Compute, EncoderArchitecture
 from rae_dit.models.decoder import Decoder
-from rae_dit.models.encoders.base import MAE, DINOv2, SigLIP, VisionTransformer
-from rae_dit.models.layers import gelu_exact, gelu_tanh
+from rae_dit.models.encoders import FAMILIES
+from rae_dit.models.encoders.base import VisionTransformer
+from rae_dit.models.encoders.family import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    DiffusersEncoder,
+    EncoderFamily,
+)
 from rae_dit.models.rae import RAE, VARIANCE_EPS
-from rae_dit.weights.architecture import block_numbers, decoder_architecture
-from rae_dit.weights.encoder_names import BLOCKS, canonical, without_prefix
-from rae_dit.weights.huggingface import as_keywords, import_encoder, weight_file
+from rae_dit.weights.architecture import decoder_architecture
+from rae_dit.weights.encoder_names import canonical, without_prefix
+from rae_dit.weights.huggingface import import_encoder, read_position_grid, weight_file
 from rae_dit.weights.mapping import (
     Tensors,
     WeightsError,
@@ -40,22 +46,23 @@ from rae_dit.weights.tensor_file import open_tensors
 
 ATTENTION = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
 STD_EPS = np.float32(1e-5)  # what diffusers adds to latents_std
-IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 HEAD_WIDTH = 64  # of every encoder that diffusers builds
 DECODER_EPS = 1e-12
 BUFFERS = {"encoder_mean", "encoder_std", "_latents_mean", "_latents_std"}
 
 
-def encoder_type(name: str) -> tuple[type[VisionTransformer], dict[str, Any], int]:
-    """What diffusers builds whatever its config says: family, eps and GELU, position grid."""
-    match name:
-        case "dinov2":
-            return DINOv2, {"eps": 1e-6, "activation": gelu_exact, "num_registers": 4}, 37
-        case "siglip2":
-            return SigLIP, {"eps": 1e-6, "activation": gelu_tanh}, 16
-        case "mae":
-            return MAE, {"eps": 1e-12, "activation": gelu_exact}, 14
-    raise WeightsError(f"encoder_type is {name!r}; expected 'dinov2', 'siglip2' or 'mae'.")
+def family_of(encoder_type: str) -> tuple[EncoderFamily, DiffusersEncoder]:
+    """Finds the family of an `encoder_type`, and what diffusers fixes of it.
+
+    Raises:
+        WeightsError: if diffusers has no such type.
+    """
+    known = [(family, family.diffusers) for family in FAMILIES if family.diffusers is not None]
+    for family, fixed in known:
+        if fixed.encoder_type == encoder_type:
+            return family, fixed
+    names = ", ".join(repr(fixed.encoder_type) for _, fixed in known)
+    raise WeightsError(f"encoder_type: got {encoder_type!r}; expected one of {names}")
 
 
 def read_diffusers(directory: Path, compute: Compute = Compute()) -> RAE:
@@ -112,24 +119,31 @@ def read_config(directory: Path) -> dict[str, Any]:
 def import_encoder_part(
     config: dict[str, Any], tensors: Tensors, compute: Compute
 ) -> VisionTransformer:
-    """The encoder: sizes from the config, the rest as diffusers fixes it."""
-    family, fixed, _ = encoder_type(config["encoder_type"])
-    named = canonical(without_prefix(tensors, "encoder."), family)
-    architecture = {
-        "patch_size": config["encoder_patch_size"],
-        "hidden_size": config["encoder_hidden_size"],
-        "depth": config["encoder_num_hidden_layers"],
-        "num_heads": config["encoder_hidden_size"] // HEAD_WIDTH,
-        "intermediate_size": len(named[f"{BLOCKS[family].format(0)}.mlp.fc1.bias"]),
-    }
-    size = config["encoder_input_size"]
-    return import_encoder(family, named, architecture | fixed, compute, input_size=size)
+    """Reads the encoder: sizes from the config, the rest as diffusers fixes it."""
+    family, fixed = family_of(config["encoder_type"])
+    names = family.huggingface.tensors
+    named = canonical(without_prefix(tensors, "encoder."), names)
+    architecture = EncoderArchitecture(
+        family=family.name,
+        input_size=config["encoder_input_size"],
+        patch_size=config["encoder_patch_size"],
+        position_grid=read_position_grid(family, named),
+        num_registers=fixed.num_registers,
+        hidden_size=config["encoder_hidden_size"],
+        depth=config["encoder_num_hidden_layers"],
+        num_heads=config["encoder_hidden_size"] // HEAD_WIDTH,
+        intermediate_size=len(named[f"{names.blocks.format(0)}.{names.mlp[0]}.bias"]),
+        activation=family.activation,
+        eps=family.eps,
+        layer_scale=family.layer_scale,
+    )
+    return import_encoder(named, architecture, compute)
 
 
 def import_decoder_part(
     config: dict[str, Any], tensors: Tensors, grid: int, compute: Compute
 ) -> Decoder:
-    """The decoder: sizes from its tensors, heads from the config; positions are not stored."""
+    """Reads the decoder: sizes from its tensors, heads from the config, positions from neither."""
     decoder = without_prefix(tensors, "decoder.")
     words = {
         "decoder_num_attention_heads": config["decoder_num_attention_heads"],
@@ -137,12 +151,9 @@ def import_decoder_part(
         "hidden_act": "gelu",
     }
     architecture = decoder_architecture(decoder, words, grid=grid)
-    abstract = nnx.eval_shape(
-        lambda: Decoder(**architecture, **as_keywords(compute), rngs=nnx.Rngs(0))
-    )
-    depth = len(block_numbers(decoder, "decoder_layers"))
+    abstract = nnx.eval_shape(lambda: Decoder(architecture, compute, rngs=nnx.Rngs(0)))
     parameters = import_tensors(
-        decoder_entries(depth, attention=ATTENTION),
+        decoder_entries(architecture.depth, attention=ATTENTION),
         decoder,
         parameters_of(abstract),
         what="The decoder in the AutoencoderRAE",

@@ -1,15 +1,18 @@
-"""Our RAE as a diffusers `AutoencoderRAE` directory, bit-equal to the one it came from.
+"""Writer of diffusers `AutoencoderRAE` directories, bit-equal to the one an RAE was read from.
 
 The conventions that differ are described in `diffusers`, which reads such directories.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 
+from rae_dit.architecture import differences
 from rae_dit.models.decoder import Decoder
-from rae_dit.models.encoders.base import DINOv2, VisionTransformer
+from rae_dit.models.encoders import find_family
+from rae_dit.models.encoders.family import DiffusersEncoder
 from rae_dit.models.rae import RAE
 from rae_dit.weights.architecture import DIFFUSERS_GRID
 from rae_dit.weights.diffusers import (
@@ -17,7 +20,6 @@ from rae_dit.weights.diffusers import (
     DECODER_EPS,
     HEAD_WIDTH,
     STD_EPS,
-    encoder_type,
 )
 from rae_dit.weights.encoder_names import encoder_entries
 from rae_dit.weights.mapping import WeightsError, export_tensors, parameters_of, under
@@ -33,11 +35,11 @@ def save_diffusers(rae: RAE, directory: str | Path) -> None:
     Raises:
         WeightsError: if diffusers would build something else than this RAE.
     """
-    name, decoder = check_expressible(rae)
-    encoder = rae.encoder
-    prefix = "encoder.vision_model" if name == "siglip2" else "encoder"
-    named = under("encoder", prefix, encoder_entries(encoder))
-    named += under("decoder", "decoder", decoder_entries(decoder.trunk.depth, attention=ATTENTION))
+    fixed, decoder = check_expressible(rae)
+    encoder, sizes = rae.encoder.architecture, decoder.architecture
+    prefix = f"encoder.{fixed.tower}" if fixed.tower else "encoder"
+    named = under("encoder", prefix, encoder_entries(rae.encoder))
+    named += under("decoder", "decoder", decoder_entries(sizes.depth, attention=ATTENTION))
     parameters = parameters_of(rae)
     mean, scale = np.zeros(1, np.float32), np.ones(1, np.float32)
     if rae.latent_mean is not None:
@@ -50,28 +52,28 @@ def save_diffusers(rae: RAE, directory: str | Path) -> None:
         "_latents_mean": mean,
         "_latents_std": std,
     }
-    if name == "siglip2":
-        tensors |= pooling_head(encoder.hidden_size)
+    for name, shape in fixed.unused_shapes(encoder.hidden_size).items():
+        tensors[f"{prefix}.{name}"] = np.zeros(shape, np.float32)
     config = {
         "_class_name": "AutoencoderRAE",
         "_diffusers_version": "0.42.1",
-        "decoder_hidden_size": decoder.hidden_size,
-        "decoder_intermediate_size": mlp_width(decoder),
-        "decoder_num_attention_heads": decoder.trunk.blocks.attention.num_heads,
-        "decoder_num_hidden_layers": decoder.trunk.depth,
+        "decoder_hidden_size": sizes.hidden_size,
+        "decoder_intermediate_size": sizes.intermediate_size,
+        "decoder_num_attention_heads": sizes.num_heads,
+        "decoder_num_hidden_layers": sizes.depth,
         "encoder_hidden_size": encoder.hidden_size,
         "encoder_input_size": encoder.input_size,
         "encoder_norm_mean": list(rae.image_mean),
         "encoder_norm_std": list(rae.image_std),
-        "encoder_num_hidden_layers": encoder.trunk.depth,
+        "encoder_num_hidden_layers": encoder.depth,
         "encoder_patch_size": encoder.patch_size,
-        "encoder_type": name,
-        "image_size": decoder.grid * decoder.patch_size,
+        "encoder_type": fixed.encoder_type,
+        "image_size": sizes.grid * sizes.patch_size,
         "latents_mean": mean.tolist(),
         "latents_std": std.tolist(),
         "noise_tau": 0.0,
         "num_channels": 3,
-        "patch_size": decoder.patch_size,
+        "patch_size": sizes.patch_size,
         "reshape_to_2d": True,
         "scaling_factor": 1.0,
         "use_encoder_loss": False,
@@ -82,65 +84,43 @@ def save_diffusers(rae: RAE, directory: str | Path) -> None:
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def check_expressible(rae: RAE) -> tuple[str, Decoder]:
-    """The `encoder_type` of an RAE, and its decoder, if diffusers can build them.
+def check_expressible(rae: RAE) -> tuple[DiffusersEncoder, Decoder]:
+    """Returns how diffusers keeps an RAE's encoder, and the decoder, if it can build them.
 
     Raises:
         WeightsError: naming everything that it would build differently.
     """
-    encoder, decoder = rae.encoder, rae.decoder
+    encoder, decoder = rae.encoder.architecture, rae.decoder
     if decoder is None:
-        raise WeightsError("An AutoencoderRAE has a decoder, and this RAE has none.")
-    types = ("dinov2", "siglip2", "mae")
-    name = next(name for name in types if isinstance(encoder, encoder_type(name)[0]))
-    _, fixed, position_grid = encoder_type(name)
-    block = encoder.trunk.blocks
-    width = encoder.hidden_size
-    wanted = {
-        "encoder heads": (block.attention.num_heads, width // HEAD_WIDTH),
-        "encoder MLP width": (mlp_width(encoder), 4 * width if name == "dinov2" else 3072),
-        "side of the encoder's position table": (encoder.position_grid, position_grid),
-        "encoder eps": (encoder.norm.eps, fixed["eps"]),
-        "encoder activation": (block.mlp.activation.__name__, fixed["activation"].__name__),
-        "decoder eps": (decoder.norm.eps, DECODER_EPS),
-        "spacing of the decoder's positions": (
-            decoder.position_spacing,
-            DIFFUSERS_GRID / decoder.grid,
-        ),
-    }
-    if isinstance(encoder, DINOv2):
-        wanted["number of registers"] = (encoder.registers.shape[0], fixed["num_registers"])
-    different = [f"{what} {is_}, not {must}" for what, (is_, must) in wanted.items() if is_ != must]
+        raise WeightsError("decoder: got an RAE without one; an AutoencoderRAE has a decoder")
+    family = find_family(encoder.family)
+    fixed = family.diffusers
+    if fixed is None:
+        raise WeightsError(f"encoder: got {encoder.family!r}, which diffusers does not know")
+    built = dataclasses.replace(
+        encoder,
+        num_heads=encoder.hidden_size // HEAD_WIDTH,
+        intermediate_size=fixed.intermediate_size(encoder.hidden_size),
+        position_grid=fixed.position_grid,
+        num_registers=fixed.num_registers,
+        eps=family.eps,
+        activation=family.activation,
+    )
+    spacing = DIFFUSERS_GRID / decoder.grid
+    built_decoder = dataclasses.replace(
+        decoder.architecture, eps=DECODER_EPS, position_spacing=spacing
+    )
+    different = [
+        f"{part}.{name}: got {found}; expected {fixed_value}"
+        for part, has, wanted in (
+            ("encoder", encoder, built),
+            ("decoder", decoder.architecture, built_decoder),
+        )
+        for name, (found, fixed_value) in differences(has, wanted).items()
+    ]
     if different:
         raise WeightsError(
-            f"diffusers' AutoencoderRAE fixes what this RAE has otherwise: {'; '.join(different)}. "
+            f"diffusers' AutoencoderRAE fixes what this RAE has otherwise: {', '.join(different)}. "
             "Export the decoder in the official form instead."
         )
-    return name, decoder
-
-
-def mlp_width(model: VisionTransformer | Decoder) -> int:
-    """Hidden width of a model's MLPs."""
-    return model.trunk.blocks.mlp.fc1.bias.shape[-1]
-
-
-def pooling_head(width: int) -> dict[str, np.ndarray]:
-    """SigLIP's attention pooling, all zeros: it must be in the file, and is not used."""
-    hidden = 3072
-    shapes = {
-        "probe": (1, 1, width),
-        "attention.in_proj_weight": (3 * width, width),
-        "attention.in_proj_bias": (3 * width,),
-        "attention.out_proj.weight": (width, width),
-        "attention.out_proj.bias": (width,),
-        "layernorm.weight": (width,),
-        "layernorm.bias": (width,),
-        "mlp.fc1.weight": (hidden, width),
-        "mlp.fc1.bias": (hidden,),
-        "mlp.fc2.weight": (width, hidden),
-        "mlp.fc2.bias": (width,),
-    }
-    return {
-        f"encoder.vision_model.head.{name}": np.zeros(shape, np.float32)
-        for name, shape in shapes.items()
-    }
+    return fixed, decoder

@@ -1,41 +1,19 @@
-"""Finds what a user names: a path on disk, or something on the Hugging Face hub."""
+"""Paths on disk and ids of the Hugging Face hub, as users name them."""
 
 from pathlib import Path
 
+from rae_dit.models.encoders import FAMILIES
 from rae_dit.weights.mapping import WeightsError
 
 ENCODER_FILES = ("config.json", "preprocessor_config.json")
 SAFE_FILES = ("*.safetensors", "*.safetensors.index.json")
 
-# The reference's class names, both spellings, and the hub id each was published with.
-ENCODER_NAMES = {
-    "Dinov2withNorm": ("dinov2", "facebook/dinov2-with-registers-base"),
-    "SigLIP2wNorm": ("siglip", "google/siglip2-base-patch16-256"),
-    "SigLIPwithNorm": ("siglip", "google/siglip2-base-patch16-256"),
-    "MAEwNorm": ("mae", "facebook/vit-mae-base"),
-    "MAEwithNorm": ("mae", "facebook/vit-mae-base"),
-}
-
-
-def encoder_family(name: str) -> str:
-    """'dinov2', 'siglip' or 'mae', from that or from one of the reference's class names.
-
-    Raises:
-        WeightsError: if the name is none of them.
-    """
-    families = {family for family, _ in ENCODER_NAMES.values()}
-    if name in families:
-        return name
-    if name in ENCODER_NAMES:
-        return ENCODER_NAMES[name][0]
-    known = ", ".join([*sorted(families), *ENCODER_NAMES])
-    raise WeightsError(f"There is no encoder family {name!r}; choose one of {known}.")
-
 
 def find_encoder(name: str | Path) -> Path:
-    """The directory of an encoder: a local one, a hub id, or one of the reference's names."""
-    if str(name) in ENCODER_NAMES and not Path(name).exists():
-        name = ENCODER_NAMES[str(name)][1]
+    """Finds the directory of an encoder: a local one, a hub id, or one of the reference's names."""
+    for family in FAMILIES:
+        if str(name) in family.huggingface.reference_names and not Path(name).exists():
+            name = family.huggingface.reference_id
     path = find(name, (*ENCODER_FILES, *SAFE_FILES))
     if path.is_dir() and not list(path.glob("*.safetensors")) and not Path(name).exists():
         return find(name, (*ENCODER_FILES, "pytorch_model.bin"))
@@ -43,7 +21,7 @@ def find_encoder(name: str | Path) -> Path:
 
 
 def find(name: str | Path, patterns: tuple[str, ...]) -> Path:
-    """A local path as it is; otherwise a hub id "owner/repository[/path inside]", downloaded.
+    """Returns a local path, or downloads a hub id "owner/repository[/path inside]".
 
     Args:
         name: the path or id.

@@ -1,23 +1,26 @@
 """Encoders as Hugging Face keeps them: directories with config.json and safetensors, or hub ids.
 
-Three families are read, by the `model_type` of their config; torch is not needed.
+The families of `models.encoders` are read, by the `model_type` of their config; torch is not
+needed.
 """
 
 import json
-from collections.abc import Callable, Mapping
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flax import nnx
-from jax import Array
 
-from rae_dit.architecture import Compute
-from rae_dit.models.encoders.base import MAE, DINOv2, SigLIP, VisionTransformer
-from rae_dit.models.layers import compute_dtype, gelu_exact, gelu_tanh
-from rae_dit.models.rae import Triple
-from rae_dit.weights.encoder_names import canonical, encoder_entries, position_names
+from rae_dit.architecture import Compute, EncoderArchitecture
+from rae_dit.models.encoders import FAMILIES, make_encoder
+from rae_dit.models.encoders.base import VisionTransformer
+from rae_dit.models.encoders.family import EncoderFamily, Triple
+from rae_dit.models.layers import compute_dtype
+from rae_dit.weights.encoder_names import canonical, encoder_entries
 from rae_dit.weights.mapping import Tensors, WeightsError, build, import_tensors, parameters_of
 from rae_dit.weights.tensor_file import open_tensors
+
+log = logging.getLogger(__name__)
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -44,124 +47,130 @@ def read_encoder(
             position table.
 
     Raises:
-        WeightsError: if the family is not one of the three, or a tensor is missing, unknown,
+        WeightsError: if the model is of no known family, or a tensor is missing, unknown,
             misshapen or not finite.
         ValueError: if patches do not tile the input.
     """
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(directory)
-    if config.model_type == "siglip":
-        config = config.vision_config
-    family, architecture = encoder_architecture(config)
-    if input_size is None and grid is not None:
-        input_size = grid * config.patch_size
-    tensors = canonical(open_tensors(weight_file(directory)), family)
-    encoder = import_encoder(family, tensors, architecture, compute, input_size=input_size)
-    return encoder, *image_constants(directory, family)
+    family = family_of(config.model_type)
+    config = getattr(config, "vision_config", config)
+    tensors = canonical(open_tensors(weight_file(directory)), family.huggingface.tensors)
+    architecture = encoder_architecture(family, config, tensors, input_size=input_size, grid=grid)
+    return import_encoder(tensors, architecture, compute), *image_constants(directory, family)
 
 
-def encoder_architecture(config: Any) -> tuple[type[VisionTransformer], dict[str, Any]]:
-    """The family of a `transformers` vision config, and its sizes in our words."""
-    sizes = {
-        "patch_size": config.patch_size,
-        "hidden_size": config.hidden_size,
-        "depth": config.num_hidden_layers,
-        "num_heads": config.num_attention_heads,
-        "eps": config.layer_norm_eps,
-        "activation": activation_of(config.hidden_act),
-    }
-    match config.model_type:
-        case "dinov2_with_registers":
-            if config.use_swiglu_ffn:
-                raise WeightsError("DINOv2 with SwiGLU (the giant size) is not supported.")
-            sizes["intermediate_size"] = config.hidden_size * config.mlp_ratio
-            sizes["num_registers"] = config.num_register_tokens
-            return DINOv2, sizes
-        case "siglip_vision_model":
-            return SigLIP, sizes | {"intermediate_size": config.intermediate_size}
-        case "vit_mae":
-            return MAE, sizes | {"intermediate_size": config.intermediate_size}
-        case "dinov2":
-            raise WeightsError(
-                "The encoder is DINOv2 without registers; RAE uses the one with them, such as "
-                "facebook/dinov2-with-registers-base."
-            )
-    raise WeightsError(
-        f"The encoder's model_type is {config.model_type!r}; expected dinov2_with_registers, "
-        "siglip, siglip_vision_model or vit_mae."
+def family_of(model_type: str) -> EncoderFamily:
+    """Finds the family of a `model_type`.
+
+    Raises:
+        WeightsError: if no family reads it.
+    """
+    for family in FAMILIES:
+        if model_type in family.huggingface.model_types:
+            return family
+        if model_type in family.huggingface.refused_types:
+            raise WeightsError(family.huggingface.refused_types[model_type])
+    known = [name for family in FAMILIES for name in family.huggingface.model_types]
+    raise WeightsError(f"model_type: got {model_type!r}; expected one of {', '.join(known)}")
+
+
+def encoder_architecture(
+    family: EncoderFamily,
+    config: Any,
+    tensors: Tensors,
+    *,
+    input_size: int | None,
+    grid: int | None,
+) -> EncoderArchitecture:
+    """Reads an architecture off a `transformers` vision config and canonical tensors.
+
+    Args:
+        family: the encoder's family.
+        config: the config.
+        tensors: the tensors, for the side of the position table.
+        input_size: as in `read_encoder`.
+        grid: as in `read_encoder`.
+
+    Raises:
+        WeightsError: if the config asks for what cannot be built, or there is no position table.
+    """
+    position_grid = read_position_grid(family, tensors)
+    try:
+        sizes = family.huggingface.sizes(config)
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
+    return EncoderArchitecture(
+        family=family.name,
+        input_size=input_size or (grid or position_grid) * config.patch_size,
+        patch_size=config.patch_size,
+        position_grid=position_grid,
+        hidden_size=config.hidden_size,
+        depth=config.num_hidden_layers,
+        num_heads=config.num_attention_heads,
+        eps=config.layer_norm_eps,
+        activation=read_activation(config.hidden_act),
+        layer_scale=family.layer_scale,
+        **sizes,
     )
 
 
-def activation_of(name: str) -> Callable[[Array], Array]:
-    """The function behind a config's `hidden_act`."""
+def read_position_grid(family: EncoderFamily, tensors: Tensors) -> int:
+    """Returns the side of the position table in canonical tensors.
+
+    Raises:
+        WeightsError: if there is none.
+    """
+    names = family.huggingface.tensors
+    position = {**names.tokens, **names.tables}["position"]
+    if position not in tensors:
+        raise WeightsError(f"This is not {family.module.__name__}: {position} is missing.")
+    side: int = round((tensors[position].shape[-2] - family.num_cls_tokens) ** 0.5)
+    return side
+
+
+def read_activation(name: str) -> Literal["gelu", "gelu_tanh"]:
+    """Returns our name of a config's `hidden_act`."""
     match name:
         case "gelu":
-            return gelu_exact
+            return "gelu"
         case "gelu_pytorch_tanh":
-            return gelu_tanh
-    raise WeightsError(f"hidden_act is {name!r}; expected 'gelu' or 'gelu_pytorch_tanh'.")
+            return "gelu_tanh"
+    raise WeightsError(f"hidden_act: got {name!r}; expected 'gelu' or 'gelu_pytorch_tanh'")
 
 
 def import_encoder(
-    family: type[VisionTransformer],
-    tensors: Tensors,
-    architecture: Mapping[str, Any],
-    compute: Compute,
-    *,
-    input_size: int | None,
+    tensors: Tensors, architecture: EncoderArchitecture, compute: Compute
 ) -> VisionTransformer:
-    """Builds an encoder from canonical tensors; the side of the position table is theirs."""
-    names, extra = position_names(family)
-    if names not in tensors:
-        raise WeightsError(f"This is not {family.__name__}: {names} is missing.")
-    position_grid = round((tensors[names].shape[-2] - extra) ** 0.5)
-    patch_size = architecture["patch_size"]
+    """Builds an encoder from canonical tensors.
 
-    def make() -> VisionTransformer:
-        return family(
-            **architecture,
-            **as_keywords(compute),
-            input_size=input_size or position_grid * patch_size,
-            position_grid=position_grid,
-            rngs=nnx.Rngs(0),
-        )
-
-    abstract = nnx.eval_shape(make)
+    Raises:
+        WeightsError: if a tensor is missing, unknown, misshapen or not finite.
+    """
+    abstract = nnx.eval_shape(lambda: make_encoder(architecture, compute, rngs=nnx.Rngs(0)))
     parameters = import_tensors(
         encoder_entries(abstract),
         tensors,
         parameters_of(abstract),
-        what=f"The {family.__name__} encoder",
+        what=f"The {type(abstract).__name__} encoder",
         fixed={},
     )
     return build(abstract, parameters)
 
 
-def as_keywords(compute: Compute) -> dict[str, Any]:
-    """Arguments of the encoders and the decoder until they take a `Compute` themselves."""
-    return {
-        "attention": compute.attention,
-        "scan_layers": compute.scan_layers,
-        "remat": compute.remat,
-        "dtype": compute_dtype(compute),
-    }
-
-
-def image_constants(directory: Path, family: type[VisionTransformer]) -> tuple[Triple, Triple]:
-    """Mean and deviation of the images, from preprocessor_config.json or as published."""
+def image_constants(directory: Path, family: EncoderFamily) -> tuple[Triple, Triple]:
+    """Reads mean and deviation of the images, or takes those published for the family."""
     path = directory / "preprocessor_config.json"
     if path.exists():
         content = json.loads(path.read_text())
         return tuple(content["image_mean"]), tuple(content["image_std"])
-    print(f"{path} is missing; using the constants published for {family.__name__}.")
-    if family is SigLIP:
-        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-    return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    log.warning("%s is missing; using the constants published for %s", path, family.module.__name__)
+    return family.image_mean, family.image_std
 
 
 def weight_file(directory: Path) -> Path:
-    """The file of weights in a directory.
+    """Finds the file of weights in a directory.
 
     Raises:
         WeightsError: if there is none.
@@ -170,3 +179,13 @@ def weight_file(directory: Path) -> Path:
         if (directory / name).exists():
             return directory / name
     raise WeightsError(f"{directory} holds no weights; expected one of {', '.join(WEIGHT_FILES)}.")
+
+
+def as_keywords(compute: Compute) -> dict[str, Any]:
+    """Returns the arguments of `DDT` until it takes a `Compute` itself."""
+    return {
+        "attention": compute.attention,
+        "scan_layers": compute.scan_layers,
+        "remat": compute.remat,
+        "dtype": compute_dtype(compute),
+    }

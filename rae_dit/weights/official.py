@@ -140,7 +140,8 @@ OFFICIAL_ATTENTION = (
 
 def decoder_buffers(model: Decoder) -> dict[str, np.ndarray]:
     """The fixed positions that released files carry and we recompute."""
-    positions = decoder_positions(model.hidden_size, model.grid, model.position_spacing)
+    sizes = model.architecture
+    positions = decoder_positions(sizes.hidden_size, sizes.grid, sizes.position_spacing)
     return {"decoder_pos_embed": positions[None]}
 
 
@@ -151,23 +152,23 @@ def export_decoder(model: Decoder) -> dict[str, np.ndarray]:
 
 
 def decoder_config(model: Decoder) -> dict[str, Any]:
-    """What the reference's `config.json` beside a decoder says (a `ViTMAEConfig`).
+    """Returns the reference's `config.json` for a decoder (a `ViTMAEConfig`).
 
     The heads are the one thing in it that the tensors do not tell.
     """
-    block = model.trunk.blocks
+    sizes = model.architecture
     return {
         "model_type": "vit_mae",
-        "decoder_hidden_size": model.hidden_size,
-        "decoder_intermediate_size": block.mlp.fc1.bias.shape[-1],
-        "decoder_num_attention_heads": block.attention.num_heads,
-        "decoder_num_hidden_layers": model.trunk.depth,
+        "decoder_hidden_size": sizes.hidden_size,
+        "decoder_intermediate_size": sizes.intermediate_size,
+        "decoder_num_attention_heads": sizes.num_heads,
+        "decoder_num_hidden_layers": sizes.depth,
         "hidden_act": "gelu",
-        "hidden_size": model.in_width,
-        "image_size": model.grid * model.patch_size,
-        "layer_norm_eps": model.norm.eps,
+        "hidden_size": sizes.in_width,
+        "image_size": sizes.grid * sizes.patch_size,
+        "layer_norm_eps": sizes.eps,
         "num_channels": 3,
-        "patch_size": model.patch_size,
+        "patch_size": sizes.patch_size,
         "qkv_bias": True,
     }
 

@@ -76,9 +76,7 @@ def read_decoder(source: str | Path, compute: Compute = Compute()) -> Decoder:
         print(f"{path}: taking 'decoder.*' of a whole autoencoder")
         tensors = without_prefix(tensors, "decoder.")
     architecture = decoder_architecture(tensors, config)
-    abstract = nnx.eval_shape(
-        lambda: Decoder(**architecture, **as_keywords(compute), rngs=nnx.Rngs(0))
-    )
+    abstract = nnx.eval_shape(lambda: Decoder(architecture, compute, rngs=nnx.Rngs(0)))
     return import_decoder(tensors, abstract)
 
 
