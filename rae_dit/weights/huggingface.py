@@ -15,7 +15,6 @@ from rae_dit.architecture import Compute, EncoderArchitecture
 from rae_dit.models.encoders import FAMILIES, make_encoder
 from rae_dit.models.encoders.base import VisionTransformer
 from rae_dit.models.encoders.family import EncoderFamily, Triple
-from rae_dit.models.layers import compute_dtype
 from rae_dit.weights.encoder_names import canonical, encoder_entries
 from rae_dit.weights.mapping import Tensors, WeightsError, build, import_tensors, parameters_of
 from rae_dit.weights.tensor_file import open_tensors
@@ -179,13 +178,3 @@ def weight_file(directory: Path) -> Path:
         if (directory / name).exists():
             return directory / name
     raise WeightsError(f"{directory} holds no weights; expected one of {', '.join(WEIGHT_FILES)}.")
-
-
-def as_keywords(compute: Compute) -> dict[str, Any]:
-    """Returns the arguments of `DDT` until it takes a `Compute` itself."""
-    return {
-        "attention": compute.attention,
-        "scan_layers": compute.scan_layers,
-        "remat": compute.remat,
-        "dtype": compute_dtype(compute),
-    }

@@ -13,7 +13,6 @@ from rae_dit.weights.architecture import Pair, ddt_architecture, decoder_archite
 from rae_dit.weights.diffusers import read_diffusers_decoder
 from rae_dit.weights.encoder_names import without_prefix
 from rae_dit.weights.hub import find
-from rae_dit.weights.huggingface import as_keywords
 from rae_dit.weights.mapping import Tensors, WeightsError
 from rae_dit.weights.official import import_ddt, import_decoder
 from rae_dit.weights.tensor_file import open_tensors
