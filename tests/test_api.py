@@ -24,7 +24,7 @@ def test_a_directory_and_its_file_are_the_same_decoder():
     np.testing.assert_array_equal(by_directory(tokens), by_file(tokens))
 
 
-def test_the_decoder_of_a_stage_1_checkpoint_is_found(tmp_path, capsys):
+def test_the_decoder_of_a_stage_1_checkpoint_is_found(tmp_path, caplog):
     plain = torch.load(DECODER / "model.pt", weights_only=True)
     whole = {f"decoder.{name}": tensor for name, tensor in plain.items()}
     whole["encoder.layernorm.weight"] = torch.ones(48)
@@ -32,7 +32,7 @@ def test_the_decoder_of_a_stage_1_checkpoint_is_found(tmp_path, capsys):
     (tmp_path / "config.json").write_text((DECODER / "config.json").read_text())
     tokens = np.random.default_rng(0).standard_normal((1, 16, 48)).astype(np.float32)
     np.testing.assert_array_equal(read_decoder(tmp_path)(tokens), read_decoder(DECODER)(tokens))
-    assert "taking 'decoder.*'" in capsys.readouterr().out
+    assert "taking 'decoder.*'" in caplog.text
 
 
 def test_how_a_model_computes_can_be_chosen():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from flax import nnx
 from support.golden_files import GOLDEN, arrays, channels_last, relative_error
+from support.reference_heads import heads_entries, read_heads
 
 from rae_dit.architecture import Compute, EncoderArchitecture
 from rae_dit.models.discriminator import (
@@ -19,7 +20,7 @@ from rae_dit.models.discriminator import (
     power_iteration,
 )
 from rae_dit.models.features import DINO, Features
-from rae_dit.weights.discriminator import dino_entries, heads_entries, load_heads, read_dino
+from rae_dit.weights.discriminator import dino_entries, read_dino
 from rae_dit.weights.mapping import WeightsError, export_tensors, parameters_of
 from rae_dit.weights.tensor_file import open_tensors, save_tensors
 
@@ -55,7 +56,7 @@ def load(dtype=jnp.float32):
     dino = read_dino(GOLDEN / "disc_dino_tiny.pth", nnx.eval_shape(lambda: make_dino(dtype)))
     heads = nnx.eval_shape(lambda: make_heads(dtype))
     features = Features(dino, image_mean=MEAN, image_std=STD, layers=LAYERS)
-    return features, load_heads(GOLDEN / "disc_heads_tiny.pt", heads, kernel_size=KERNEL)
+    return features, read_heads(GOLDEN / "disc_heads_tiny.pt", heads, kernel_size=KERNEL)
 
 
 @pytest.fixture(scope="module")

@@ -120,3 +120,22 @@ def test_the_encoder_has_its_own_positions_and_image_constants(
     assert rae.encoder.architecture.position_grid == position_grid
     assert (rae.image_mean[0], rae.image_std[0]) == (mean, std)
     assert rae.decoder.grid * rae.decoder.patch_size == config_of(name).data.image_size
+
+
+def test_a_network_is_traced_once_and_its_callers_share_no_module() -> None:
+    made = []
+
+    def make(config: Config, rngs: nnx.Rngs) -> nnx.Module:
+        made.append(config)
+        return models.make_ddt(config, rngs)
+
+    config = config_of("dit_dummy")
+    first, second = models.abstract(make, config), models.abstract(make, config_of("dit_dummy"))
+    assert len(made) == 1
+    first.backbone.blocks, first.grid = None, 0
+    assert nnx.graphdef(second) == nnx.graphdef(models.abstract(models.make_ddt, config))
+    wider = dataclasses.replace(config, ddt=dataclasses.replace(config.ddt, depth=(3, 1)))
+    assert models.abstract(make, wider).backbone.depth == 3
+    half = models.abstract(make, dataclasses.replace(config, precision="bf16"))
+    assert (second.dtype, half.dtype) == (jnp.float32, jnp.bfloat16)
+    assert len(made) == 3

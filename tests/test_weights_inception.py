@@ -8,8 +8,8 @@ from safetensors.numpy import save_file
 from support.rule_weights import inception_tensors
 
 from rae_dit.models.inception import InceptionV3
-from rae_dit.weights.inception import entries, export_inception, read_inception
-from rae_dit.weights.mapping import WeightsError, export_shapes, parameters_of
+from rae_dit.weights.inception import entries, read_inception
+from rae_dit.weights.mapping import WeightsError, export_shapes, export_tensors, parameters_of
 
 
 def without_counters(tensors):
@@ -17,7 +17,8 @@ def without_counters(tensors):
 
 
 def assert_by_rule(model):
-    exported, wanted = export_inception(model), without_counters(inception_tensors())
+    exported = export_tensors(entries(), parameters_of(model))
+    wanted = without_counters(inception_tensors())
     assert exported.keys() == wanted.keys()
     for name, tensor in wanted.items():
         np.testing.assert_array_equal(exported[name], tensor, err_msg=name)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from flax import nnx
+from support.official_shapes import ddt_shapes
 
 from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.models.ddt import DDT
-from rae_dit.weights.official import ddt_buffers, ddt_shapes
+from rae_dit.weights.official import ddt_buffers
 from rae_dit.weights.torch_file import write_torch_file
 
 # argv: file. Prints how many bytes the load added to the peak of the process.

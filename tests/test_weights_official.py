@@ -9,6 +9,7 @@ import pytest
 import torch
 from flax import nnx
 from support.golden_files import GOLDEN, arrays, channels_last, relative_error
+from support.official_shapes import ddt_shapes, decoder_shapes
 from support.torch_ddt import TorchDDT
 
 from rae_dit.api import load_ddt
@@ -17,8 +18,6 @@ from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.official import (
-    ddt_shapes,
-    decoder_shapes,
     export_ddt,
     export_decoder,
 )

@@ -7,7 +7,6 @@ read too. Names are torchvision's: "Mixed_5b.branch1x1.conv.weight", "….bn.run
 
 from pathlib import Path
 
-import numpy as np
 from flax import nnx
 
 from rae_dit.models.inception import InceptionV3
@@ -17,7 +16,6 @@ from rae_dit.weights.mapping import (
     Layout,
     WeightsError,
     build,
-    export_tensors,
     import_tensors,
     linear,
     parameters_of,
@@ -59,11 +57,6 @@ def read_inception(path: str | Path) -> InceptionV3:
         entries(), tensors, parameters_of(abstract), what=f"{path} (Inception)", fixed={}
     )
     return build(abstract, parameters)
-
-
-def export_inception(model: InceptionV3) -> dict[str, np.ndarray]:
-    """The state dict that `read_inception` reads, without torch's counters."""
-    return export_tensors(entries(), parameters_of(model))
 
 
 def entries() -> list[Entry]:

@@ -18,7 +18,6 @@ from rae_dit.weights.mapping import (
     Tensors,
     build,
     convolution,
-    export_shapes,
     export_tensors,
     import_tensors,
     in_blocks,
@@ -86,12 +85,6 @@ def ddt_buffers(model: DDT) -> dict[str, np.ndarray]:
 def export_ddt(model: DDT) -> dict[str, np.ndarray]:
     """The official state dict of a DiT^DH."""
     return export_tensors(ddt_entries(model), parameters_of(model)) | ddt_buffers(model)
-
-
-def ddt_shapes(abstract: DDT) -> dict[str, tuple[int, ...]]:
-    """Names and shapes that `export_ddt` would write for a model made by `nnx.eval_shape`."""
-    buffers = {name: value.shape for name, value in ddt_buffers(abstract).items()}
-    return export_shapes(ddt_entries(abstract), parameters_of(abstract)) | buffers
 
 
 def import_ddt(tensors: Tensors, abstract: DDT) -> DDT:
@@ -171,13 +164,6 @@ def decoder_config(model: Decoder) -> dict[str, Any]:
         "patch_size": sizes.patch_size,
         "qkv_bias": True,
     }
-
-
-def decoder_shapes(abstract: Decoder) -> dict[str, tuple[int, ...]]:
-    """Names and shapes that `export_decoder` would write for an abstract decoder."""
-    entries = decoder_entries(abstract.trunk.depth, attention=OFFICIAL_ATTENTION)
-    buffers = {name: value.shape for name, value in decoder_buffers(abstract).items()}
-    return buffers | export_shapes(entries, parameters_of(abstract))
 
 
 def import_decoder(tensors: Tensors, abstract: Decoder) -> Decoder:

@@ -1,6 +1,7 @@
 """Models from single files of others: finds the file, reads its architecture off it, fills it."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from rae_dit.weights.hub import find
 from rae_dit.weights.mapping import Tensors, WeightsError
 from rae_dit.weights.official import import_ddt, import_decoder
 from rae_dit.weights.tensor_file import open_tensors
+
+log = logging.getLogger(__name__)
 
 DDT_FILES = ("stage2_model.pt", "*.safetensors")
 DECODER_FILES = ("config.json", "model.pt", "dinov2_decoder.pt", "*.safetensors")
@@ -72,7 +75,7 @@ def read_decoder(source: str | Path, compute: Compute = Compute()) -> Decoder:
         config = content if "decoder_num_attention_heads" in content else None
     tensors = open_tensors(path)
     if "decoder.decoder_embed.weight" in tensors:
-        print(f"{path}: taking 'decoder.*' of a whole autoencoder")
+        log.warning("%s: taking 'decoder.*' of a whole autoencoder", path)
         tensors = without_prefix(tensors, "decoder.")
     architecture = decoder_architecture(tensors, config)
     abstract = nnx.eval_shape(lambda: Decoder(architecture, compute, rngs=nnx.Rngs(0)))

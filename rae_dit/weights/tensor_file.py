@@ -2,10 +2,11 @@
 
 Kinds are told by content, not by name: safetensors, numpy's .npz, or a torch file, zip or older,
 holding a plain state dict or a training checkpoint. Of a checkpoint the EMA is taken when there is
-one; the choice is printed.
+one; the choice is logged.
 """
 
 import json
+import logging
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from rae_dit.storage.files import replacing
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.torch_file import LazyTensor, read_torch_file, write_torch_file
 from rae_dit.weights.torch_legacy import is_legacy, read_legacy
+
+log = logging.getLogger(__name__)
 
 CHOICES = ("ema", "ema_model", "model_ema", "model", "state_dict")  # the first found is taken
 WRAPPERS = ("_orig_mod", "module", "net", *CHOICES)  # prefixes that wrappers add to all names
@@ -131,7 +134,7 @@ def find_state_dict(content: Any, path: Path) -> dict[str, LazyTensor]:
         return strip_wrappers(content, path)
     for choice in CHOICES:
         if choice in content and isinstance(content[choice], dict):
-            print(f"{path}: taking '{choice}' of {sorted(map(str, content))}")
+            log.warning("%s: taking '%s' of %s", path, choice, sorted(map(str, content)))
             return find_state_dict(content[choice], path)
     raise WeightsError(
         f"{path} holds no state dict: its keys are {sorted(map(str, content))[:20]}, and none of "
@@ -143,14 +146,14 @@ def strip_wrappers(tensors: dict[str, LazyTensor], path: Path) -> dict[str, Lazy
     """Takes off "module.", "model.", "ema." and the like, as long as a wrapper is there.
 
     Lightning files hold several modules side by side; then the first of `CHOICES` is taken and
-    the rest, such as a discriminator, is left, which is printed.
+    the rest, such as a discriminator, is left, which is logged.
     """
     heads = {name.partition(".")[0] for name in tensors}
     for wrapper in (*CHOICES, *WRAPPERS):
         if wrapper not in heads:
             continue
         if heads != {wrapper}:
-            print(f"{path}: taking '{wrapper}.*' of {sorted(heads)}")
+            log.warning("%s: taking '%s.*' of %s", path, wrapper, sorted(heads))
         start = f"{wrapper}."
         inner = {
             name.removeprefix(start): tensor
