@@ -1,20 +1,21 @@
 """Representation autoencoders and their diffusion transformers (DiT^DH) in JAX.
 
-A notebook needs three names: `load_rae`, `load_ddt` and `sample_latents`.
+A notebook needs four names: `open_images`, `load_rae`, `load_ddt` and `sample_latents`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rae_dit.api import load_ddt, load_rae
+    from rae_dit.data.image_sequence import open_images
     from rae_dit.sampling.latents import sample_latents
 
 __version__ = "0.1.0.dev0"
-__all__ = ["load_ddt", "load_rae", "sample_latents"]
+__all__ = ["load_ddt", "load_rae", "open_images", "sample_latents"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for at that moment: jax is slow, and the command line's errors early.
+    """Imports public names lazily, so that command-line errors appear before JAX is imported.
 
     Raises:
         AttributeError: if the package has no such name.
@@ -28,6 +29,10 @@ def __getattr__(name: str) -> Any:
             from rae_dit.api import load_rae
 
             return load_rae
+        case "open_images":
+            from rae_dit.data.image_sequence import open_images
+
+            return open_images
         case "sample_latents":
             from rae_dit.sampling.latents import sample_latents
 

@@ -31,7 +31,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from launch.benchmarks.plain_images import CLASSES, PlainFolder, cpu_seconds, write_jpegs
-from rae_dit.data import open_images, train_batches
+from rae_dit.data.pipeline import train_batches
+from rae_dit.data.readers import open_source
 from rae_dit.data.transforms import to_float
 from rae_dit.storage.files import write_json
 
@@ -43,7 +44,7 @@ OURS, TORCH = "ours", "torch"
 
 def ours(folder: Path, size: int) -> Any:
     """Our source of the same files."""
-    return open_images(
+    return open_source(
         "folder",
         str(folder),
         split="train",

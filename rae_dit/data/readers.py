@@ -1,50 +1,63 @@
-"""One door to the readers of image files."""
+"""The door to all data sources: name and path -> numbered records."""
 
-from typing import Literal, assert_never
+from typing import Literal, assert_never, get_args
 
-from rae_dit.data.files import Crop, Files, Images
+from rae_dit.data.files import Crop, Files, Images, SourceError
+from rae_dit.data.sources import Source, digits, synthetic
 
-Kind = Literal["folder", "huggingface", "tfds", "tar"]
+Kind = Literal["folder", "huggingface", "tfds", "tar"]  # read files
+SourceName = Literal["digits", "synthetic", "folder", "huggingface", "tfds", "tar"]
+Split = Literal["train", "validation"]
+
+SYNTHETIC_IMAGES = 1024
 
 
-def open_images(
-    kind: Kind,
+def open_source(
+    name: SourceName,
     path: str,
     *,
-    split: Literal["train", "validation"],
+    split: Split,
     image_size: int,
     num_classes: int,
     crop: Crop,
     max_bad_share: float,
-) -> Images:
-    """Open image files of one split.
+) -> Source:
+    """Opens one split of a data source.
 
     Args:
-        kind: how they lie on the disk.
-        path: where; see the reader.
-        split: which split to take where one path holds several ("tfds").
+        name: the source.
+        path: where its files are, see the reader; unused by "digits" and "synthetic".
+        split: the part to take where one path, or none, holds several.
         image_size: side in pixels of the images to make.
         num_classes: labels are 0..num_classes-1.
         crop: see `Images`.
         max_bad_share: see `Images`.
 
     Returns:
-        The source.
+        The records.
 
     Raises:
-        SourceError: if the path does not hold what the reader expects.
+        SourceError: the name is unknown, or the path does not hold what the reader expects.
     """
-    return Images(
-        files=_open_files(kind, path, split, num_classes),
-        image_size=image_size,
-        num_classes=num_classes,
-        crop=crop,
-        max_bad_share=max_bad_share,
-    )
+    match name:
+        case "digits":
+            return digits(split, image_size)
+        case "synthetic":
+            seed = 0 if split == "train" else 1
+            return synthetic(image_size, num_classes, SYNTHETIC_IMAGES, seed)
+        case "folder" | "huggingface" | "tfds" | "tar":
+            return Images(
+                files=_open_files(name, path, split, num_classes),
+                image_size=image_size,
+                num_classes=num_classes,
+                crop=crop,
+                max_bad_share=max_bad_share,
+            )
+    raise SourceError(f"source: got {name!r}; expected one of {', '.join(get_args(SourceName))}")
 
 
 def _open_files(kind: Kind, path: str, split: str, num_classes: int) -> Files:
-    """The reader; imported late, so that each source needs its own packages only."""
+    """Opens a reader; imported late, so that each source needs its own packages only."""
     match kind:
         case "folder":
             from rae_dit.data.folder import open_folder
