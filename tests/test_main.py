@@ -121,8 +121,8 @@ def test_wrong_override(parse: Parse, arguments: list[str], start: str, end: str
         ([DUMMY], "--workdir: missing;", "runs/a"),
         ([], "--config: missing;", "configs/dit_digits.py"),
         ([DUMMY, "--workdir=gs://a/b"], "--workdir: got 'gs://a/b';", "(docs/many_hosts.md)"),
-        ([DUMMY, f"--workdir={__file__}"], "--workdir: got ", "none that can be written"),
-        ([DUMMY, f"--workdir={__file__}/a/b"], "--workdir: got ", "none that can be written"),
+        ([DUMMY, f"--workdir={__file__}"], "--workdir: got ", "is not writable"),
+        ([DUMMY, f"--workdir={__file__}/a/b"], "--workdir: got ", "is not writable"),
         ([WORKDIR], "--config: missing;", "configs/dit_digits.py"),
         ([WORKDIR, "--config.seed=1"], "--config: missing;", "configs/dit_digits.py"),
         ([WORKDIR, DUMMY.replace("dummy", "dumy")], "--config: got ", "configs/dit_dummy.py?"),
@@ -144,7 +144,7 @@ def test_only_sampling_leaves_a_workdir_as_it_is(
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     workdir = f"--workdir={tmp_path}"
     for mode in ("train", "probe", "stats", "evaluate", "reconstruct", "sweep"):
-        with pytest.raises(ConfigError, match=r"^--workdir: got .* none that can be written$"):
+        with pytest.raises(ConfigError, match=r"^--workdir: got .* is not writable$"):
             parse(DUMMY, workdir, f"--mode={mode}")
     assert parse(DUMMY, workdir, "--mode=sample").workdir == tmp_path
     assert parse(DUMMY, f"{workdir}/new", "--mode=sample").workdir == tmp_path / "new"

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from rae_dit.closing import Closing
 from rae_dit.storage.files import first_unwritable, replacing, write_json, write_text
 
 
@@ -72,20 +71,3 @@ def test_the_content_is_on_the_disk_before_its_name(
     monkeypatch.setattr(os, "replace", lambda a, b: (done.append("replace"), replace(a, b)))
     write_text(tmp_path / "a", "new")
     assert done == ["sync", "replace"]
-
-
-class Door(Closing):
-    open = True
-
-    def close(self) -> None:
-        self.open = False
-
-
-def test_leaving_a_block_closes_and_lets_errors_through() -> None:
-    with Door() as door:
-        assert door.open
-    assert not door.open
-    door = Door()
-    with pytest.raises(KeyError), door:
-        raise KeyError("x")
-    assert not door.open

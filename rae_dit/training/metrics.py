@@ -10,13 +10,13 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, Protocol, SupportsFloat
 
 import numpy as np
 from PIL import Image
 
-from rae_dit.closing import Closing
 from rae_dit.storage.files import write_bytes
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class _EventWriter(Protocol):
     def close(self) -> None: ...
 
 
-class MetricsWriter(Closing):
+class MetricsWriter(AbstractContextManager):
     """Writes scalars of a run to `workdir/metrics.jsonl` and `workdir/tensorboard/`.
 
     One line of the file is one call of `write`: `{"step": 10, "train/loss": 0.5}`. A value that is
@@ -118,6 +118,10 @@ class MetricsWriter(Closing):
         """Waits until everything written so far is in the files."""
         for events in self._events:
             events.flush()
+
+    def __exit__(self, *exception: object) -> None:
+        """Closes; an exception of the block goes on."""
+        self.close()
 
     def close(self) -> None:
         """Flushes and closes; the writer cannot be used afterwards."""

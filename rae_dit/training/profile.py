@@ -1,16 +1,15 @@
 """Profiler traces of a few steps, for TensorBoard's profile plug-in, Perfetto or XProf."""
 
 import logging
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import jax
 
-from rae_dit.closing import Closing
-
 log = logging.getLogger(__name__)
 
 
-class Profile(Closing):
+class Profile(AbstractContextManager):
     """Records steps first..first+count-1 of a run into `workdir/profile`."""
 
     def __init__(self, workdir: Path, first: int | None, count: int) -> None:
@@ -36,6 +35,10 @@ class Profile(Closing):
         if self._recording and step == self._steps[-1]:
             jax.block_until_ready(result)
             self.close()
+
+    def __exit__(self, *exception: object) -> None:
+        """Closes; an exception of the block goes on."""
+        self.close()
 
     def close(self) -> None:
         """Ends recording, if it has begun."""

@@ -5,13 +5,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol, SupportsFloat
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
-
-from rae_dit.closing import Closing
 
 IMAGES = "speed/images_per_second"
 SECONDS = "speed/seconds_per_step"
@@ -59,7 +57,7 @@ class Throttle:
         return len(self._in_flight)
 
 
-class Progress(Closing):
+class Progress(AbstractContextManager):
     """Speed and remaining time of a run, as metrics, as a log line and as a progress bar.
 
     The clock starts when the first step of this process is done, so that neither compilation nor
@@ -192,6 +190,10 @@ class Progress(Closing):
         if mean is not None:
             parts.append(f"ETA {duration(mean * max(0, self._max_steps - step))}")
         return " · ".join(parts)
+
+    def __exit__(self, *exception: object) -> None:
+        """Closes; an exception of the block goes on."""
+        self.close()
 
     def close(self) -> None:
         """Takes the bar away."""
