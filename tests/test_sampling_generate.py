@@ -20,7 +20,7 @@ from rae_dit.diffusion.solvers.euler import Euler
 from rae_dit.diffusion.solvers.heun import Heun
 from rae_dit.diffusion.time_grid import time_grid
 from rae_dit.models.ddt import DDT
-from rae_dit.sampling import generate as acts
+from rae_dit.sampling import generate as generation
 from rae_dit.sampling.latents import initial_noise, sample_keys, step_noise
 from rae_dit.setup import weights
 from rae_dit.setup.sampling import load_generator, sampler_options
@@ -35,7 +35,7 @@ def generator_on(devices, *, guided=False, fsdp=1):
     """The models on the first devices."""
     config = sampling_config(**(GUIDED if guided else {}))
     mesh = make_mesh(fsdp, jax.devices()[:devices])
-    return acts.Generator(
+    return generation.Generator(
         nnx.merge(*weights.place_ddt(config, Path("nowhere"), mesh)),
         nnx.merge(*weights.place_rae(config, mesh, decoder=True)),
         mesh,
@@ -47,7 +47,9 @@ def images(changes=None, *, devices=8, labels=LABELS, guided=False, first=0):
     """What `generate` gives on the first devices."""
     config = sampling_config(**((GUIDED if guided else {}) | (changes or {})))
     generator = generator_on(devices, guided=guided)
-    made = acts.generate(generator, sampler_options(config), labels, **how(config), first=first)
+    made = generation.generate(
+        generator, sampler_options(config), labels, **how(config), first=first
+    )
     return np.concatenate(list(made))
 
 
@@ -91,7 +93,7 @@ def test_parameters_split_over_devices_make_the_same_images(eights):
     kernel = generator.ddt.backbone.blocks.attention.qkv.kernel[...]
     assert kernel.sharding.shard_shape(kernel.shape)[1] == kernel.shape[1] // 4
     config = sampling_config()
-    made = acts.generate(generator, sampler_options(config), LABELS, **how(config))
+    made = generation.generate(generator, sampler_options(config), LABELS, **how(config))
     assert difference(np.concatenate(list(made)), eights) < CLOSE
 
 
@@ -103,29 +105,29 @@ def test_the_sampler_is_traced_with_the_mesh_in_force(monkeypatch):
         seen.append(jax.sharding.get_abstract_mesh())
         return noise
 
-    monkeypatch.setattr(acts, "run_sampler", run_sampler)
+    monkeypatch.setattr(generation, "run_sampler", run_sampler)
     generator = generator_on(8, fsdp=4)
     labels = np.zeros(8, np.int32)
     options = sampler_options(sampling_config())
-    acts.make_latents(generator, options, labels, cfg_scale=1.0, seed=0, first=0)
+    generation.make_latents(generator, options, labels, cfg_scale=1.0, seed=0, first=0)
     assert seen == [generator.mesh.abstract_mesh]
     assert jax.sharding.get_abstract_mesh().empty
 
 
 def test_an_image_that_is_not_finite_stops_its_batch_and_is_named(monkeypatch):
-    make = acts.make_latents
+    make = generation.make_latents
 
     def spoil(*arguments, first, **settings):
         latents = make(*arguments, first=first, **settings)
         return latents.at[1].set(jnp.nan) if first == 107 else latents
 
-    monkeypatch.setattr(acts, "make_latents", spoil)
+    monkeypatch.setattr(generation, "make_latents", spoil)
     config = sampling_config(**{"sample.batch_size": 7})
     labels = [3] * 8 + [5] * 12
     options = sampler_options(config)
-    batches = acts.generate(generator_on(1), options, labels, **how(config), first=100)
+    batches = generation.generate(generator_on(1), options, labels, **how(config), first=100)
     assert len(next(batches)) == 7
-    with pytest.raises(acts.NotFiniteError, match=r"^image 108 \(label 5\) is not finite: "):
+    with pytest.raises(generation.NotFiniteError, match=r"^image 108 \(label 5\) is not finite: "):
         next(batches)
 
 
@@ -151,7 +153,7 @@ def test_shares_hold_what_is_wanted_and_nothing_else(eights):
     config = sampling_config()
     generator = load_generator(config, Path("nowhere"))
     shares = list(
-        acts.generate_shares(
+        generation.generate_shares(
             generator, sampler_options(config), LABELS, **how(config), wanted={2, 3, 17}
         )
     )

@@ -115,7 +115,7 @@ def generate_shares(
         batch_size: images at once over all devices; rounded up to a multiple of their number.
         seed: of all noise.
         wanted: numbers of the images that are needed. A batch without any is skipped; one with some
-            is computed whole, so that an image is always computed beside the same others.
+            is computed completely, so that an image is always part of the same batch.
 
     Raises:
         NotFiniteError: an image is not finite.

@@ -62,7 +62,7 @@ def sample_latents(
         last_step_size: time from which it does, in (0, 1); the reference's default.
 
     Returns:
-        float32 latents, normalised as in training: `rae.decode` takes them. NaN where "dopri5"
+        float32 latents, normalized as in training: `rae.decode` takes them. NaN where "dopri5"
         cannot meet its tolerances in float32.
 
     Raises:

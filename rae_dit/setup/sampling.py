@@ -1,4 +1,4 @@
-"""The models and settings that a config samples with."""
+"""Sampling from a config: its models and the settings of its sampler."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def load_generator(config: Config, workdir: Path) -> Generator:
 
 
 def sampler_options(config: Config) -> SamplerOptions:
-    """Returns the settings of the sampler that `config.sample` asks for."""
+    """Returns the sampler settings of `config.sample`, with the time shift of `config.flow`."""
     sample = config.sample
     return SamplerOptions(
         method=sample.method,

@@ -24,7 +24,7 @@ class FixedStep(abc.ABC):
     """A `Solver` that is given by the formula of one step.
 
     Attributes:
-        nodes: places in the step, 0 its start and 1 its end, at which `step` asks the velocity.
+        nodes: places in the step, 0 its start and 1 its end, at which `step` evaluates the velocity.
     """
 
     nodes: ClassVar[tuple[float, ...]] = (0.0,)
@@ -60,7 +60,7 @@ class FixedStep(abc.ABC):
 
 
 class Run(NamedTuple):
-    """Neighboring steps that ask the same velocities.
+    """Neighboring steps that evaluate the same velocities.
 
     Attributes:
         velocities: one for each node of the solver.
@@ -74,7 +74,7 @@ class Run(NamedTuple):
 def equal_guidance_runs(
     field: VelocityField, times: Float[np.ndarray, " T"], nodes: tuple[float, ...]
 ) -> list[Run]:
-    """Cuts the steps between neighboring times into runs that ask the same velocities."""
+    """Cuts the steps between neighboring times into runs that evaluate the same velocities."""
     runs: list[Run] = []
     for t, t_next in pairwise(times.tolist()):
         velocities = tuple(field.at((1 - node) * t + node * t_next) for node in nodes)
