@@ -24,7 +24,7 @@ class FixedStep(abc.ABC):
     """A `Solver` that is given by the formula of one step.
 
     Attributes:
-        nodes: places in the step, 0 its start and 1 its end, at which `step` evaluates the velocity.
+        nodes: where in the step (0 its start, 1 its end) the velocity is evaluated.
     """
 
     nodes: ClassVar[tuple[float, ...]] = (0.0,)
