@@ -1,4 +1,4 @@
-"""Sizes and switches of each network, as frozen dataclasses: one language for three speakers.
+"""Architectures of the networks, and how they compute, as frozen dataclasses.
 
 A config section becomes one (setup/models.py), a file of weights is read into one (weights/), a
 constructor is given one (`DDT(architecture, compute, rngs=…)`). Whether a file fits a config is
@@ -16,7 +16,7 @@ Remat = Literal["none", "dots", "full"]
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """How a network computes; no choice changes a result by more than rounding.
+    """How a network computes; every choice gives the same result up to rounding.
 
     Attributes:
         attention: implementation, see `models/attention.dot_product_attention`.

@@ -1,4 +1,4 @@
-"""Self-attention with rotary positions: one projection, one kernel choice, no other state."""
+"""Multi-head self-attention with rotary positions and a choice of attention kernels."""
 
 from typing import Literal
 
@@ -25,7 +25,7 @@ class SelfAttention(nnx.Module):
     Args:
         width: model width D.
         num_heads: number of heads H; the head width is Dh = D / H.
-        qk_norm: None, "rms" or "layer": normalises each head's q and k before the rotation.
+        qk_norm: None, "rms" or "layer": normalizes each head's q and k before RoPE.
             Not compatible with the released weights.
         implementation: "auto", "xla", "cudnn" or "splash" (see `dot_product_attention`).
         dtype: compute dtype.
@@ -58,7 +58,7 @@ class SelfAttention(nnx.Module):
     def queries_keys_values(
         self, x: Float[Array, "B N D"], rope: Rope | None = None
     ) -> tuple[Float[Array, "B N H Dh"], Float[Array, "B N H Dh"], Float[Array, "B N H Dh"]]:
-        """What the kernel mixes: q and k normalised and turned, if this module does so."""
+        """Projects to q, k and v; normalizes q and k and applies RoPE where the module does so."""
         batch, tokens, width = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
@@ -70,7 +70,7 @@ class SelfAttention(nnx.Module):
 
 
 def make_head_norm(kind: str | None, head_width: int) -> RMSNorm | LayerNorm | None:
-    """The norm of each head's queries and keys: None, "rms" (eps 1e-6) or "layer".
+    """Builds the norm of each head's queries and keys: None, "rms" (eps 1e-6) or "layer".
 
     The LayerNorm has torch's default eps, as the reference gives it none.
     """
@@ -91,10 +91,10 @@ def dot_product_attention(
     *,
     implementation: str,
 ) -> Float[Array, "B N H Dh"]:
-    """Attention without mask, logits and softmax in float32.
+    """Computes attention without a mask; logits and softmax are float32.
 
-    `implementation` "xla", "cudnn" (GPU, half precision) and "splash" (TPU) insist; "auto" is what
-    `choose_attention` says.
+    `implementation` is "xla", "cudnn" (GPU, half precision), "splash" (TPU) or "auto", which takes
+    the one that `choose_attention` returns.
     """
     if implementation == "auto":
         implementation = choose_attention(
@@ -117,19 +117,19 @@ def dot_product_attention(
 def choose_attention(
     platform: str, devices: int | None, *, half: bool, batch: int, tokens: int
 ) -> Literal["xla", "cudnn", "splash"]:
-    """What "auto" means: the fused kernel of the platform where it can be used and pays.
+    """Returns what "auto" means: the platform's fused kernel where it can be used and is faster.
 
-    cuDNN's takes half precision only. Splash attention is for TPU, half precision too (XLA's
+    cuDNN's kernel takes half precision only. Splash attention is for TPU, in half precision (XLA
     follows the precision asked of matrix products, the kernel does not), and from 512 tokens on:
-    below, the logits that it avoids are small beside what a block keeps anyway. No compiler splits
-    the kernel over devices, so the batch must divide among those of the mesh in force.
+    below, the logits that it avoids are small beside what a block keeps anyway. No compiler shards
+    the kernel, so the batch must divide by the devices of the current mesh.
 
     Args:
         platform: "gpu", "tpu" or another.
-        devices: that the batch is split over; None where that is not known.
+        devices: that the batch is sharded over; None where that is not known.
         half: whether the compute dtype is bfloat16 or float16.
         batch: examples.
-        tokens: of one example.
+        tokens: per example.
     """
     if platform == "gpu" and half:
         return "cudnn"
@@ -140,10 +140,10 @@ def choose_attention(
 
 
 def target_devices() -> tuple[str, int | None]:
-    """Platform and number of the devices that are traced for; None where a number is not known.
+    """Returns the platform and the number of devices traced for; None if the number is not known.
 
-    They are the mesh's, which may not be this machine's (planning/). Without a mesh they are those
-    that JAX uses, and how a batch is split over several is not known.
+    They are those of the current mesh, which may not be this machine's (planning/). Without a mesh
+    they are JAX's, and how a batch is sharded over several of them is not known.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.abstract_device is None:
@@ -158,9 +158,9 @@ def odd_length_attention(
     *,
     implementation: Literal["xla", "cudnn"],
 ) -> Float[Array, "B N H Dh"]:
-    """Attention with one masked token more: cuDNN's backward pass refuses odd lengths.
+    """Computes attention with one masked token added: cuDNN's backward pass refuses odd lengths.
 
-    Encoders and decoders have them, through their class token.
+    Encoders and decoders have odd lengths because of their class token.
     """
     batch, tokens = q.shape[:2]
     lengths = jnp.full(batch, tokens, jnp.int32)
@@ -177,9 +177,9 @@ def odd_length_attention(
 
 
 def rotary_angles(head_width: int, height: int, length: int) -> Rope:
-    """Cos and sin of the rotary angles on a `height` x `length` grid, float32 [N, Dh].
+    """Returns cos and sin of the rotary angles on a `height` x `length` grid, float32 [N, Dh].
 
-    The first half of a head turns with the *row*, the second with the column; each half holds
+    The first half of a head rotates with the *row*, the second with the column; each half holds
     Dh/4 frequencies f_j = 10000^(-2j / (Dh/2)), each repeated for the two members of its pair.
 
     Source: LightningDiT `VisionRotaryEmbeddingFast` (EVA-02), SEMANTICS 4.5. Positions are not
@@ -196,10 +196,10 @@ def rotary_angles(head_width: int, height: int, length: int) -> Rope:
 def apply_rope(
     x: Float[Array, "B N H Dh"], cos: Float[Array, "N Dh"], sin: Float[Array, "N Dh"]
 ) -> Float[Array, "B N H Dh"]:
-    """Turns each pair (x_2i, x_2i+1) by its angle, in float32, and casts back.
+    """Rotates each pair (x_2i, x_2i+1) by its angle, in float32, and casts back.
 
     (a, b) -> (a cos - b sin, b cos + a sin): x cos plus the swapped pair times (-sin, sin). A swap
-    is one `rev`, whose transpose is itself; stacking the members anew costs four times the memory
+    is one `rev`, whose transpose is itself; stacking the members again costs four times the memory
     traffic in both directions on a GPU (docs/performance.md).
     """
     pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)

@@ -1,4 +1,4 @@
-"""How time and label reach a block: Fourier features of t, and adaLN-zero modulation."""
+"""Conditioning of a DiT^DH: time embedding and adaLN-zero modulation."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ class TimeEmbedding(nnx.Module):
         )
 
     def __call__(self, t: Float[Array, " B"]) -> Float[Array, "B D"]:
-        """Embeds times; sine features come first."""
+        """Embeds times; sine features come before cosine features."""
         frequency = jax.lax.stop_gradient(self.frequency[...])
         angle = 2 * jnp.pi * t.astype(jnp.float32)[:, None] * frequency
         fourier = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
@@ -42,7 +42,7 @@ class TimeEmbedding(nnx.Module):
 
 
 class Modulation(nnx.Module):
-    """adaLN-zero: condition -> `parts` vectors of the model's width; all zero at the start."""
+    """Maps a condition to `parts` vectors of the model's width, all zero at initialization."""
 
     def __init__(self, condition: int, width: int, parts: int, *, dtype: Dtype, rngs: nnx.Rngs):
         zeros = nnx.initializers.zeros_init()
@@ -58,12 +58,12 @@ class Modulation(nnx.Module):
         self.parts = parts
 
     def __call__(self, condition: Float[Array, "B M D"]) -> list[Float[Array, "B M D"]]:
-        """Gives the vectors in order."""
+        """Returns the vectors in order."""
         return jnp.split(self.linear(jax.nn.silu(condition)), self.parts, axis=-1)
 
 
 def modulate(
     x: Float[Array, "B N D"], shift: Float[Array, "B M D"], scale: Float[Array, "B M D"]
 ) -> Float[Array, "B N D"]:
-    """X (1 + scale) + shift; M is 1 (one condition for all tokens) or N (one a token)."""
+    """Returns x (1 + scale) + shift; M is 1 (one condition for all tokens) or N (one per token)."""
     return x * (1 + scale) + shift

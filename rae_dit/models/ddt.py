@@ -11,8 +11,8 @@ With t_emb = MLP(fourier(t)) and y_emb = table[y], a forward pass is (SEMANTICS 
     h = embed_x(x)                     then  `depth[1]` blocks modulated by s      (4)
     v = linear(norm(h) (1 + scale) + shift),  (shift, scale) = linear(silu(s))     (5)
 
-Every block silus its condition once more before its adaLN projection, so c is silu'd twice; this
-is how the released weights were trained.
+Every block applies silu to its condition once more before its adaLN projection, so c passes silu
+twice; the released weights were trained like this.
 
 Source: bytetriper/RAE `stage2/models/DDT.py`, itself after DDT (arXiv 2504.05741) and LightningDiT.
 """
@@ -162,7 +162,7 @@ class DDT(nnx.Module):
 
 
 def make_patch_embedding(patch_width: int, width: int, dtype: Dtype, rngs: nnx.Rngs) -> Linear:
-    """A strided convolution written as a matrix product: xavier-uniform weight, zero bias."""
+    """Builds a strided convolution as a matrix product: xavier-uniform weight, zero bias."""
     return Linear(
         patch_width,
         width,

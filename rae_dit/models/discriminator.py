@@ -1,17 +1,17 @@
-r"""The trained part of stage 1's discriminator: small heads that judge a frozen network's features.
+r"""Trained heads of the stage-1 discriminator, on the features of a frozen network.
 
 Each head reads the tokens of one block of the network (features.py) and gives every token a logit:
 
     a = act(norm(conv_1(x))),   b = (a + act(norm(conv_9(a)))) / sqrt(2),   logit = conv_1(b)    (1)
 
 with act a LeakyReLU of slope 0.2. Convolutions run along the tokens in raster order, and the last
-token's neighbour is the first. `norm` has the mean and the variance of one image's tokens, channel
+token's neighbor is the first. `norm` has the mean and the variance of one image's tokens, channel
 by channel, so images of a batch do not see each other. All kernels are divided by their largest
-singular value (spectral normalisation, arXiv 1802.05957), estimated from two vectors,
+singular value (spectral normalization, arXiv 1802.05957), estimated from two vectors,
 
     sigma = u^T W v,   with v <- W^T u / |W^T u|, then u <- W v / |W v|                          (2)
 
-W being the kernel as a matrix, its rows the output channels. u and v are neither trained nor
+where the rows of the matrix W are the kernel's output channels. u and v are neither trained nor
 changed by a forward pass: they are leaves of their own (`SpectralVector`), and `power_iteration`
 returns the next ones.
 
@@ -71,10 +71,10 @@ class SpectralConv(nnx.Module):
 
 @jax.checkpoint
 def convolve(x: Float[Array, "B N C"], kernel: Float[Array, "K C E"]) -> Float[Array, "B N E"]:
-    """A circular convolution along tokens as one product over K neighbours; K is odd.
+    """A circular convolution along tokens as one product over K neighbors; K is odd.
 
-    A product, since XLA on CPUs is 20 times slower at convolutions inside `lax.cond`. Neighbours
-    are laid side by side once more for the backward pass: kept, they would be K times the input.
+    A product, because convolutions inside `lax.cond` are 20 times slower in XLA on CPUs. The
+    backward pass concatenates the neighbors again: kept, they would be K times the input.
     """
     size, _, outputs = kernel.shape
     margin, count = size // 2, x.shape[1]
@@ -91,11 +91,11 @@ class LocalNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(channels))
 
     def __call__(self, x: Float[Array, "B N C"]) -> Float[Array, "B N C"]:
-        """Normalises in float32."""
+        """Normalizes in float32."""
         x32 = x.astype(jnp.float32)
-        centred = x32 - jnp.mean(x32, axis=1, keepdims=True)
-        variance = jnp.mean(jnp.square(centred), axis=1, keepdims=True)
-        y = centred * jax.lax.rsqrt(variance + NORM_EPS)
+        centered = x32 - jnp.mean(x32, axis=1, keepdims=True)
+        variance = jnp.mean(jnp.square(centered), axis=1, keepdims=True)
+        y = centered * jax.lax.rsqrt(variance + NORM_EPS)
         return (y * self.weight[...] + self.bias[...]).astype(x.dtype)
 
 
@@ -117,7 +117,7 @@ class Head(nnx.Module):
         self.judge = SpectralConv(width, 1, 1, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B N C"]) -> Float[Array, "B N"]:
-        """A float32 logit for each token: high for real ones."""
+        """Returns a float32 logit for each token, high for real images."""
         x = jax.nn.leaky_relu(self.enter_norm(self.enter(x)), SLOPE)
         mixed = jax.nn.leaky_relu(self.mix_norm(self.mix(x)), SLOPE)
         x = (x + mixed) * jnp.asarray(2**-0.5, x.dtype)
@@ -149,15 +149,15 @@ class Heads(nnx.Module):
         self.count = count
 
     def __call__(self, features: list[Float[Array, "B N C"]]) -> Float[Array, "B L"]:
-        """Float32 logits of all tokens, head after head: L = count N."""
+        """Returns float32 logits of all tokens, head after head: L = count N."""
         graph, stacked = nnx.split(self.heads)
         heads = unstack(stacked, self.count)
-        judged = [nnx.merge(graph, head)(x) for head, x in zip(heads, features, strict=True)]
-        return jnp.concatenate(judged, axis=1)
+        logits = [nnx.merge(graph, head)(x) for head, x in zip(heads, features, strict=True)]
+        return jnp.concatenate(logits, axis=1)
 
 
 def power_iteration(parameters: Tree, vectors: Tree) -> Tree:
-    """The next u and v of every `SpectralConv`, by one iteration of (2).
+    """Returns the next u and v of every `SpectralConv`, by one iteration of (2).
 
     Args:
         parameters: the `nnx.Param` leaves of `Heads`, as a pure dict.
@@ -175,7 +175,7 @@ def power_iteration(parameters: Tree, vectors: Tree) -> Tree:
 
 
 def unit(x: Float[Array, "..."], axes: int) -> Float[Array, "..."]:
-    """An array over its length, which is taken over the last `axes` axes together."""
+    """Divides an array by its norm over the last `axes` axes."""
     over = tuple(range(-axes, 0))
     length = jnp.sqrt(jnp.sum(jnp.square(x), axis=over, keepdims=True))
     return x / jnp.maximum(length, VECTOR_EPS)

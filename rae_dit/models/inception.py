@@ -1,10 +1,10 @@
-r"""Inception-v3 as TensorFlow released it on 2015-12-05: the eye of FID, sFID and Inception Score.
+r"""Inception-v3 of 2015-12-05, as TensorFlow released it: features of FID, sFID, Inception Score.
 
-Any other Inception (torchvision's, say) gives other numbers. What sets this one apart:
+Any other Inception (torchvision's, for example) gives other numbers. This one differs in that
 
 * images of 0..255 are resized to 299 x 299 as TensorFlow 1 did (resize.py), then (x - 128) / 128;
 * the branches' average pools divide by the number of pixels inside the image, and the last block
-  takes a maximum where its twin before it takes an average (inception_blocks.py);
+  takes a maximum where the block before it takes an average (inception_blocks.py);
 * there are 1008 classes, and the score uses the logits without their bias.
 
 Everything is float32, products included, whatever the run's own precision is: metrics are compared
@@ -34,7 +34,7 @@ EXACT = jax.lax.Precision.HIGHEST
 
 
 class InceptionFeatures(NamedTuple):
-    """What the metrics need of a batch of images; float32.
+    """Features of a batch of images for the metrics; float32.
 
     Attributes:
         pool: [B, 2048], TensorFlow's pool_3.
@@ -60,7 +60,7 @@ class ConvNorm(nnx.Module):
         self.padding = conv.padding
 
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B k l D"]:
-        """Channels C to D."""
+        """Maps C channels to D."""
         x = jax.lax.conv_general_dilated(
             x,
             self.kernel[...],
@@ -104,12 +104,12 @@ class Block(nnx.Module):
         return x
 
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B k l D"]:
-        """Applies the block."""
+        """Applies the block to a batch."""
         return self.run(BLOCKS[self.name], x)
 
 
 class Classifier(nnx.Module):
-    """The last layer's numbers; its bias is kept for the file's sake, the score does without."""
+    """Parameters of the last layer; the file has a bias, which Inception Score does not use."""
 
     def __init__(self, width: int):
         self.kernel = nnx.Param(jnp.zeros((width, CLASSES)))
@@ -128,7 +128,7 @@ class InceptionV3(nnx.Module):
         self.fc = Classifier(width)
 
     def stages(self, image: Float[ArrayLike, "B H W 3"]) -> Iterator[tuple[str, Array]]:
-        """Yields (name, output) of the blocks in order, and of the branch that sFID looks at.
+        """Yields (name, output) of the blocks in order, and of the branch that sFID uses.
 
         Args:
             image: numbers 0..255, of any size.
@@ -138,12 +138,12 @@ class InceptionV3(nnx.Module):
         for name in BLOCKS:
             block = getattr(self, name)
             if name == SPATIAL[0]:
-                yield "spatial", getattr(block, SPATIAL[1])(x)  # computed once: XLA sees the twin
+                yield "spatial", getattr(block, SPATIAL[1])(x)  # computed once: XLA merges both
             x = block(x)
             yield name, x
 
     def __call__(self, image: Float[ArrayLike, "B H W 3"]) -> InceptionFeatures:
-        """Images of numbers 0..255 (whole ones, as a file would hold) -> features."""
+        """Computes the features of images in 0..255 (whole numbers, as in a file)."""
         outputs = dict(self.stages(image))
         pooled = jnp.mean(outputs["Mixed_7c"], axis=(1, 2))
         spatial = outputs["spatial"][..., :SPATIAL_CHANNELS]
@@ -152,7 +152,7 @@ class InceptionV3(nnx.Module):
 
 
 def pool(x: Float[Array, "B h w C"], step: Pool) -> Float[Array, "B k l C"]:
-    """A 3 x 3 pool; at stride 1 the grid keeps its size."""
+    """Applies a 3 x 3 pool; at stride 1 the grid keeps its size."""
     window, strides = (1, 3, 3, 1), (1, step.stride, step.stride, 1)
     padding = "SAME" if step.stride == 1 else "VALID"
     if step.kind == "max":

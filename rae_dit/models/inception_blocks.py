@@ -1,4 +1,4 @@
-"""The architecture of Inception-v3 as data: inception.py computes it, weights/ reads it from files.
+"""Architecture of Inception-v3 as data, for models/inception.py and weights/inception.py.
 
 A path is a sequence of steps, a fork runs several paths on one input and joins their channels.
 Names are torchvision's, which the files of weights use.
@@ -42,7 +42,7 @@ LARGEST = Pool("max", stride=1)
 
 
 def fine(pool_width: int) -> Path:
-    """A block on the 35 x 35 grid."""
+    """Returns a block on the 35 x 35 grid."""
     double = (
         Conv("branch3x3dbl_1", 64),
         Conv("branch3x3dbl_2", 96, (3, 3)),
@@ -54,7 +54,7 @@ def fine(pool_width: int) -> Path:
 
 
 def middle(width: int) -> Path:
-    """A block on the 17 x 17 grid: 7 x 7 kernels as rows and columns."""
+    """Returns a block on the 17 x 17 grid: 7 x 7 kernels as rows and columns."""
     row, column = (1, 7), (7, 1)
     single = (
         Conv("branch7x7_1", width),
@@ -73,7 +73,7 @@ def middle(width: int) -> Path:
 
 
 def coarse(pool: Pool) -> Path:
-    """A block on the 8 x 8 grid."""
+    """Returns a block on the 8 x 8 grid."""
 
     def halves(name: str) -> Fork:
         return Fork(((Conv(f"{name}a", 384, (1, 3)),), (Conv(f"{name}b", 384, (3, 1)),)))
@@ -142,7 +142,7 @@ SPATIAL = ("Mixed_6d", "branch1x1")  # TensorFlow's mixed_6/conv
 
 
 def convolutions(path: Path) -> Iterator[Conv]:
-    """All convolutions of a path, those inside forks too."""
+    """Yields all convolutions of a path, including those inside forks."""
     for step in path:
         match step:
             case Conv():

@@ -1,11 +1,11 @@
-"""The layers every transformer here is made of.
+"""Layers shared by all transformers: Linear, norms, MLPs, patches, position embeddings.
 
 Three conventions hold for all of them:
 
-* parameters are float32; `dtype` is the compute dtype of matrix products, while norms, rotations
-  and softmax work in float32 and cast back;
+* parameters are float32; `dtype` is the compute dtype of matrix products, while norms, RoPE and
+  softmax work in float32 and cast back;
 * kernels are stored [in, out] and carry the *names* of their axes as metadata
-  (`axes=("embed", "mlp")`); which mesh axis a name is laid over is decided in training/sharding;
+  (`axes=("embed", "mlp")`); training/sharding maps names to mesh axes;
 * no layer holds randomness: models are deterministic functions of their inputs.
 """
 
@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from rae_dit.architecture import Compute
 
-ALIGNMENT = 128  # channels; what tensor cores and TPU lanes divide a product into
+ALIGNMENT = 128  # channels; tile width of tensor cores and TPU lanes
 WIDE = 8 * ALIGNMENT  # hidden channels from which alignment pays for the zeros
 
 Dtype = type[jnp.float32] | type[jnp.bfloat16]
@@ -28,7 +28,7 @@ Axes = tuple[str | None, ...]
 
 
 class Constant(nnx.Variable):
-    """A leaf that is saved, loaded and exported like a parameter but never trained.
+    """A leaf that is saved, loaded and exported like a parameter, but not trained.
 
     Examples are the Gaussian frequencies of the time embedding and fixed position embeddings,
     which released checkpoints carry. The model stops their gradient; weight decay skips them.
@@ -41,7 +41,7 @@ def compute_dtype(compute: Compute) -> Dtype:
 
 
 def torch_uniform(fan_in: int) -> nnx.Initializer:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what torch gives both tensors of a default Linear."""
+    """Returns torch's default initializer of a Linear: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
     bound = fan_in**-0.5
 
     def initialize(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
@@ -51,7 +51,7 @@ def torch_uniform(fan_in: int) -> nnx.Initializer:
 
 
 class Linear(nnx.Linear):
-    """y = x W + b with torch's default initialisation and named kernel axes.
+    """y = x W + b with torch's default initialization and named kernel axes.
 
     Args:
         in_features: width of the input.
@@ -98,7 +98,7 @@ class RMSNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        """Normalises the last axis."""
+        """Normalizes the last axis."""
         x32 = x.astype(jnp.float32)
         scale = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
         return (x32 * scale).astype(x.dtype) * self.weight[...].astype(x.dtype)
@@ -116,27 +116,28 @@ class LayerNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        """Normalises the last axis."""
+        """Normalizes the last axis."""
         x32 = x.astype(jnp.float32)
-        centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        y = centred * jax.lax.rsqrt(variance + self.eps)
+        centered = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
+        y = centered * jax.lax.rsqrt(variance + self.eps)
         if self.weight is not None and self.bias is not None:
             y = y * self.weight[...] + self.bias[...]
         return y.astype(x.dtype)
 
 
 def gelu_exact(x: Array) -> Array:
-    """X Phi(x) through erf in float32: torch's default GELU. `jax.nn.gelu` defaults to tanh.
+    """Computes x Phi(x) through erf in float32: torch's default GELU.
 
-    Its exact form goes through erfc, which costs an exponential and a branch more.
+    `jax.nn.gelu` defaults to the tanh approximation, and its exact form goes through erfc, which
+    costs an exponential and a branch more.
     """
     x32 = x.astype(jnp.float32)
     return (0.5 * x32 * (1 + jax.lax.erf(x32 * math.sqrt(0.5)))).astype(x.dtype)
 
 
 def gelu_tanh(x: Array) -> Array:
-    """The tanh approximation of GELU (`gelu_pytorch_tanh`): SigLIP, and DiT without SwiGLU."""
+    """Computes the tanh approximation of GELU (`gelu_pytorch_tanh`): SigLIP, DiT without SwiGLU."""
     return jax.nn.gelu(x, approximate=True)
 
 
@@ -157,7 +158,7 @@ class MLP(nnx.Module):
         self.activation = activation
 
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-        """Acts on each token alone."""
+        """Transforms each token by itself."""
         return self.fc2(self.activation(self.fc1(x)))
 
 
@@ -178,14 +179,14 @@ class SwiGLU(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-        """Acts on each token alone."""
+        """Transforms each token by itself."""
         w12, bias12 = self.pad_halves(self.w12.kernel[...]), self.pad_halves(self.w12.bias[...])
         w3 = jnp.pad(self.w3.kernel[...].astype(self.dtype), ((0, self.padding), (0, 0)))
         gate, up = jnp.split(x.astype(self.dtype) @ w12 + bias12, 2, axis=-1)
         return (jax.nn.silu(gate) * up) @ w3 + self.w3.bias[...].astype(self.dtype)
 
     def pad_halves(self, parameter: Float[Array, "... H"]) -> Float[Array, "... P"]:
-        """Zeros after each half of the last axis; in the compute dtype."""
+        """Appends zeros to each half of the last axis; casts to the compute dtype."""
         *leading, both = parameter.shape
         halves = parameter.astype(self.dtype).reshape(*leading, 2, both // 2)
         none = [(0, 0)] * (halves.ndim - 1)
@@ -193,7 +194,10 @@ class SwiGLU(nnx.Module):
 
 
 def patchify(image: Float[Array, "B H W C"], patch: int) -> Float[Array, "B N P"]:
-    """Cuts into patches, raster order; inside a patch (row, column, channel): P = patch^2 C."""
+    """Cuts images into patches in raster order; inside a patch (row, column, channel).
+
+    P = patch^2 C.
+    """
     batch, height, width, channels = image.shape
     grid = image.reshape(batch, height // patch, patch, width // patch, patch, channels)
     grid = grid.transpose(0, 1, 3, 2, 4, 5)
@@ -203,7 +207,7 @@ def patchify(image: Float[Array, "B H W C"], patch: int) -> Float[Array, "B N P"
 def unpatchify(
     patches: Float[Array, "B N P"], patch: int, height: int, width: int
 ) -> Float[Array, "B H W C"]:
-    """The inverse of `patchify`; `height` and `width` count patches."""
+    """Inverts `patchify`; `height` and `width` count patches."""
     batch = patches.shape[0]
     grid = patches.reshape(batch, height, width, patch, patch, -1).transpose(0, 1, 3, 2, 4, 5)
     return grid.reshape(batch, height * patch, width * patch, -1)
@@ -212,10 +216,10 @@ def unpatchify(
 def sincos_position_embedding(
     width: int, height: int, length: int, *, spacing: float = 1.0
 ) -> Float[np.ndarray, "N D"]:
-    """Fixed 2-D sine-cosine embedding of a `height` x `length` grid, float32, raster order.
+    """Returns the 2-D sine-cosine embedding of a `height` x `length` grid, float32, raster order.
 
     The first half of the channels encodes the *column*, the second half the row; each half is
-    [sin(p w), cos(p w)] with w_k = 10000^(-k / (D/4)), computed in float64. Neighbours are
+    [sin(p w), cos(p w)] with w_k = 10000^(-k / (D/4)), computed in float64. Neighbors are
     `spacing` apart in p.
 
     Source: MAE / DiT `get_2d_sincos_pos_embed` (SEMANTICS 4.4). diffuse_nnx computes in float32.

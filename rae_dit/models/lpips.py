@@ -1,11 +1,11 @@
-r"""LPIPS: the distance of two images as a trained classifier sees it.
+r"""LPIPS: perceptual distance of two images in the features of VGG16.
 
 Let f_l be the feature maps of VGG16 after the last ReLU before each pooling, and of the last
-block, l = 1 ... 5, each pixel's vector of channels brought to length one,
+block, l = 1 ... 5, each pixel's vector of channels normalized to length one,
 
     g_l(x) = f_l(x) / (|f_l(x)| + 1e-10)                                                (1)
 
-With non-negative weights w_l, one a channel, fitted to human judgements, and the mean taken over
+With non-negative weights w_l, one per channel, fitted to human judgments, and the mean taken over
 pixels,
 
     d(x, y) = sum_l mean_hw sum_c w_lc (g_lc(x) - g_lc(y))^2                            (2)
@@ -36,7 +36,7 @@ MINIMUM_SIZE = 16  # pixels; four poolings leave one
 
 
 class VGG16(nnx.Module):
-    """The convolutions of VGG16, called as the paper calls them: conv1_1 ... conv5_3.
+    """The convolutions of VGG16, with the paper's names: conv1_1 ... conv5_3.
 
     Args:
         dtype: compute dtype; parameters are float32.
@@ -49,7 +49,7 @@ class VGG16(nnx.Module):
             setattr(self, name, convolution)
 
     def __call__(self, image: Float[Array, "B H W 3"]) -> list[Float[Array, "B h w C"]]:
-        """The features of each of the five blocks, before it is pooled."""
+        """Returns the features of each of the five blocks, before pooling."""
         features = []
         x = image
         for number, block in enumerate(BLOCKS, start=1):
@@ -78,7 +78,7 @@ class LPIPS(nnx.Module):
     def __call__(
         self, image_a: Float[Array, "B H W 3"], image_b: Float[Array, "B H W 3"]
     ) -> Float[Array, " B"]:
-        """The distance of each pair.
+        """Computes the distance of each pair of images.
 
         Args:
             image_a: float32, at least 16 pixels a side, made for [0, 1]; values outside are taken
@@ -104,19 +104,19 @@ class LPIPS(nnx.Module):
         return distance
 
     def features(self, image: Float[Array, "B H W 3"]) -> list[Float[Array, "B h w C"]]:
-        """Equation (1), float32. Images of a pair go apart: one of them often needs no gradient."""
+        """Computes equation (1) in float32; one call per image, as one may need no gradient."""
         scaled = (2 * image.astype(jnp.float32) - 1 - jnp.asarray(MEAN)) / jnp.asarray(STD)
         return [unit_length(maps.astype(jnp.float32)) for maps in self.vgg(scaled)]
 
 
 def unit_length(features: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
-    """Equation (1). The square of 1e-10 under the root keeps the gradient finite at zero."""
+    """Computes equation (1); the square of 1e-10 under the root keeps the gradient finite at 0."""
     squares = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
     return features / (jnp.sqrt(squares + 1e-20) + 1e-10)
 
 
 def convolutions() -> list[tuple[str, tuple[int, int]]]:
-    """Name and (input, output) channels of the 13 convolutions, in order."""
+    """Returns name and (input, output) channels of the 13 convolutions, in order."""
     return [
         (f"conv{number}_{index}", channels)
         for number, block in enumerate(BLOCKS, start=1)

@@ -1,4 +1,4 @@
-r"""The representation autoencoder: images in [0, 1] <-> normalised latents.
+r"""Representation autoencoder: images in [0, 1] <-> normalized latents.
 
 With R the resize to the encoder's input, m and s the encoder's image constants, E the encoder and
 D the decoder, and with mu and nu the mean and variance of each latent element over a data set,
@@ -6,7 +6,7 @@ D the decoder, and with mu and nu the mean and variance of each latent element o
     z = (E((R(x) - m) / s) - mu) / sqrt(nu + 1e-5)                          (1)
     x = D(z sqrt(nu + 1e-5) + mu) s + m                                     (2)
 
-All of it is inside these two calls: nobody else resizes, normalises or knows the statistics.
+Resizing, normalization and statistics are inside these two calls and nowhere else.
 
 Source: bytetriper/RAE `stage1/rae.py`; SEMANTICS 4.1, 4.3.
 """
@@ -27,7 +27,7 @@ Triple = tuple[float, float, float]
 
 
 def latent_scale(variance: ArrayLike | None) -> np.ndarray | None:
-    """sqrt(variance + 1e-5), what (1) divides by, in float64; None for None."""
+    """Returns the divisor of (1), sqrt(variance + 1e-5), in float64; None for None."""
     return None if variance is None else np.sqrt(np.asarray(variance, np.float64) + VARIANCE_EPS)
 
 
@@ -36,7 +36,7 @@ class RAE(nnx.Module):
 
     Args:
         encoder: gives [B, h*w, D] tokens for images of `encoder.input_size`.
-        decoder: the way back, or None where only `encode` is needed.
+        decoder: gives images for such tokens; None where only `encode` is needed.
         image_mean: per-channel mean m of the encoder's training images, in [0, 1].
         image_std: per-channel deviation s.
         latent_mean: mean of every latent element, broadcastable to [h, w, D]; None for raw
@@ -80,7 +80,7 @@ class RAE(nnx.Module):
         self.latent_scale = self.statistic("latent_variance", latent_scale(latent_variance))
 
     def statistic(self, name: str, value: ArrayLike | None) -> Constant | None:
-        """A latent statistic as a float32 leaf [h, w, D]: it travels in checkpoints."""
+        """Makes a float32 leaf [h, w, D] of a latent statistic, which checkpoints then hold."""
         if value is None:
             return None
         value = np.asarray(value)
@@ -95,18 +95,18 @@ class RAE(nnx.Module):
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(h, w, D) of one latent."""
+        """Shape (h, w, D) of one latent."""
         return self.encoder.grid, self.encoder.grid, self.encoder.hidden_size
 
     def tokens(self, image: Float[ArrayLike, "B H W 3"]) -> Float[Array, "B N D"]:
-        """Raw tokens of images in [0, 1] of any size: float32, raster order, no statistics."""
+        """Encodes images in [0, 1] of any size to float32 tokens, raster order, not normalized."""
         side = self.encoder.input_size
         image = resize_bicubic(jnp.asarray(image, jnp.float32), side, side)
         mean, std = jnp.asarray(self.image_mean), jnp.asarray(self.image_std)
         return self.encoder((image - mean) / std)
 
     def encode(self, image: Float[ArrayLike, "B H W 3"]) -> Float[Array, "B h w D"]:
-        """Images in [0, 1] of any size -> float32 latents, normalised by the statistics: (1)."""
+        """Encodes images in [0, 1] of any size to float32 latents, normalized: equation (1)."""
         tokens = self.tokens(image)
         latent = tokens.reshape(tokens.shape[0], *self.latent_shape)
         if self.latent_mean is not None and self.latent_scale is not None:
@@ -114,7 +114,7 @@ class RAE(nnx.Module):
         return latent
 
     def decode(self, latent: Float[ArrayLike, "B h w D"]) -> Float[Array, "B H W 3"]:
-        """Latents -> float32 images around [0, 1], not clipped: (2).
+        """Decodes latents to float32 images around [0, 1], not clipped: equation (2).
 
         Raises:
             ValueError: if this RAE has no decoder or the latents have another shape.
@@ -130,7 +130,7 @@ class RAE(nnx.Module):
         return self.decode_tokens(values.reshape(values.shape[0], -1, values.shape[-1]))
 
     def decode_tokens(self, tokens: Float[ArrayLike, "B N D"]) -> Float[Array, "B H W 3"]:
-        """Raw tokens -> float32 images around [0, 1], not clipped; no statistics.
+        """Decodes tokens that are not normalized to float32 images around [0, 1], not clipped.
 
         Raises:
             ValueError: if this RAE has no decoder.

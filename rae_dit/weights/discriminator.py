@@ -23,7 +23,7 @@ from rae_dit.weights.mapping import (
 )
 from rae_dit.weights.tensor_file import open_tensors
 
-# Of DINO and not of the features: the last norm, and the head that DINO was trained with.
+# Parts of DINO that features do not use: the last norm, and the head of its training.
 UNUSED = ("norm.", "head.")
 
 
@@ -45,7 +45,7 @@ def read_dino(path: str | Path, abstract: DINO) -> DINO:
 
 
 def dino_entries(network: DINO) -> list[Entry]:
-    """Names of timm's vision transformer, as DINO's files have them."""
+    """Maps the network to the names of timm's vision transformer, as in DINO's files."""
     block = [
         *layer_norm("norm1", "norm1"),
         *layer_norm("norm2", "norm2"),

@@ -1,4 +1,4 @@
-"""The weights of the 2015 Inception from the file that FID tools share.
+"""Weights of the 2015 Inception, from the file that FID tools share.
 
 That file is `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid (torch-fidelity ships the same
 bytes as `weights-inception-2015-12-05-6726825d.pth`); safetensors and .npz with the same names are
@@ -60,7 +60,7 @@ def read_inception(path: str | Path) -> InceptionV3:
 
 
 def entries() -> list[Entry]:
-    """Whose tensor is whose."""
+    """Maps parameter paths to torch tensor names."""
     found = linear("fc", "fc")
     for name, path in BLOCKS.items():
         block = "" if name.startswith("stem") else f"{name}."

@@ -1,6 +1,6 @@
-"""LPIPS from two files: torchvision's VGG16, and the linear weights of LPIPS 0.1.
+"""Weights of LPIPS, from two files: torchvision's VGG16, and the linear weights of LPIPS 0.1.
 
-Both are kept by others and read by path:
+Both are read by path:
 
 * `vgg16-397923af.pth` (528 MB) from download.pytorch.org/models, or the safetensors of
   `timm/vgg16.tv_in1k` on the Hugging Face hub: the same numbers. Only `features.*` is used.
@@ -27,7 +27,7 @@ CHANNELS = Layout(lambda x: x[0, :, 0, 0], lambda x: x[None, :, None, None])
 
 
 def read_lpips(vgg: str | Path, linear: str | Path, *, dtype: Dtype = jnp.float32) -> LPIPS:
-    """Reads LPIPS.
+    """Reads LPIPS from two files.
 
     Args:
         vgg: torchvision's VGG16 (.pth or .safetensors).
@@ -52,7 +52,7 @@ def read_lpips(vgg: str | Path, linear: str | Path, *, dtype: Dtype = jnp.float3
 
 
 def vgg_entries() -> list[Entry]:
-    """Torchvision's names: the number of each convolution in `features`."""
+    """Maps VGG16 to torchvision's names: the number of each convolution in `features`."""
     entries: list[Entry] = []
     number, block = 0, "1"
     for name, _ in convolutions():
@@ -64,7 +64,7 @@ def vgg_entries() -> list[Entry]:
 
 
 def linear_entries() -> list[Entry]:
-    """The names of LPIPS 0.1: a dropout and a 1x1 convolution a block."""
+    """Maps the linear weights to the names of LPIPS 0.1: dropout and 1x1 convolution per block."""
     return [
         Entry(f"linear{number + 1}", (f"lin{number}.model.1.weight",), CHANNELS)
         for number in range(len(BLOCKS))
@@ -72,5 +72,5 @@ def linear_entries() -> list[Entry]:
 
 
 def part(tensors: Mapping[str, np.ndarray], prefix: str) -> Renamed:
-    """The tensors whose names start so, which leaves VGG's classifier where it is."""
+    """Selects the tensors under `prefix`; VGG's classifier is dropped."""
     return Renamed(tensors, {name: name for name in tensors if name.startswith(prefix)})

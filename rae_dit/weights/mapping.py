@@ -1,11 +1,11 @@
-"""One description of whose name is whose, read in both directions.
+"""Parameter path <-> torch tensor name: one mapping for import and export.
 
 A family of weights is a list of `Entry`: which of our parameters holds which torch tensors, and in
 which layout. `export_tensors` walks the list forwards, `import_tensors` backwards, so a round trip
 is bit-equal by construction and nothing can be written that would not be read again.
 
-Our side is a flat dict from dotted path ("backbone.blocks.mlp.w3.kernel") to array; blocks that
-repeat are stacked on a leading axis. The torch side is a mapping from torch's names to arrays.
+Our side is a flat dict from dotted path ("backbone.blocks.mlp.w3.kernel") to array; repeated
+blocks are stacked on a leading axis. The torch side is a mapping from torch's names to arrays.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,12 +23,12 @@ Model = TypeVar("Model", bound=nnx.Module)
 
 
 class WeightsError(ValueError):
-    """A file of weights that cannot be read, or does not hold what it should."""
+    """A file of weights that cannot be read, or does not fit the model."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one tensor is turned into ours and back; both ways are exact."""
+    """Converts one tensor to our layout and back; both directions are exact."""
 
     to_ours: Callable[[np.ndarray], np.ndarray]
     to_torch: Callable[[np.ndarray], np.ndarray]
@@ -40,7 +40,7 @@ BATCHED = Layout(lambda x: x[0], lambda x: x[None])  # tables saved as [1, N, D]
 
 
 def convolution(patch: int) -> Layout:
-    """A [D, C, p, p] kernel of stride p <-> [p p C, D], the order of `layers.patchify`."""
+    """Returns the layout [D, C, p, p] <-> [p p C, D] of a patch embedding (`layers.patchify`)."""
     return Layout(
         lambda x: x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),
         lambda x: x.reshape(patch, patch, -1, x.shape[-1]).transpose(3, 2, 0, 1),
@@ -49,7 +49,7 @@ def convolution(patch: int) -> Layout:
 
 @dataclass(frozen=True)
 class Entry:
-    """One parameter of ours and the torch tensors it holds.
+    """One of our parameters and the torch tensors that it is made of.
 
     Attributes:
         path: our dotted path.
@@ -64,7 +64,7 @@ class Entry:
     blocks: range | None = None
 
     def parts(self) -> Iterator[tuple[tuple[int, ...], list[str]]]:
-        """Pairs (index into our leading axis or nothing, torch names found there)."""
+        """Yields (index into our leading axis, torch names there); the index is () if unstacked."""
         if self.blocks is None:
             yield (), list(self.keys)
             return
@@ -73,14 +73,14 @@ class Entry:
 
 
 def linear(path: str, *keys: str, kernel: Layout = TRANSPOSED) -> list[Entry]:
-    """The two entries of a Linear, or of several that we keep joined along their outputs."""
+    """Returns the two entries of a Linear, or of several that we join along their outputs."""
     weights = tuple(f"{key}.weight" for key in keys)
     biases = tuple(f"{key}.bias" for key in keys)
     return [Entry(f"{path}.kernel", weights, kernel), Entry(f"{path}.bias", biases)]
 
 
 def layer_norm(path: str, key: str) -> list[Entry]:
-    """The two entries of an affine LayerNorm."""
+    """Returns the two entries of an affine LayerNorm."""
     return [Entry(f"{path}.weight", (f"{key}.weight",)), Entry(f"{path}.bias", (f"{key}.bias",))]
 
 
@@ -102,7 +102,7 @@ def in_blocks(path: str, key: str, blocks: range, entries: Iterable[Entry]) -> l
 
 
 def parameters_of(model: nnx.Module) -> dict[str, Array]:
-    """All leaves of a model by dotted path; of an abstract model, their shapes and dtypes."""
+    """Returns all leaves of a model by dotted path; of an abstract model, shapes and dtypes."""
     flat: dict[str, Array] = flatten_dict(nnx.to_pure_dict(nnx.state(model)), sep=".")
     return flat
 
@@ -117,7 +117,7 @@ def build(abstract: Model, parameters: Mapping[str, Array]) -> Model:
 def export_tensors(
     entries: Iterable[Entry], parameters: Mapping[str, Array | np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Our parameters under torch's names and layouts. Arrays are views where numpy allows it.
+    """Converts our parameters to torch's names and layouts; arrays are views where possible.
 
     Raises:
         WeightsError: if a parameter has no name on the other side, or the reverse.
@@ -139,7 +139,7 @@ def export_tensors(
 def export_shapes(
     entries: Iterable[Entry], abstract: Mapping[str, Array]
 ) -> dict[str, tuple[int, ...]]:
-    """What `export_tensors` would write, from shapes alone: no memory is used."""
+    """Returns the shapes that `export_tensors` would write; uses no memory."""
     zero = np.zeros((), np.float32)
     hollow = {path: np.broadcast_to(zero, leaf.shape) for path, leaf in abstract.items()}
     return {name: tensor.shape for name, tensor in export_tensors(entries, hollow).items()}
@@ -153,7 +153,7 @@ def import_tensors(
     what: str,
     fixed: Mapping[str, np.ndarray],
 ) -> dict[str, Array]:
-    """Torch's tensors as our float32 parameters, every one accounted for.
+    """Converts torch's tensors to our float32 parameters; every tensor must be accounted for.
 
     Tensors are taken one at a time, so a mapping that reads lazily keeps memory low.
 
@@ -162,7 +162,7 @@ def import_tensors(
         tensors: all tensors of the file.
         abstract: our leaves, for their shapes (`parameters_of` an abstract model).
         what: the name of the file's contents in errors.
-        fixed: tensors we recompute: they must be in the file, and equal.
+        fixed: tensors that we compute: they must be in the file, and equal.
 
     Raises:
         WeightsError: naming every missing, extra, misshapen, non-finite or unequal tensor.
@@ -198,7 +198,7 @@ def import_tensors(
 
 
 def is_close(tensor: np.ndarray, value: np.ndarray) -> bool:
-    """Whether a stored tensor is the one we compute, up to the rounding of its dtype."""
+    """Checks whether a stored tensor equals a computed one, up to the rounding of its dtype."""
     tolerance = 1e-5 if tensor.dtype in (np.float32, np.float64) else 1e-2
     if tensor.shape != value.shape:
         return False
@@ -208,7 +208,7 @@ def is_close(tensor: np.ndarray, value: np.ndarray) -> bool:
 def describe(
     problem: str, names: list[str], show: Callable[[str], str] = lambda name: name
 ) -> list[str]:
-    """One clause of an error: the problem, how many tensors have it, and which (at most 20)."""
+    """Returns one clause of an error: problem, number of tensors, their names (at most 20)."""
     if not names:
         return []
     listed = ", ".join(show(name) for name in names[:20])
