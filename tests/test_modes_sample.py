@@ -134,11 +134,14 @@ def test_more_images_keep_the_first_ones(whole, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sample.cfg_scale": 2.0}, "images made with cfg_scale 1.0, not 2.0; empty it, or give "),
-        ({"sample.seed": 1}, "holds images made with seed 0, not 1"),
-        ({"sample.labels": "0-4"}, r"made with classes \[0, 1, 2, 3, 4, 5, 6, 7, 8, 9\], not \["),
+        (
+            {"sample.cfg_scale": 2.0},
+            r"of other settings \(cfg_scale: got 1.0; expected 2.0\); empty it, or give ",
+        ),
+        ({"sample.seed": 1}, r"holds images of other settings \(seed: got 0; expected 1\)"),
+        ({"sample.labels": "0-4"}, r"classes: got \[0, 1, 2, 3, 4, 5, 6, 7, 8, 9\]; expected \["),
         ({"sample.num_samples": 40}, "holds 50 images, more than the 40 asked for"),
-        ({"seed": 5}, "holds images made with weights of rae "),  # of the decoder's random numbers
+        ({"seed": 5}, r"settings \(weights of rae: got "),  # of the decoder's random numbers
     ],
 )
 def test_a_directory_of_other_images_is_refused(whole, changes, message):

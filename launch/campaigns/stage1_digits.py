@@ -5,7 +5,7 @@ r"""Stage 1 on digits with and without a discriminator: trains, measures, draws;
 
 Two decoders of one encoder: L1 alone ("l1"), and with a discriminator that is shown reconstructions
 of noisy tokens ("gan"). Prints one JSON line: for each, decoding clean and noisy tokens of held-out
-digits, the sharpness relative to the real images (evaluation/sharpness.py), PSNR, the Frechet
+digits, the sharpness relative to the real images (launch/campaigns/sharpness.py), PSNR, the Frechet
 distance of pixels to the real images, and the share that a judge reads correctly; and whether all
 losses stayed finite. Pictures go to WORK. Run again after an interruption: finished steps are not
 repeated. Minutes on a CPU.

@@ -1,33 +1,32 @@
 """--mode=sample: images of chosen classes as PNG files, as one .npz, and as a labeled grid."""
 
-import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from rae_dit.checkpoint import integrity
 from rae_dit.config import Config
 from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation.figures import sample_grid
 from rae_dit.multihost import broadcast_set, on_first_process
-from rae_dit.sampling.generate import Generator, generate_shares
+from rae_dit.sampling.generate import generate_shares
 from rae_dit.sampling.image_directory import GRID, NPZ, ImageDirectory, ImageWriter
-from rae_dit.sampling.labels import chosen_classes, display_names, image_labels
+from rae_dit.sampling.labels import display_names, image_labels
 from rae_dit.sampling.npz import write_npz
 from rae_dit.setup import models
-from rae_dit.setup.sampling import load_generator, sampler_options
-from rae_dit.workdir import newest_step
+from rae_dit.setup.sampling import (
+    load_generator,
+    sample_provenance,
+    sampler_options,
+    weights_provenance,
+)
 
 log = logging.getLogger(__name__)
 
 GRID_COLUMNS, GRID_ROWS = 10, 20
-FREE = ("num_samples", "output_dir", "labels", "class_list", "class_names", "guide_checkpoint")
 
 
 def sample(config: Config, workdir: Path) -> None:
@@ -46,11 +45,11 @@ def sample(config: Config, workdir: Path) -> None:
     labels, names = image_labels(config), display_names(config)
     output = Path(config.sample.output_dir) if config.sample.output_dir else workdir / "samples"
     directory = ImageDirectory(output, labels)
-    settings = settings_of(config, workdir)
+    settings = sample_provenance(config, workdir)
     on_first_process(lambda: directory.check(settings))
     with jax.default_matmul_precision(models.matmul_precision(config)):
         generator = load_generator(config, workdir)
-        manifest = settings | weights_of(generator)
+        manifest = settings | weights_provenance(generator)
         on_first_process(lambda: directory.claim(manifest))
         missing = broadcast_set(directory.missing(), len(labels))
         with ImageWriter(directory) as writer:
@@ -86,32 +85,3 @@ def write_summary(directory: ImageDirectory, names: list[str]) -> None:
         names,
         columns=GRID_COLUMNS,
     )
-
-
-def settings_of(config: Config, workdir: Path) -> dict[str, Any]:
-    """What an image depends on besides the weights, as JSON values, and how many there are."""
-    free = list(FREE)
-    if config.sample.method != "dopri5":  # whose steps depend on the whole batch
-        free.append("batch_size")
-    values = dataclasses.asdict(config.sample)
-    settings = {name: value for name, value in values.items() if name not in free}
-    return {
-        "checkpoint": newest_step(workdir) or config.ddt.pretrained,
-        "num_samples": config.sample.num_samples,
-        "classes": list(chosen_classes(config)),
-        "precision": config.precision,
-        "shift": models.latent_shift(config),
-        **integrity.as_json(settings),
-    }
-
-
-def weights_of(generator: Generator) -> dict[str, Any]:
-    """A checksum of each model's parameters, wherever they came from."""
-    models = {"ddt": generator.ddt, "rae": generator.rae, "guide": generator.guide}
-    return {
-        f"weights of {name}": integrity.json_checksum(
-            integrity.checksums(integrity.named_leaves(nnx.to_pure_dict(nnx.state(model))))
-        )
-        for name, model in models.items()
-        if model is not None
-    }

@@ -15,12 +15,11 @@ import jax
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import invalid_value
 from rae_dit.evaluation.sweep_table import Cell, best, draw_sweep, markdown
-from rae_dit.modes.sample import settings_of, weights_of
 from rae_dit.multihost import broadcast_set, on_first_process
 from rae_dit.provenance import Provenance
 from rae_dit.setup import models
 from rae_dit.setup.evaluation import check_evaluation, make_feature_extractor, score
-from rae_dit.setup.sampling import load_generator
+from rae_dit.setup.sampling import load_generator, sample_provenance, weights_provenance
 from rae_dit.storage.files import write_json, write_text
 
 log = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ def sweep(config: Config, workdir: Path) -> None:
     with jax.default_matmul_precision(models.matmul_precision(config)):
         generator = load_generator(config, workdir)
         extractor = make_feature_extractor(config)
-        settings |= weights_of(generator)
+        settings |= weights_provenance(generator)
         on_first_process(lambda: check(path, settings))
         found = read_cells(path)
         known = broadcast_set(
@@ -102,9 +101,9 @@ def metric_of(config: Config) -> str:
 
 def sweep_settings(config: Config, workdir: Path) -> Provenance:
     """Returns what the metrics of all cells depend on besides the weights."""
-    sampler = settings_of(config, workdir)
+    sampler = sample_provenance(config, workdir)
     evaluation = dataclasses.asdict(config.evaluate)
-    shared = {name: value for name, value in sampler.items() if name not in VARIED}
+    shared = {name: value for name, value in sampler.values.items() if name not in VARIED}
     shared |= {f"evaluate.{name}": value for name, value in evaluation.items() if name not in FREE}
     return Provenance.of(shared | {"num_samples": config.evaluate.num_samples})
 

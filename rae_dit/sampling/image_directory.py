@@ -18,11 +18,11 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from rae_dit.config import ConfigError
+from rae_dit.provenance import Provenance
 from rae_dit.storage.files import replacing, write_json
 
 MANIFEST, GRID, NPZ = "manifest.json", "grid.png", "samples.npz"
 _END_OF_PNG = b"IEND\xaeB`\x82"
-_SHOWN = 60  # characters of a value in a message
 _THREADS = 8  # compressing a PNG of 256 x 256 takes about 10 ms and releases the GIL
 
 
@@ -43,13 +43,13 @@ class ImageDirectory:
         """Returns the path of an image: NUMBER_LABEL.png."""
         return self.root / f"{number:06d}_{self.labels[number]}.png"
 
-    def check(self, settings: dict[str, Any]) -> None:
+    def check(self, settings: Provenance) -> None:
         """Checks that the directory is writable and holds no images of other settings.
 
         Nothing is written. `num_samples` may have grown: the images there are the first ones.
 
         Args:
-            settings: JSON values; all of the manifest or a part.
+            settings: what the images depend on; all of the manifest or a part.
 
         Raises:
             ConfigError: it is not writable, holds images of other settings or without a manifest,
@@ -66,7 +66,7 @@ class ImageDirectory:
         if before is not None:
             self._compare(before, settings)
 
-    def claim(self, manifest: dict[str, Any]) -> None:
+    def claim(self, manifest: Provenance) -> None:
         """Checks the directory, writes the manifest and deletes temporary files of a killed run.
 
         Raises:
@@ -74,10 +74,10 @@ class ImageDirectory:
         """
         self.check(manifest)
         try:
-            if self._read_manifest() != manifest:
+            if self._read_manifest() != manifest.values:
                 for summary in (GRID, NPZ):
                     (self.root / summary).unlink(missing_ok=True)
-                write_json(self.root / MANIFEST, manifest)
+                write_json(self.root / MANIFEST, manifest.values)
             for partial in self.root.glob(".*.*.*"):
                 partial.unlink()
         except OSError as error:
@@ -117,15 +117,13 @@ class ImageDirectory:
         except ValueError as error:
             raise self._refusal("holds a manifest.json that is not valid JSON") from error
 
-    def _compare(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        for name, here in now.items():
-            there = before.get(name)
-            if name == "num_samples":
-                if not isinstance(there, int) or there > here:
-                    raise self._refusal(f"holds {there} images, more than the {here} asked for")
-            elif there != here:
-                words = f"{name} {str(there)[:_SHOWN]}, not {str(here)[:_SHOWN]}"
-                raise self._refusal(f"holds images made with {words}")
+    def _compare(self, before: dict[str, Any], now: Provenance) -> None:
+        there, here = before.get("num_samples"), now.values["num_samples"]
+        if not isinstance(there, int) or there > here:
+            raise self._refusal(f"holds {there} images, more than the {here} asked for")
+        if changes := now.without("num_samples").changes(before, partly=True):
+            words = ", ".join(map(str, changes))
+            raise self._refusal(f"holds images of other settings ({words})")
 
     def _unwritable(self, problem: str) -> ConfigError:
         return ConfigError(

@@ -1,14 +1,21 @@
-"""Sampling from a config: its models and the settings of its sampler."""
+"""Sampling from a config: its models, the settings of its sampler, provenance of its images."""
 
+import dataclasses
 from pathlib import Path
 
 from flax import nnx
 
+from rae_dit.checkpoint import integrity
 from rae_dit.config import Config
 from rae_dit.diffusion.sampler import SamplerOptions
+from rae_dit.provenance import Provenance
 from rae_dit.sampling.generate import Generator
+from rae_dit.sampling.labels import chosen_classes
 from rae_dit.setup import models, weights
 from rae_dit.training.sharding import make_mesh
+from rae_dit.workdir import newest_step
+
+FREE = ("num_samples", "output_dir", "labels", "class_list", "class_names", "guide_checkpoint")
 
 
 def load_generator(config: Config, workdir: Path) -> Generator:
@@ -43,3 +50,34 @@ def sampler_options(config: Config) -> SamplerOptions:
         last_step=sample.last_step,
         last_step_size=sample.last_step_size,
     )
+
+
+def sample_provenance(config: Config, workdir: Path) -> Provenance:
+    """Returns what images depend on besides the weights, and how many there are."""
+    free = list(FREE)
+    if config.sample.method != "dopri5":  # its steps depend on the whole batch
+        free.append("batch_size")
+    values = dataclasses.asdict(config.sample)
+    settings = {name: value for name, value in values.items() if name not in free}
+    return Provenance.of(
+        {
+            "checkpoint": newest_step(workdir) or config.ddt.pretrained,
+            "num_samples": config.sample.num_samples,
+            "classes": list(chosen_classes(config)),
+            "precision": config.precision,
+            "shift": models.latent_shift(config),
+            **settings,
+        }
+    )
+
+
+def weights_provenance(generator: Generator) -> dict[str, int]:
+    """Returns a checksum of each model's parameters, independent of the file they came from."""
+    found = {"ddt": generator.ddt, "rae": generator.rae, "guide": generator.guide}
+    return {
+        f"weights of {name}": integrity.json_checksum(
+            integrity.checksums(integrity.named_leaves(nnx.to_pure_dict(nnx.state(model))))
+        )
+        for name, model in found.items()
+        if model is not None
+    }
