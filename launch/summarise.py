@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from rae_dit.evaluation.figures import loss_curves
+from launch.curves import loss_curves
 from rae_dit.storage.files import write_json
 
 

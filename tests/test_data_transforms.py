@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from rae_dit.data.transforms import Prepare, flip_example, random_flip, to_float
+from rae_dit.data.transforms import Prepare, flip_example, random_flip, to_float, to_uint8
 
 
 def _image(dtype=np.uint8):
@@ -102,3 +102,13 @@ def test_prepare_makes_weightless_zeros_of_nothing():
 def test_prepare_names_the_record_that_is_wrong(image, label, message):
     with pytest.raises(ValueError, match=message):
         Prepare((4, 5, 3), num_classes=4, weighted=False)((7, {"image": image, "label": label}))
+
+
+@pytest.mark.parametrize(
+    ("value", "level"),
+    [(0.9999, 254), (0.5, 127), (0.0039, 0), (0.004, 1), (1.0, 255), (1.5, 255), (-0.2, 0)],
+)
+def test_floats_are_truncated_to_levels_not_rounded(value, level):
+    """255 times the value, by hand: 254.97, 127.5, 0.99, 1.02, 255 and what is clipped."""
+    image = np.full((2, 2, 3), value, np.float32)
+    np.testing.assert_array_equal(to_uint8(image), np.full((2, 2, 3), level, np.uint8))

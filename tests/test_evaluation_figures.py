@@ -1,12 +1,10 @@
 """The pictures show what they were given, where they say they do."""
 
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from rae_dit.evaluation.figures import loss_curves, reconstruction_grid, sample_grid
+from rae_dit.evaluation.figures import reconstruction_grid, sample_grid
 
 GAP = 4
 CELL = 96  # pixels at which an 8x8 image is shown
@@ -93,13 +91,15 @@ def test_values_outside_the_range_are_clipped_not_wrapped(tmp_path):
 
 def test_sample_grid_refuses_labels_without_names_or_images(tmp_path):
     images, path = _smooth_images(2, 3), tmp_path / "a.png"
-    with pytest.raises(ValueError, match=r"labels span 0..2 but there are 2 class names"):
+    with pytest.raises(
+        ValueError, match=r"labels 0\.\.2; expected 0\.\.1, as there are 2 class names"
+    ):
         sample_grid(path, images, np.array([0, 1, 2]), ["0", "1"], columns=3)
-    with pytest.raises(ValueError, match=r"labels span -1..1"):
+    with pytest.raises(ValueError, match=r"labels -1\.\.1; expected"):
         sample_grid(path, images, np.array([0, 1, -1]), ["0", "1"], columns=3)
-    with pytest.raises(ValueError, match=r"labels are int64 \(2,\); expected integers \[3\]"):
+    with pytest.raises(ValueError, match=r"labels of int64 \(2,\); expected integers \[3\]"):
         sample_grid(path, images, np.array([0, 1]), ["0", "1"], columns=3)
-    with pytest.raises(ValueError, match="columns is 0"):
+    with pytest.raises(ValueError, match="got columns 0"):
         sample_grid(path, images, np.array([0, 1, 1]), ["0", "1"], columns=0)
     with pytest.raises(ValueError, match=r"shape \(3, 8, 8\); expected"):
         sample_grid(path, images[..., 0], np.array([0, 1, 1]), ["0", "1"], columns=3)
@@ -133,32 +133,5 @@ def test_equal_pairs_have_a_black_difference(tmp_path):
     left = picture.shape[1] - 24 - CELL
     black = (picture[:, left : left + CELL] == 0).all(axis=(1, 2)).sum()
     assert black == CELL
-    with pytest.raises(ValueError, match="differ; expected one shape"):
+    with pytest.raises(ValueError, match=r"\(1, 4, 8, 3\); expected one shape"):
         reconstruction_grid(tmp_path / "a.png", images, images[:, :4], columns=1)
-
-
-def test_loss_curves_draws_one_panel_per_run(tmp_path):
-    for name, scale in (("a", 1.0), ("b", 30.0)):
-        lines = [
-            {"step": s, "train/loss": scale / s, "val/loss": 2 * scale / s} for s in range(1, 50)
-        ]
-        text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 99, "tr'
-        (tmp_path / f"{name}.jsonl").write_text(text)
-    runs = {"first run": tmp_path / "a.jsonl", "second run": tmp_path / "b.jsonl"}
-    loss_curves(tmp_path / "one.png", {"first run": runs["first run"]})
-    loss_curves(tmp_path / "two.png", runs, units={"first run": "nats", "second run": "dB"})
-    one, two = _read(tmp_path / "one.png"), _read(tmp_path / "two.png")
-    assert two.shape == (one.shape[0], 2 * one.shape[1], 3)
-    blue, vermilion = np.array([0, 0x72, 0xB2]) / 255, np.array([0xD5, 0x5E, 0]) / 255
-    for panel in (one, *np.split(two, 2, axis=1)):
-        for colour in (blue, vermilion):
-            assert (np.abs(panel - colour).max(axis=-1) < 0.01).sum() > 200
-
-
-def test_loss_curves_refuses_nothing_and_wrong_units(tmp_path):
-    with pytest.raises(ValueError, match="got no runs"):
-        loss_curves(tmp_path / "a.png", {})
-    with pytest.raises(ValueError, match=r"units are for \['b'\]; expected \['a'\]"):
-        loss_curves(tmp_path / "a.png", {"a": tmp_path / "a.jsonl"}, units={"b": "nats"})
-    with pytest.raises(ValueError, match=r"expected '\.png'"):
-        loss_curves(tmp_path / "a.pdf", {"a": tmp_path / "a.jsonl"})

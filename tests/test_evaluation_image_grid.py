@@ -46,5 +46,5 @@ def test_a_crash_while_writing_leaves_the_old_picture_and_no_litter(tmp_path, mo
 
 
 def test_other_formats_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"suffix is '.jpg'; expected '.png'"):
+    with pytest.raises(ValueError, match=r"got suffix '.jpg'; expected '.png'"):
         png_path(tmp_path / "a.jpg")

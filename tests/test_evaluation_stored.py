@@ -71,6 +71,13 @@ def test_one_picture_and_names_without_labels(tmp_path):
     np.testing.assert_array_equal(next(stored.blocks(9)), some_images(2)[1:])
 
 
+def test_labels_are_known_only_if_every_name_has_one(tmp_path):
+    folder = save_folder(tmp_path / "samples", some_images(3))
+    np.testing.assert_array_equal(open_stored(folder).labels, [0, 1, 2])
+    (folder / "000001_1.png").rename(folder / "000001.png")
+    assert open_stored(folder).labels is None
+
+
 def make_empty_folder(path):
     path.mkdir()
 

@@ -121,7 +121,7 @@ def test_a_folder_of_pictures_of_all_sizes_goes_side_by_side(tmp_path):
     both = np.asarray(Image.open(written / "b.png.png"))
     original = np.asarray(Image.open(tmp_path / "mine" / "b.png"))
     np.testing.assert_array_equal(both[:, :16], original)
-    halved = to_uint8(pair_of(to_float(original)[None])[1])[0]
+    halved = np.roll(original, 1, axis=1) // 2  # half of a level, truncated
     np.testing.assert_array_equal(both[:, 16:], halved)
     one = small_config(**LARGE, **{"reconstruct.path": str(tmp_path / "mine" / "b.png")})
     reconstruct(one, tmp_path / "one")

@@ -15,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from rae_dit.evaluation.curves import read_losses
+from launch.curves import read_losses
 from rae_dit.evaluation.image_grid import FONT, write_png
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe & Ito, for colour-blind readers

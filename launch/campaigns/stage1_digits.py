@@ -148,19 +148,19 @@ def stacked(source: "Source") -> tuple[np.ndarray, np.ndarray]:
 
 def figures(result: np.ndarray, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """What is said of one set of reconstructions."""
+    from launch.campaigns.sharpness import sharpness
     from rae_dit.data.sources import digits
     from rae_dit.evaluation.digits import DigitClassifier, pixel_features
     from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance
     from rae_dit.evaluation.reconstruction import psnr
-    from rae_dit.evaluation.sharpness import sharpness
 
     moments = [Moments.of(pixel_features(x)) for x in (result, images)]
-    judge = DigitClassifier.fit(*stacked(digits("train", images.shape[1])))
+    classifier = DigitClassifier.fit(*stacked(digits("train", images.shape[1])))
     values = {
         "sharpness": sharpness(grey(result), grey(images)),
         "psnr": float(np.mean(psnr(result, images))),
         "frechet": frechet_distance(*moments),
-        "class_accuracy": judge.accuracy(result, labels),
+        "class_accuracy": classifier.accuracy(result, labels),
     }
     return {name: round(value, 4) for name, value in values.items()}
 

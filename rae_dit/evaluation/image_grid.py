@@ -1,10 +1,11 @@
-"""What pictures are drawn with: rows of images beside their names, and files never half written.
+"""Grids of images with words beside them, and PNG files that are never half written.
 
-Images are enlarged by Pillow (which matplotlib brings along) and placed pixel by pixel, so a cell
-of the PNG is exactly the image and nothing is resampled twice. Words are drawn by matplotlib on a
-`FigureCanvasAgg` of the picture's own: no display, and no global state of pyplot.
+Pillow enlarges the images and writes the words. A cell of the PNG is exactly the image shown, so
+nothing is resampled twice.
 """
 
+import functools
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from rae_dit.storage.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from matplotlib.text import Text
+    from PIL.ImageFont import FreeTypeFont
 
 DPI = 150
 GAP = 4  # pixels of white between two images
@@ -27,23 +28,20 @@ SMALLEST, LARGEST = 96, 256  # pixels of the longer side at which an image is sh
 
 
 def png_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a picture to be written, with its folders made.
+    """Checks the path of a picture to be written and makes its folders.
 
     Raises:
         ValueError: it does not end in .png.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise ValueError(f"picture {path}: suffix is '{path.suffix}'; expected '.png'. Rename it.")
+        raise ValueError(f"picture {path}: got suffix '{path.suffix}'; expected '.png'")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def write_png(figure: "Figure", path: Path) -> None:
-    """Writes a figure beside its place and moves it there when complete.
-
-    A crash thus leaves the old picture or none, never half a one.
-    """
+    """Writes a matplotlib figure; a crash leaves the old picture or none."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with replacing(path) as temporary:
@@ -51,11 +49,11 @@ def write_png(figure: "Figure", path: Path) -> None:
 
 
 def resize(image: np.ndarray) -> np.ndarray:
-    """An image at the size it is shown.
+    """Resizes an image to the size at which it is shown.
 
-    Below 96 pixels it is enlarged by a whole factor with a bicubic kernel: an 8x8 digit becomes
-    smooth strokes, which the eye reads at once, where big squares would have to be squinted at.
-    Up to 256 pixels it stays as it is; beyond, it is shrunk with a Lanczos kernel.
+    Below 96 pixels it is enlarged by an integer factor with a bicubic kernel, which makes strokes
+    of an 8x8 digit readable. Up to 256 pixels it is unchanged; beyond, it is shrunk with a Lanczos
+    kernel.
 
     Args:
         image: f64 [H, W, 3] in [0, 1].
@@ -95,51 +93,50 @@ def write_mosaic(
         title: a line above, or None.
         captions: one per column, or empty for none.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.transforms import IdentityTransform
+    from PIL import Image, ImageDraw
 
-    figure = Figure(dpi=DPI)
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    pixels = IdentityTransform()  # words are placed in pixels from the bottom left
-
-    def word(words: str, size: float, colour: str, across: str, down: str) -> "Text":
-        text = figure.text(0, 0, words, fontsize=size, color=colour, parse_math=False)
-        text.set(ha=across, va=down, transform=pixels)
-        return text
-
-    beside = [word(name, FONT, INK, "right", "center") for name in names]
-    below = [word(caption, SMALL_FONT, FAINT, "center", "top") for caption in captions]
-    above = [] if title is None else [word(title, FONT + 1, INK, "left", "top")]
-
-    def extent(words: Sequence["Text"], axis: int) -> int:
-        """Pixels of the largest of some words along an axis (0 across, 1 down), 0 for none."""
-        return max(
-            (int(np.ceil(w.get_window_extent(renderer).size[axis])) for w in words), default=0
-        )
-
+    font, small, large = (_font(size) for size in (FONT, SMALL_FONT, FONT + 1))
     cell_height, cell_width = rows[0][0].shape[:2]
-    left = MARGIN + extent(beside, 0) + 3 * GAP
-    top = MARGIN + (extent(above, 1) + 4 * GAP if above else 0)
+    title_width, title_height = _extent([title] if title else [], large)
+    left = MARGIN + _extent(names, font)[0] + 3 * GAP
+    top = MARGIN + (title_height + 4 * GAP if title else 0)
     right = left + max(len(row) for row in rows) * (cell_width + GAP) - GAP
     bottom = top + len(rows) * (cell_height + GAP) - GAP
-    width = max(right, left + extent(above, 0)) + MARGIN
-    height = bottom + (extent(below, 1) + 2 * GAP if below else 0) + MARGIN
+    width = max(right, left + title_width) + MARGIN
+    height = bottom + (_extent(captions, small)[1] + 2 * GAP if captions else 0) + MARGIN
 
-    sheet = np.full((height, width, 3), 255, np.uint8)
-    for r, (row, name) in enumerate(zip(rows, beside, strict=True)):
+    sheet = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(sheet)
+    if title:
+        pen.text((left, MARGIN), title, INK, large, anchor="la")
+    for r, (row, name) in enumerate(zip(rows, names, strict=True)):
         y = top + r * (cell_height + GAP)
-        name.set_position((left - 3 * GAP, height - y - cell_height / 2))
+        middle = (left - 3 * GAP, y + cell_height / 2)
+        pen.text(middle, name, INK, font, anchor="rm", align="right")
         for c, cell in enumerate(row):
-            x = left + c * (cell_width + GAP)
-            sheet[y : y + cell_height, x : x + cell_width] = cell
-    for c, caption in enumerate(below):
-        caption.set_position(
-            (left + c * (cell_width + GAP) + cell_width / 2, height - bottom - 2 * GAP)
-        )
-    for line in above:
-        line.set_position((left, height - MARGIN))
-    # Half a pixel more, as the renderer rounds inches times dpi down.
-    figure.set_size_inches((width + 0.5) / DPI, (height + 0.5) / DPI)
-    figure.figimage(sheet, 0, 0, origin="upper")
-    write_png(figure, path)
+            sheet.paste(Image.fromarray(cell), (left + c * (cell_width + GAP), y))
+    for c, caption in enumerate(captions):
+        center = (left + c * (cell_width + GAP) + cell_width / 2, bottom + 2 * GAP)
+        pen.text(center, caption, FAINT, small, anchor="ma", align="center")
+    with replacing(path) as temporary:
+        sheet.save(temporary, "PNG")
+
+
+@functools.cache
+def _font(points: int) -> "FreeTypeFont":
+    """Returns DejaVu Sans, which matplotlib brings along and which has most alphabets."""
+    import matplotlib as mpl
+    from PIL import ImageFont
+
+    file = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(str(file), points * DPI / 72)
+
+
+def _extent(words: Sequence[str], font: "FreeTypeFont") -> tuple[int, int]:
+    """Returns width and height in pixels that hold each of some words; 0 for none."""
+    from PIL import Image, ImageDraw
+
+    pen = ImageDraw.Draw(Image.new("L", (1, 1)))
+    boxes = [pen.textbbox((0, 0), text, font=font, anchor="la") for text in words]
+    width, height = (max((box[side] for box in boxes), default=0) for side in (2, 3))
+    return math.ceil(width), math.ceil(height)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rae_dit.evaluation.sharpness import sharpness
+from launch.campaigns.sharpness import sharpness
 
 
 def test_blur_lowers_it_by_what_the_blur_takes_from_each_frequency():

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
-from rae_dit.evaluation.curves import draw_losses, read_losses, smooth
+from launch.curves import draw_losses, loss_curves, read_losses, smooth
 
 LINES = (
     '{"step": 10, "train/loss": 2.0, "images/s": 3.0}\n'
@@ -48,7 +49,7 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path, broken):
 def test_a_file_without_losses_is_named(tmp_path):
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 1, "images/s": 2.0}\n')
-    with pytest.raises(ValueError, match="none of its 1 lines holds"):
+    with pytest.raises(ValueError, match="got 1 lines without 'train/loss' or"):
         read_losses(file)
     with pytest.raises(FileNotFoundError):
         read_losses(tmp_path / "absent.jsonl")
@@ -106,3 +107,36 @@ def test_every_panel_has_labelled_ticks(values):
     assert len(inside) >= 3
     shown = [axes.yaxis.get_major_formatter()(tick) for tick in inside]
     np.testing.assert_allclose([json.loads(label) for label in shown], inside, rtol=1e-3)
+
+
+def _pixels(path):
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB"), np.float64) / 255
+
+
+def test_loss_curves_draws_one_panel_per_run(tmp_path):
+    for name, scale in (("a", 1.0), ("b", 30.0)):
+        lines = [
+            {"step": s, "train/loss": scale / s, "val/loss": 2 * scale / s} for s in range(1, 50)
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 99, "tr'
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    runs = {"first run": tmp_path / "a.jsonl", "second run": tmp_path / "b.jsonl"}
+    loss_curves(tmp_path / "one.png", {"first run": runs["first run"]})
+    loss_curves(tmp_path / "two.png", runs, units={"first run": "nats", "second run": "dB"})
+    one, two = _pixels(tmp_path / "one.png"), _pixels(tmp_path / "two.png")
+    assert two.shape == (one.shape[0], 2 * one.shape[1], 3)
+    blue, vermilion = np.array([0, 0x72, 0xB2]) / 255, np.array([0xD5, 0x5E, 0]) / 255
+    for panel in (one, *np.split(two, 2, axis=1)):
+        for colour in (blue, vermilion):
+            assert (np.abs(panel - colour).max(axis=-1) < 0.01).sum() > 200
+
+
+def test_loss_curves_refuses_nothing_and_wrong_units(tmp_path):
+    with pytest.raises(ValueError, match="got no runs"):
+        loss_curves(tmp_path / "a.png", {})
+    with pytest.raises(ValueError, match=r"units for \['b'\]; expected \['a'\]"):
+        loss_curves(tmp_path / "a.png", {"a": tmp_path / "a.jsonl"}, units={"b": "nats"})
+    with pytest.raises(ValueError, match=r"expected '\.png'"):
+        loss_curves(tmp_path / "a.pdf", {"a": tmp_path / "a.jsonl"})
