@@ -208,6 +208,8 @@ def test_a_file_of_another_network_is_refused(tmp_path, change, message):
 def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match=r"blocks 0 \.\.\. 2"):
         Features(nnx.eval_shape(make_dino), image_mean=MEAN, image_std=STD, layers=(0, 3))
+    with pytest.raises(ValueError, match=r"position_grid: got 3; expected 14 = input_size"):
+        nnx.eval_shape(lambda: make_dino(position_grid=3))
     with pytest.raises(ValueError, match="odd"):
         Heads(1, 4, kernel_size=4, dtype=jnp.float32, rngs=nnx.Rngs(0))
 

@@ -1,5 +1,6 @@
 """AutoencoderRAE directories: golden, bit-equal both ways, refusals."""
 
+import dataclasses
 import json
 import shutil
 
@@ -11,8 +12,10 @@ from support.golden_files import GOLDEN, arrays, channels_last, relative_error
 from rae_dit.api import load_rae
 from rae_dit.architecture import Compute, DecoderArchitecture, EncoderArchitecture
 from rae_dit.models.decoder import Decoder
+from rae_dit.models.encoders.mae import MAE
 from rae_dit.models.encoders.siglip import SigLIP
 from rae_dit.models.rae import RAE
+from rae_dit.weights import diffusers_export
 from rae_dit.weights.diffusers_export import save_diffusers
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.official import export_decoder
@@ -142,7 +145,7 @@ def test_rescaled_positions_survive_the_official_form(tmp_path):
     np.testing.assert_array_equal(again(tokens), decoder(tokens))
 
 
-def test_what_diffusers_cannot_build_is_not_written(tmp_path):
+def test_what_diffusers_cannot_build_is_not_written(tmp_path, monkeypatch):
     rae = load_rae(encoder=GOLDEN / "rae_mae_encoder", decoder=GOLDEN / "rae_mae_decoder")
     with pytest.raises(WeightsError) as error:
         save_diffusers(rae, tmp_path / "out")
@@ -153,6 +156,10 @@ def test_what_diffusers_cannot_build_is_not_written(tmp_path):
     ):
         assert part in str(error.value)
     assert not (tmp_path / "out").exists()
+    unknown = dataclasses.replace(MAE, diffusers=None)
+    monkeypatch.setattr(diffusers_export, "find_family", lambda name: unknown)
+    with pytest.raises(WeightsError, match="encoder: got 'mae', which diffusers does not know"):
+        save_diffusers(rae, tmp_path / "out")
     encoding = load_rae(encoder=GOLDEN / "rae_mae_encoder")
     with pytest.raises(WeightsError, match="decoder: got an RAE without one"):
         save_diffusers(encoding, tmp_path / "out")

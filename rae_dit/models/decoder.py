@@ -1,4 +1,4 @@
-"""The decoder of RAE: a vision transformer from encoder tokens back to pixels.
+"""Vision-transformer decoder of RAE: encoder tokens to pixels.
 
 It is the decoder of ViT-MAE without the masking: tokens are projected to the decoder's width, a
 learned CLS token is set before them, fixed sine-cosine positions are added (zero for CLS), and
@@ -24,7 +24,7 @@ from rae_dit.models.transformer import make_trunk, prepend
 
 
 class Decoder(nnx.Module):
-    """Tokens of an encoder -> an image in the encoder's normalized pixel space.
+    """Maps tokens of an encoder to an image in the encoder's normalized pixel space.
 
     Args:
         architecture: sizes and switches.

@@ -19,11 +19,10 @@ Triple = tuple[float, float, float]
 class DINO(VisionTransformer):
     """The vision transformer of DINO: CLS before the patches, positions on all, nothing else.
 
-    Its position table is never interpolated; arguments and errors are those of
-    `VisionTransformer` besides.
+    Arguments and errors are those of `VisionTransformer`. The position table is not interpolated.
 
     Raises:
-        ValueError: if the position table is not that of the input size.
+        ValueError: if `position_grid` is not that of the input size.
     """
 
     def __init__(self, architecture: EncoderArchitecture, compute: Compute, *, rngs: nnx.Rngs):
@@ -32,20 +31,20 @@ class DINO(VisionTransformer):
         if architecture.position_grid != self.grid:
             raise ValueError(
                 f"position_grid: got {architecture.position_grid}; expected {self.grid} = "
-                "input_size / patch_size, DINO's positions are not interpolated here"
+                "input_size / patch_size (DINO's positions are not interpolated)"
             )
         self.cls_token = small_normal((1, width), rngs)
         self.position = small_normal((1 + self.grid**2, width), rngs)
 
     def embed_tokens(self, patches: Float[Array, "B N D"]) -> Float[Array, "B M D"]:
-        """[CLS + p_0, patches + p_1..N]."""
+        """Returns [CLS + p_0, patches + p_1..N]."""
         position = self.position[...]
         x = patches + position[1:].astype(patches.dtype)
         return prepend(self.cls_token[...] + position[:1], x)
 
 
 class Features(nnx.Module):
-    """The tokens of an image after several blocks of a frozen vision transformer.
+    """Tokens of an image after several blocks of a frozen vision transformer.
 
     Args:
         network: the transformer.

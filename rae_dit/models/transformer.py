@@ -45,7 +45,7 @@ class TransformerBlock(nnx.Module):
         self.scale2 = nnx.Param(jnp.ones(width)) if scaled else None
 
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-        """Runs the block."""
+        """Returns tokens of the same shape and dtype."""
         attended = self.attention(self.norm1(x))
         if self.scale1 is not None:
             attended = attended * self.scale1[...].astype(x.dtype)

@@ -1,11 +1,11 @@
-"""diffusers' `AutoencoderRAE` directories, read without diffusers.
+"""Reader of diffusers' `AutoencoderRAE` directories, without diffusers.
 
 Three conventions differ from the reference's and are converted here, so that both libraries give
 the same numbers from the same directory:
 
 * diffusers divides by `latents_std + 1e-5`, where `latents_std` is sqrt(variance + 1e-5) already;
-  ours divides by what that sum is;
-* without statistics it divides by 1 + 1e-5; an export of ours without statistics therefore has a
+  RAE's latent_scale takes that sum;
+* without statistics it divides by 1 + 1e-5; an RAE without statistics is therefore written with a
   `latents_std` of 1 - 1e-5;
 * its decoder's positions run over 16 x 16 whatever the grid (`position_spacing`), where the
   reference counts tokens: the same at 256 tokens, another model at any other number.
@@ -45,7 +45,7 @@ from rae_dit.weights.official import decoder_entries
 from rae_dit.weights.tensor_file import open_tensors
 
 ATTENTION = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
-STD_EPS = np.float32(1e-5)  # what diffusers adds to latents_std
+STD_EPS = np.float32(1e-5)  # added to latents_std by diffusers
 HEAD_WIDTH = 64  # of every encoder that diffusers builds
 DECODER_EPS = 1e-12
 BUFFERS = {"encoder_mean", "encoder_std", "_latents_mean", "_latents_std"}
@@ -69,7 +69,7 @@ def read_diffusers(directory: Path, compute: Compute = Compute()) -> RAE:
     """Reads an `AutoencoderRAE` directory.
 
     Raises:
-        WeightsError: if it is not one, or a tensor is missing, unknown, misshapen or not finite.
+        WeightsError: if it is none, or a tensor is missing, unknown, misshapen or not finite.
     """
     config = read_config(directory)
     if not config["reshape_to_2d"]:
@@ -104,10 +104,10 @@ def read_diffusers_decoder(directory: Path, compute: Compute = Compute()) -> Dec
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The config of an `AutoencoderRAE` directory.
+    """Reads the config of an `AutoencoderRAE` directory.
 
     Raises:
-        WeightsError: if it is not one.
+        WeightsError: if it is none.
     """
     path = directory / "config.json"
     config: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
@@ -163,5 +163,5 @@ def import_decoder_part(
 
 
 def channels_last(statistic: np.ndarray) -> np.ndarray:
-    """[C, h, w] -> [h, w, C]; a single number stays one."""
+    """Transposes [C, h, w] to [h, w, C]; a single number stays one."""
     return statistic if statistic.ndim == 1 else statistic.transpose(1, 2, 0)

@@ -30,10 +30,10 @@ from rae_dit.weights.tensor_file import save_tensors
 def save_diffusers(rae: RAE, directory: str | Path) -> None:
     """Writes an `AutoencoderRAE` directory that diffusers reads to the same numbers.
 
-    SigLIP's pooling head, which RAE does not keep and diffusers does not use, is written as zeros.
+    Tensors that diffusers demands and does not use (SigLIP's pooling head) are written as zeros.
 
     Raises:
-        WeightsError: if diffusers would build something else than this RAE.
+        WeightsError: if diffusers would build a different RAE.
     """
     fixed, decoder = check_expressible(rae)
     encoder, sizes = rae.encoder.architecture, decoder.architecture
@@ -105,22 +105,23 @@ def check_expressible(rae: RAE) -> tuple[DiffusersEncoder, Decoder]:
         num_registers=fixed.num_registers,
         eps=family.eps,
         activation=family.activation,
+        layer_scale=family.layer_scale,
     )
-    spacing = DIFFUSERS_GRID / decoder.grid
     built_decoder = dataclasses.replace(
-        decoder.architecture, eps=DECODER_EPS, position_spacing=spacing
+        decoder.architecture, eps=DECODER_EPS, position_spacing=DIFFUSERS_GRID / decoder.grid
     )
+    fields = {
+        "encoder": differences(encoder, built),
+        "decoder": differences(decoder.architecture, built_decoder),
+    }
     different = [
-        f"{part}.{name}: got {found}; expected {fixed_value}"
-        for part, has, wanted in (
-            ("encoder", encoder, built),
-            ("decoder", decoder.architecture, built_decoder),
-        )
-        for name, (found, fixed_value) in differences(has, wanted).items()
+        f"{part}.{name}: got {found}; expected {needed}"
+        for part, values in fields.items()
+        for name, (found, needed) in values.items()
     ]
     if different:
         raise WeightsError(
-            f"diffusers' AutoencoderRAE fixes what this RAE has otherwise: {', '.join(different)}. "
+            f"diffusers' AutoencoderRAE would build a different RAE: {', '.join(different)}. "
             "Export the decoder in the official form instead."
         )
     return fixed, decoder

@@ -1,4 +1,4 @@
-"""Encoders as Hugging Face keeps them: directories with config.json and safetensors, or hub ids.
+"""Reader of encoders in Hugging Face form: a directory with config.json and weights.
 
 The families of `models.encoders` are read, by the `model_type` of their config; torch is not
 needed.

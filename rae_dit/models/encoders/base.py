@@ -16,7 +16,7 @@ from rae_dit.models.transformer import make_trunk
 
 
 class VisionTransformer(nnx.Module):
-    """An encoder; a family adds its tables of tokens and positions, and `embed_tokens`.
+    """Base class of encoders; a family adds its token and position tables and `embed_tokens`.
 
     Args:
         architecture: sizes and switches.

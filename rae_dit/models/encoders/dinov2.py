@@ -39,7 +39,7 @@ class DINOv2(VisionTransformer):
         self.mask_token = Constant(jnp.zeros((1, width)))
 
     def embed_tokens(self, patches: Float[Array, "B N D"]) -> Float[Array, "B M D"]:
-        """[CLS + p_0, registers, patches + p_1..N]; the registers have no position."""
+        """Returns [CLS + p_0, registers, patches + p_1..N]; registers have no position."""
         position = self.position[...]
         side = self.architecture.position_grid
         grid = position[1:].reshape(side, side, -1)

@@ -40,7 +40,7 @@ class ViTMAE(VisionTransformer):
         self.position = Constant(jnp.asarray(np.pad(table, ((1, 0), (0, 0)))))
 
     def embed_tokens(self, patches: Float[Array, "B N D"]) -> Float[Array, "B M D"]:
-        """[CLS + p_0, patches + p_1..N]."""
+        """Returns [CLS + p_0, patches + p_1..N]."""
         position = jax.lax.stop_gradient(self.position[...])
         x = patches + interpolate(position[1:], self.grid).astype(patches.dtype)
         return prepend(self.cls_token[...] + position[:1], x)
