@@ -124,7 +124,7 @@ def main(request: Request) -> None:
 
     absl.logging.set_verbosity(absl.logging.WARNING)
     use_compile_cache(request.config.compute.compile_cache)
-    initialize(request.process, hear_sigterm=request.mode in ("train", "probe"))
+    initialize(request.process)
     set_up_log(jax.process_index())
     try:
         run_mode(

@@ -4,21 +4,18 @@ JAX is imported inside the functions: the command line reports a mistake in the 
 imported, and reads them with `find_process_info`.
 """
 
-import atexit
-import logging
+import contextlib
 import os
-import shutil
-import socket
-import tempfile
+import signal
+import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from contextlib import AbstractContextManager
+from types import FrameType
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from rae_dit.config import ConfigError
-
-log = logging.getLogger(__name__)
 
 _MESSAGE_BYTES = 512  # what processes tell each other about a failure is cut to this
 
@@ -69,24 +66,22 @@ def find_process_info(
     return ProcessInfo(coordinator_address, num_processes, process_id)
 
 
-def initialize(info: ProcessInfo | None, *, hear_sigterm: bool) -> None:
-    """Joins the other processes of the run, and hears SIGTERM from then on.
+def initialize(info: ProcessInfo | None) -> None:
+    """Joins the other processes of the run, if there are any.
 
-    To be called once, before anything asks JAX for a device. Without it a process is alone and a
-    SIGTERM ends it; everything else works.
+    Call it once, before anything asks JAX for a device. JAX handles SIGTERM from then on if there
+    are several processes (see `Preemption`).
 
     Args:
-        info: from `find_process_info`; None: as the TPU pod or SLURM says, or alone.
-        hear_sigterm: whether a process that is alone has a service of its own. Only what asks for
-            preemption should: the signal does nothing else any more.
+        info: from `find_process_info`; None: as the TPU pod or SLURM says, or a single process.
     """
     import jax  # late: main has this file before it knows whether anything will be computed
 
     if info is not None:
         # 'deactivate': or SLURM would choose this process's devices, and show it only one.
         jax.distributed.initialize(*info, cluster_detection_method="deactivate")
-    elif not (in_cluster() and joined_cluster()) and hear_sigterm:
-        serve_alone()
+    elif in_cluster():
+        join_cluster()
 
 
 def in_cluster() -> bool:
@@ -99,43 +94,62 @@ def in_cluster() -> bool:
     return on_tpu or os.environ.get("SLURM_STEP_NUM_TASKS") not in (None, "1")
 
 
-def joined_cluster() -> bool:
-    """Joins the processes that the cluster names; False where JAX knows no cluster."""
+def join_cluster() -> None:
+    """Joins the processes that the cluster names, if JAX finds any."""
     import jax
 
-    try:
+    with contextlib.suppress(ValueError):  # no coordinator: a TPU host that belongs to no pod
         jax.distributed.initialize()
-    except ValueError:  # no coordinator: a TPU host that belongs to no pod
-        return False
-    return True
 
 
-def serve_alone() -> None:
-    """Starts a service for this process only; a failure costs no more than the hearing.
+class Preemption(AbstractContextManager["Preemption"]):
+    """Hears SIGTERM while it is open: a request to save and stop, at a step all processes agree on.
 
-    It listens on a socket in the file system: no port to be taken by another, and no way through
-    the proxy of a company network. JAX aborts the process where it cannot connect, so the socket is
-    tried first.
+    Several processes: JAX's coordination service hears the signal from `initialize` on, and agrees
+    on a step. A single process needs no agreement, so a signal handler sets a flag. Python runs it
+    once the running call returns (a compile, a wait for the device), so no signal is lost there.
     """
-    import jax
 
-    try:
-        directory = Path(tempfile.mkdtemp(prefix="rae_dit-"))
-        atexit.register(shutil.rmtree, directory, ignore_errors=True)
-        path = directory / "socket"
-        with socket.socket(socket.AF_UNIX) as trial:
-            trial.bind(str(path))
-        path.unlink()
-        jax.config.update("jax_check_proxy_envs", False)  # its warning does not concern files
-        jax.distributed.initialize(
-            f"unix:{path}",
-            num_processes=1,
-            process_id=0,
-            coordinator_bind_address=f"unix:{path}",
-            cluster_detection_method="deactivate",
-        )
-    except (OSError, RuntimeError) as error:
-        log.warning("SIGTERM will end this run without a checkpoint: %s", error)
+    def __init__(self) -> None:
+        """Starts without a request."""
+        self._requested = False
+        self._former: Any = None
+
+    def __enter__(self) -> Self:
+        import jax
+
+        self._alone = jax.process_count() == 1
+        if self._alone and threading.current_thread() is threading.main_thread():
+            self._former = signal.signal(signal.SIGTERM, self._request) or signal.SIG_DFL
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Restores the former handler."""
+        if self._former is not None:
+            signal.signal(signal.SIGTERM, self._former)
+            self._former = None
+
+    def reached(self, step: int) -> bool:
+        """Tells whether to save `step` and stop; call it once a step, on all processes."""
+        from jax.experimental import multihost_utils
+
+        if self._alone:
+            return self._requested
+        try:
+            return multihost_utils.reached_preemption_sync_point(step)
+        except RuntimeError:  # the user has turned JAX's preemption service off
+            return False
+
+    def reached_before(self, first: int) -> bool:
+        """Tells whether to stop before the step after `first`: the signal came during loading.
+
+        JAX files a request under (last polled step + 1). Polling 1 finds one that came before any
+        poll; polling `first` makes JAX file later ones under the steps that this run takes.
+        """
+        return self.reached(1) or self.reached(first)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self._requested = True
 
 
 def first_error(problem: str) -> str:

@@ -209,7 +209,7 @@ def test_main_calls_one_act(
     monkeypatch.setattr(
         sys.modules[module], act, lambda *arguments: calls.append(arguments), raising=False
     )
-    monkeypatch.setattr(command, "initialize", lambda place, hear_sigterm: None)
+    monkeypatch.setattr(command, "initialize", lambda place: None)
     request = parse(DUMMY, WORKDIR, f"--mode={mode}")
     command.main(request)
     assert calls == [(request.config, pathlib.Path("runs/a"))]
@@ -218,7 +218,7 @@ def test_main_calls_one_act(
 def test_devices_that_do_not_fit(
     parse: Parse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "initialize", lambda place, hear_sigterm: None)
+    monkeypatch.setattr(command, "initialize", lambda place: None)
     request = parse(DUMMY, WORKDIR, "--config.sharding.fsdp=1000")
     with pytest.raises(SystemExit) as caught:
         command.main(request)
@@ -250,7 +250,7 @@ def test_a_run_that_cannot_go_on_says_why_in_one_line(
     def end(request: command.Request, **devices: int) -> None:
         raise error("the reason")
 
-    monkeypatch.setattr(command, "initialize", lambda place, hear_sigterm: None)
+    monkeypatch.setattr(command, "initialize", lambda place: None)
     monkeypatch.setattr(command, "run_mode", end)
     with pytest.raises(SystemExit) as caught:
         command.main(parse(DUMMY, WORKDIR))

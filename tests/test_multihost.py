@@ -14,7 +14,7 @@ from rae_dit.modes.train import train
 
 # Both say something else, and hear the same: the arguments are the coordinator and who this is.
 TALK = r"""
-import os, sys
+import os, signal, sys, time
 import numpy as np
 from rae_dit.evaluation.metric_state import merge_processes
 from rae_dit.multihost import broadcast_set, allgather_bytes, on_first_process
@@ -25,9 +25,9 @@ from rae_dit.evaluation.metrics.class_accuracy import ClassAccuracy
 from rae_dit.evaluation.metrics.fid import FID
 from rae_dit.evaluation.metrics.precision_recall import PrecisionRecall
 from rae_dit.multihost import first_error
-from rae_dit.multihost import ProcessInfo, initialize
+from rae_dit.multihost import Preemption, ProcessInfo, initialize
 me = int(sys.argv[2])
-initialize(ProcessInfo(sys.argv[1], 2, me), hear_sigterm=False)
+initialize(ProcessInfo(sys.argv[1], 2, me))
 def leave(*error):
     sys.__excepthook__(*error)
     os._exit(1)  # at once: a plain exit waits for the other
@@ -75,6 +75,19 @@ np.testing.assert_array_equal(ours[PrecisionRecall].features(), whole[PrecisionR
 alone = merge_processes(state_of(np.arange(0 if me else 6)))  # the second has no image
 assert alone.num_images == 6
 np.testing.assert_array_equal(alone[FID].moments().mean, whole[FID].moments().mean)
+
+# SIGTERM to the second alone: both stop, at one step.
+with Preemption() as preemption:
+    assert not preemption.reached_before(100)
+    if me:
+        os.kill(os.getpid(), signal.SIGTERM)
+    for step in range(101, 1000):
+        if preemption.reached(step):
+            break
+        allgather_bytes(b"")  # in step with each other, as training is
+        time.sleep(0.05)
+assert step < 999
+assert allgather_bytes(str(step).encode()) == [str(step).encode()] * 2
 """
 
 

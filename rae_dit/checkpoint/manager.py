@@ -85,16 +85,15 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         force: bool = False,
         best: Best | None = None,
     ) -> bool:
-        """Starts writing a checkpoint if one is due: a multiple of save_every, a preemption, force.
+        """Starts writing a checkpoint if one is due: a multiple of save_every, or `force`.
 
-        Returns once the arrays are on the host, so the state may be donated at once. Call it at
-        every step: a preemption notice is only heard at the step that all processes agree on.
+        Returns once the arrays are on the host, so the state may be donated at once.
 
         Args:
             step: number of finished steps.
             state: the state after that step, of jax arrays.
             data: position of the data stream, JSON values.
-            force: save even off the interval (last step of a run).
+            force: save even off the interval (last step of a run, preemption, best step).
             best: the best step so far, perhaps this one; it stays, and `best.json` will name it.
 
         Returns:
@@ -104,8 +103,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             CheckpointError: this or the previous write failed (the last good step is kept), or the
                 directory holds this step or a later one of another run.
         """
-        preempted = self.reached_preemption(step)
-        if not (force or preempted or step % self._save_every == 0):
+        if not (force or step % self._save_every == 0):
             return False
         newest = self.latest_step()
         if newest is not None and step <= newest:
@@ -140,10 +138,6 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             raise self._write_failed(error) from error
         self._current = step
         return True
-
-    def reached_preemption(self, step: int) -> bool:
-        """True if the cluster asked this run to stop and all processes agreed on this step."""
-        return bool(self._manager.reached_preemption(step))
 
     def latest_step(self) -> int | None:
         """Returns the newest step on disk, after waiting for the write in progress; None if none.

@@ -8,6 +8,7 @@ import jax
 
 from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.config import Config, to_dict
+from rae_dit.multihost import Preemption
 from rae_dit.setup import models
 from rae_dit.setup.run import open_run
 from rae_dit.storage.files import write_json
@@ -39,6 +40,7 @@ def train(config: Config, workdir: Path) -> None:
     with (
         workdir_lock(workdir) if is_main else nullcontext(),
         jax.default_matmul_precision(models.matmul_precision(config)),
+        Preemption() as preemption,
         Checkpoints(
             workdir / "checkpoints",
             save_every=config.checkpoint.save_every,
@@ -65,6 +67,7 @@ def train(config: Config, workdir: Path) -> None:
                 state,
                 history,
                 checkpoints=checkpoints,
+                preemption=preemption,
                 hooks=hooks,
                 writer=writer,
                 workdir=workdir,

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 
 from rae_dit.checkpoint.manager import Checkpoints
+from rae_dit.multihost import Preemption
 from rae_dit.training.history import History, check_good
 from rae_dit.training.hooks import Hook, is_due
 from rae_dit.training.metrics import MetricsWriter
@@ -30,6 +31,7 @@ def run_steps(
     history: History,
     *,
     checkpoints: Checkpoints,
+    preemption: Preemption,
     hooks: Sequence[Hook],
     writer: MetricsWriter,
     workdir: Path,
@@ -41,6 +43,7 @@ def run_steps(
         state: of the last finished step; donated.
         history: of the same step.
         checkpoints: where states are saved.
+        preemption: ends the run early, with a saved step.
         hooks: called in this order, each as often as it says.
         writer: takes the metrics.
         workdir: where a profile goes.
@@ -53,7 +56,7 @@ def run_steps(
     """
     config = run.config
     first, last = int(state.step), config.optim.max_steps
-    if stopped_early(checkpoints, first):
+    if preemption.reached_before(first):
         log.info("asked to stop before the first step; the same command continues")
         return state
     step, throttle = first, Throttle()
@@ -107,14 +110,16 @@ def run_steps(
             history = history.with_values(
                 step, scalars, config.checkpoint.best_metric, config.checkpoint.best_mode
             )
+            preempted = preemption.reached(step)
+            is_best = history.best is not None and history.best.step == step
             checkpoints.save(
                 step,
                 state,
                 position(run, step) | {"history": history.to_json()},
-                force=step == last or (history.best is not None and history.best.step == step),
+                force=step == last or preempted or is_best,
                 best=history.best,
             )
-            if checkpoints.reached_preemption(step) and step < last:
+            if preempted and step < last:
                 saved = checkpoints.latest_step()  # waits for the write
                 log.info("asked to stop: saved step %d of %d; run again to continue", saved, last)
                 return state
@@ -135,12 +140,3 @@ def write_values(
     if scalars:
         writer.write(step, scalars)
     return scalars
-
-
-def stopped_early(checkpoints: Checkpoints, first: int) -> bool:
-    """Tells whether this run was asked to stop while it loaded; from here on no notice is missed.
-
-    JAX files a preemption notice under (last polled step + 1); polling 1 and `first` keeps one that
-    arrives during loading or while the first step compiles.
-    """
-    return checkpoints.reached_preemption(1) or checkpoints.reached_preemption(first)
