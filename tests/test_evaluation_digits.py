@@ -1,4 +1,4 @@
-"""The judge reads real digits, and is not fooled by what is none of its business."""
+"""The digit classifier on real digits, moved ones, and pictures of none."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def _real(split, image_size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def judge() -> DigitClassifier:
+def classifier() -> DigitClassifier:
     return DigitClassifier.fit(*_real("train", 8))
 
 
@@ -25,36 +25,36 @@ def held_out() -> tuple[np.ndarray, np.ndarray]:
     return _real("validation", 8)
 
 
-def test_reads_more_than_99_percent_of_held_out_digits(judge, held_out):
+def test_reads_more_than_99_percent_of_held_out_digits(classifier, held_out):
     images, labels = held_out
     assert len(labels) > 350
-    assert judge.accuracy(images, labels) > 0.99
+    assert classifier.accuracy(images, labels) > 0.99
 
 
-def test_size_of_the_images_does_not_matter(judge, held_out):
+def test_size_of_the_images_does_not_matter(classifier, held_out):
     large, _labels = _real("validation", 32)
-    np.testing.assert_array_equal(judge.predict(large), judge.predict(held_out[0]))
+    np.testing.assert_array_equal(classifier.predict(large), classifier.predict(held_out[0]))
 
 
-def test_reads_digits_moved_by_a_pixel(judge, held_out):
-    """What the moved training copies are for; a judge without them reads 57 %."""
+def test_reads_digits_moved_by_a_pixel(classifier, held_out):
+    """What the moved training copies are for; a classifier without them reads 57 %."""
     images, labels = held_out
     moved = np.zeros_like(images)
     moved[:, :, 1:] = images[:, :, :-1]
-    assert judge.accuracy(moved, labels) > 0.95
+    assert classifier.accuracy(moved, labels) > 0.95
 
 
-def test_accuracy_is_the_fraction_that_agrees(judge, held_out):
+def test_accuracy_is_the_fraction_that_agrees(classifier, held_out):
     images, _ = held_out
-    read = judge.predict(images)
+    read = classifier.predict(images)
     wrong = np.where(np.arange(len(read)) % 4 == 0, (read + 1) % 10, read)
-    assert judge.accuracy(images, wrong) == np.mean(np.arange(len(read)) % 4 != 0)
+    assert classifier.accuracy(images, wrong) == np.mean(np.arange(len(read)) % 4 != 0)
     assert read.dtype == np.int32
 
 
-def test_pictures_without_digits_score_near_chance(judge):
+def test_pictures_without_digits_score_near_chance(classifier):
     noise = np.random.default_rng(0).uniform(size=(500, 8, 8, 3))
-    assert judge.accuracy(noise, np.arange(500) % 10) < 0.2
+    assert classifier.accuracy(noise, np.arange(500) % 10) < 0.2
 
 
 def test_features_are_grey_means_in_reading_order_clipped_before_pooling():
@@ -70,7 +70,7 @@ def test_features_are_grey_means_in_reading_order_clipped_before_pooling():
     np.testing.assert_allclose(features[0], expected, atol=1e-12)
 
 
-def test_same_training_digits_give_the_same_judge(held_out):
+def test_same_training_digits_give_the_same_classifier(held_out):
     images, labels = _real("train", 8)
     first, second = (DigitClassifier.fit(images[:300], labels[:300]) for _ in range(2))
     np.testing.assert_array_equal(first.predict(held_out[0]), second.predict(held_out[0]))
@@ -81,19 +81,19 @@ def test_same_training_digits_give_the_same_judge(held_out):
     [
         (np.zeros((2, 12, 12, 3)), "multiple of size 8"),
         (np.zeros((2, 8, 8, 1)), r"shape \(2, 8, 8, 1\); expected \[n, H, W, 3\]"),
-        (np.full((2, 8, 8, 3), np.nan), "NaN or infinity"),
+        (np.full((2, 8, 8, 3), np.nan), "got NaN or infinity"),
         (np.zeros((0, 8, 8, 3)), "got no images"),
     ],
 )
-def test_bad_images_are_named(judge, images, message):
+def test_bad_images_are_named(classifier, images, message):
     with pytest.raises(ValueError, match=message):
-        judge.predict(images)
+        classifier.predict(images)
 
 
 @pytest.mark.parametrize("labels", [np.zeros(3, int), np.zeros(2), np.zeros((2, 1), int)])
-def test_bad_labels_are_named(judge, labels):
+def test_bad_labels_are_named(classifier, labels):
     with pytest.raises(ValueError, match=r"expected integers \[2\]"):
-        judge.accuracy(np.zeros((2, 8, 8, 3)), labels)
+        classifier.accuracy(np.zeros((2, 8, 8, 3)), labels)
 
 
 def test_one_class_is_no_training_set():

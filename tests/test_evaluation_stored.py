@@ -111,11 +111,11 @@ def make_no_images(path):
     [
         (lambda path: None, "expected an .npz, a picture or a directory"),
         (make_empty_folder, "which holds no .png, .jpg"),
-        (make_text, "which is no .npz"),
-        (make_floats, r"arr_0 is float64 \[2, 4, 4, 3\]; expected uint8 \[n, H, W, 3\]"),
+        (make_text, "which is not an .npz"),
+        (make_floats, r"arr_0 of float64 \[2, 4, 4, 3\]; expected uint8 \[n, H, W, 3\]"),
         (make_other_names, r"with the arrays \['mu'\]; expected images in arr_0"),
-        (make_other_labels, r"labels arr_1 are int64 \[2\]; expected integers \[3\]"),
-        (make_no_images, r"arr_0 is uint8 \[0, 6, 8, 3\]; expected .* n >= 1"),
+        (make_other_labels, r"labels arr_1 of int64 \[2\]; expected integers \[3\]"),
+        (make_no_images, r"arr_0 of uint8 \[0, 6, 8, 3\]; expected .* n >= 1"),
     ],
 )
 def test_wrong_files_are_one_line(tmp_path, make, message):
@@ -129,7 +129,7 @@ def test_images_of_two_sizes_are_named(tmp_path):
     folder = save_folder(tmp_path / "samples", some_images(3))
     Image.fromarray(some_images(1, (6, 9))[0]).save(folder / "000003_0.png")
     with pytest.raises(
-        SourceError, match=r"000003_0.png is 9 x 6 pixels and 000000_0.png is 8 x 6"
+        SourceError, match=r"000003_0.png: got 9 x 6 pixels; expected 8 x 6 as of 000000_0.png"
     ):
         list(open_stored(folder).blocks(4))
     (folder / "000003_0.png").write_bytes(b"junk")

@@ -17,7 +17,7 @@ from rae_dit.evaluation.digits import DigitClassifier, pixel_features
 from rae_dit.evaluation.feature_extractors import InceptionExtractor
 from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance
 from rae_dit.evaluation.metrics.precision_recall import precision_recall
-from rae_dit.modes import evaluate as act
+from rae_dit.modes import evaluate as mode
 from rae_dit.modes.evaluate import evaluate
 from rae_dit.provenance import file_hash
 from rae_dit.sampling.generate import Generator, generate
@@ -72,10 +72,10 @@ def test_digits_score_is_that_of_all_images_at_once(generator, tmp_path):
     images, source = images_of(generator, config), data.open_source(config, "train")
     real = np.stack([source[i]["image"] for i in range(len(source))]) / np.float32(255)
     labels = np.array([source[i]["label"] for i in range(len(source))])
-    judge = DigitClassifier.fit(real, labels)
+    classifier = DigitClassifier.fit(real, labels)
     assert values == pytest.approx(
         {
-            "class_accuracy": judge.accuracy(images, np.arange(11) % 4),
+            "class_accuracy": classifier.accuracy(images, np.arange(11) % 4),
             "frechet": frechet_distance(
                 Moments.of(pixel_features(real)), Moments.of(pixel_features(images))
             ),
@@ -143,7 +143,7 @@ def test_stored_images_give_the_figures_of_generated_ones(
 ):
     """To the last bit, in whatever batches: the extractor sees what a file would hold."""
     config = small_config(**inception, **{"sample.cfg_scale": 2.0, "sample.batch_size": 6})
-    monkeypatch.setattr(act, "load_generator", lambda config, workdir: generator)
+    monkeypatch.setattr(mode, "load_generator", lambda config, workdir: generator)
     evaluate(config, tmp_path)
     online = json.loads((tmp_path / "evaluation.json").read_text())
     images = to_uint8(images_of(generator, config, scale=2.0))
@@ -158,7 +158,7 @@ def test_stored_images_give_the_figures_of_generated_ones(
 
 
 def test_report_says_what_the_figures_depend_on(generator, tmp_path, monkeypatch):
-    monkeypatch.setattr(act, "load_generator", lambda config, workdir: generator)
+    monkeypatch.setattr(mode, "load_generator", lambda config, workdir: generator)
     (tmp_path / "checkpoints" / "12").mkdir(parents=True)
     (tmp_path / "checkpoints" / "8").mkdir()
     config = small_config(**{"sample.cfg_scale": 3.0, "evaluate.unguided": True})
@@ -190,8 +190,8 @@ def test_report_says_what_the_figures_depend_on(generator, tmp_path, monkeypatch
 
 def test_only_the_guided_images_unless_asked(generator, tmp_path):
     guided = small_config(**{"sample.cfg_scale": 3.0})
-    assert act.guidance_scales(guided) == {"guided": 3.0}
-    assert act.guidance_scales(small_config()) == {"unguided": 1.0}
+    assert mode.guidance_scales(guided) == {"guided": 3.0}
+    assert mode.guidance_scales(small_config()) == {"unguided": 1.0}
 
 
 def test_groups_hold_every_image_once_and_in_order():

@@ -17,7 +17,7 @@ from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation.feature_extractors import InceptionExtractor
 from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance
 from rae_dit.evaluation.reconstruction import l1, psnr, ssim
-from rae_dit.modes import reconstruct as act
+from rae_dit.modes import reconstruct as mode
 from rae_dit.modes.reconstruct import reconstruct
 from rae_dit.provenance import file_hash
 from rae_dit.setup import evaluation as setup
@@ -47,9 +47,9 @@ def autoencoder(monkeypatch):
     def result(graph, parameters, image):
         return 0.5 * jax.numpy.roll(image, 1, axis=2)
 
-    monkeypatch.setattr(act.weights, "with_own_decoder", lambda config, workdir: config)
-    monkeypatch.setattr(act.weights, "place_rae", lambda config, mesh, *, decoder: (None, {}))
-    monkeypatch.setattr(act.codec, "reconstruct", result)
+    monkeypatch.setattr(mode.weights, "with_own_decoder", lambda config, workdir: config)
+    monkeypatch.setattr(mode.weights, "place_rae", lambda config, mesh, *, decoder: (None, {}))
+    monkeypatch.setattr(mode.codec, "reconstruct", result)
 
 
 def pair_of(images):
@@ -57,7 +57,7 @@ def pair_of(images):
 
 
 def held_out(config, count):
-    source = act.data.held_out(config)
+    source = mode.data.held_out(config)
     return np.stack([to_float(source[i]["image"]) for i in range(count)])
 
 
@@ -68,7 +68,7 @@ def report(folder):
 @pytest.mark.parametrize("batch_size", [8, 40])
 def test_held_out_images_by_every_measure(monkeypatch, tmp_path, batch_size):
     monkeypatch.setattr(setup, "read_inception", lambda path: Wide())
-    monkeypatch.setattr(act, "read_lpips", lambda vgg, linear: HalfDistance())
+    monkeypatch.setattr(mode, "read_lpips", lambda vgg, linear: HalfDistance())
     for name in ("inception", "vgg", "linear"):
         (tmp_path / name).write_bytes(b"any")
     files = {
@@ -86,8 +86,8 @@ def test_held_out_images_by_every_measure(monkeypatch, tmp_path, batch_size):
     assert found["psnr"] == pytest.approx(psnr(before, after).mean(), rel=1e-6)
     assert found["ssim"] == pytest.approx(ssim(before, after).mean(), rel=1e-6)
     assert found["lpips"] == pytest.approx(0.5 * found["l1"], rel=1e-5)
-    judge = InceptionExtractor.of(Wide(), batch_size=64, identity="")
-    features = [Moments.of(judge(to_uint8(x) / np.float32(255)).pool) for x in (before, after)]
+    extractor = InceptionExtractor.of(Wide(), batch_size=64, identity="")
+    features = [Moments.of(extractor(to_uint8(x) / np.float32(255)).pool) for x in (before, after)]
     assert found["rfid"] == pytest.approx(frechet_distance(*features), rel=1e-6)
     assert found["inception"]["sha256"] == file_hash(tmp_path / "inception")
     assert (tmp_path / "reconstructions.png").is_file()
@@ -130,13 +130,13 @@ def test_a_folder_of_pictures_of_all_sizes_goes_side_by_side(tmp_path):
 
 def test_only_the_pairs_that_are_shown_are_kept(monkeypatch, tmp_path):
     drawn = []
-    monkeypatch.setattr(act, "draw", lambda path, shown: drawn.append(shown))
+    monkeypatch.setattr(mode, "draw", lambda path, shown: drawn.append(shown))
     reconstruct(small_config(**{"reconstruct.num_images": 200}), tmp_path)
-    assert sum(len(pair.numbers) for pair in drawn[0]) == act.SHOWN
+    assert sum(len(pair.numbers) for pair in drawn[0]) == mode.SHOWN
 
 
 def test_equal_images_have_no_finite_psnr(monkeypatch, tmp_path):
-    monkeypatch.setattr(act.codec, "reconstruct", lambda graph, parameters, image: image)
+    monkeypatch.setattr(mode.codec, "reconstruct", lambda graph, parameters, image: image)
     reconstruct(small_config(**{"reconstruct.num_images": 3}), tmp_path)
     assert report(tmp_path)["psnr"] is None
     assert report(tmp_path)["l1"] == 0
@@ -163,7 +163,7 @@ def test_equal_images_have_no_finite_psnr(monkeypatch, tmp_path):
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_loaded(monkeypatch, tmp_path, changes, message):
-    monkeypatch.setattr(act.weights, "place_rae", None)
+    monkeypatch.setattr(mode.weights, "place_rae", None)
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("no picture")
     changes = {name: value.format(d=tmp_path) for name, value in changes.items()}
@@ -187,7 +187,7 @@ def test_pictures_are_a_source_like_any_other(tmp_path):
     for name in (*many, "a.PNG", ".hidden.png", "notes.txt"):
         Image.new("RGB", (9, 9)).save(tmp_path / name, "PNG")
     config = small_config(**LARGE, **{"reconstruct.path": str(tmp_path)})
-    source = act.open_images(config)
+    source = mode.open_images(config)
     names = [source.name(i).rsplit("/")[-1] for i in range(len(source))]
     assert names == [*sorted(many), "a.PNG"]
     batches = list(

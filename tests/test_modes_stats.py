@@ -165,7 +165,7 @@ def test_a_damaged_partial_file_is_refused(cut, exact, monkeypatch, tmp_path):
     killed(monkeypatch, small_config(**{"stats.save_every": 2}), tmp_path, saves=1)
     content = (tmp_path / PARTIAL).read_bytes()
     (tmp_path / PARTIAL).write_bytes(content[:cut])
-    with pytest.raises(ConfigError, match=r"delete it to start anew$") as caught:
+    with pytest.raises(ConfigError, match=r"delete it to start over$") as caught:
         stats(small_config(), tmp_path)
     assert "\n" not in str(caught.value)
 

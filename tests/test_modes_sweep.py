@@ -89,7 +89,7 @@ def test_a_sweep_goes_on_where_it_was_and_may_grow(swept, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sample.seed": 1}, "sweep.json: seed: got 0; expected 1. Move it away to start anew"),
+        ({"sample.seed": 1}, "sweep.json: seed: got 0; expected 1. Move it away to start over"),
         ({"evaluate.num_samples": 11}, "sweep.json: num_samples: got 10; expected 11"),
         ({"seed": 3}, r"sweep.json: weights of rae: got \d+; expected \d+"),
     ],

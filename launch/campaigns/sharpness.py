@@ -1,6 +1,6 @@
 r"""How sharp reconstructions are, beside the images they are of, in float64.
 
-With D the discrete Laplacian, 4 x - (its four neighbours), at the pixels that have all four, and
+With D the discrete Laplacian, 4 x - (its four neighbors), at the pixels that have all four, and
 means over all pixels, channels and images,
 
     sharpness(y, x) = mean (D y)^2 / mean (D x)^2                                              (1)
@@ -23,7 +23,7 @@ def sharpness(reconstructions: np.ndarray, images: np.ndarray) -> float:
         A number >= 0; infinity for flat images.
 
     Raises:
-        ValueError: shapes differ, or there is no pixel with four neighbours.
+        ValueError: shapes differ, or there is no pixel with four neighbors.
     """
     y, x = np.asarray(reconstructions, np.float64), np.asarray(images, np.float64)
     if y.shape != x.shape or y.ndim != 4 or min(y.shape[1:3]) < 3 or 0 in y.shape:
@@ -36,7 +36,7 @@ def sharpness(reconstructions: np.ndarray, images: np.ndarray) -> float:
 
 
 def laplacian(images: np.ndarray) -> np.ndarray:
-    """Four times a pixel less its four neighbours: f64 [n, H - 2, W - 2, C]."""
+    """Four times a pixel less its four neighbors: f64 [n, H - 2, W - 2, C]."""
     middle = images[:, 1:-1, 1:-1]
     beside = images[:, 1:-1, :-2] + images[:, 1:-1, 2:]
     return 4 * middle - images[:, :-2, 1:-1] - images[:, 2:, 1:-1] - beside

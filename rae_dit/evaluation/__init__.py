@@ -1,6 +1,5 @@
-"""Judging what the models make: judges of images, figures, references, reconstruction, pictures.
+"""Evaluation of generated and reconstructed images: features, metrics, references, figures.
 
-Figures are numpy in float64 on finished images or features. jax is in `judges`, where the Inception
-looks at images, and in `probe`, which is a model of its own. scikit-learn and matplotlib are
-imported only when a function needs them.
+Metrics are computed by numpy in float64 on finished images or features; JAX runs in
+feature_extractors.py only. scikit-learn and matplotlib are imported when a function needs them.
 """

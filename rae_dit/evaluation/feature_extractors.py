@@ -1,9 +1,9 @@
-"""Who looks at images for the metrics: the Inception of 2015, or a reader of digits.
+"""Feature extractors for the metrics: Inception-v3 (2015-12-05), and a digit classifier.
 
-A judge is called with float32 images [b, H, W, 3] in [0, 1] and answers with `Features` in numpy.
-The Inception sees what a saved picture would hold, whole numbers 0..255 cut off as the reference's
-tools do, so that images judged as they are made and images read back from files agree. The reader
-of digits sees the floats.
+An extractor maps float32 images [b, H, W, 3] in [0, 1] to `Features` in numpy. The Inception gets
+them as a saved picture holds them, truncated to integers 0..255 as in the reference's tools, so
+that images evaluated as they are made and images read from files have the same features. The digit
+classifier gets the floats.
 """
 
 from dataclasses import dataclass
@@ -22,27 +22,27 @@ from rae_dit.models.inception import InceptionFeatures, InceptionV3
 
 
 class FeatureExtractor(Protocol):
-    """Turns images into features; `identity` tells one judge's features from another's."""
+    """Computes features of images; `identity` distinguishes the features of two extractors."""
 
     @property
     def identity(self) -> str:
-        """Changes whenever the features of the same images would."""
+        """Text that changes whenever the features of the same images would."""
         ...
 
     def __call__(self, images: np.ndarray) -> Features:
-        """Features of float32 [b, H, W, 3] in [0, 1], b >= 1."""
+        """Computes features of float32 [b, H, W, 3] in [0, 1], b >= 1."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class InceptionExtractor:
-    """The Inception on all devices of this process; make one with `InceptionExtractor.of`.
+    """The Inception on all devices of this process; `InceptionExtractor.of` makes one.
 
     Attributes:
         graph: of the network.
         parameters: of the network, a copy on each device.
         rows: how images are split over the devices.
-        batch_size: images of one call of the network; fewer are filled up.
+        batch_size: images of one call of the network; smaller batches are padded.
         identity: hash of the file of weights.
     """
 
@@ -66,7 +66,7 @@ class InceptionExtractor:
         )
 
     def __call__(self, images: np.ndarray) -> Features:
-        """See `FeatureExtractor`."""
+        """Computes features; see `FeatureExtractor`."""
         parts = []
         for start in range(0, len(images), self.batch_size):
             some = to_uint8(images[start : start + self.batch_size])
@@ -81,23 +81,23 @@ class InceptionExtractor:
 def extract(
     graph: nnx.GraphDef, parameters: nnx.State, images: UInt8[Array, "B H W 3"]
 ) -> InceptionFeatures:
-    """The network's features of uint8 images."""
+    """Computes the network's features of uint8 images."""
     features: InceptionFeatures = nnx.merge(graph, parameters)(images)
     return features
 
 
 @dataclass(frozen=True)
 class DigitFeatures:
-    """Grey levels as features, and a classifier fitted on real images that reads the class.
+    """Gray levels as features, and the class predicted by a classifier of real digits.
 
     Attributes:
-        reader: the classifier.
+        classifier: fitted on real digits.
         identity: what it was fitted on.
     """
 
-    reader: DigitClassifier
+    classifier: DigitClassifier
     identity: str
 
     def __call__(self, images: np.ndarray) -> Features:
-        """See `FeatureExtractor`."""
-        return Features(pool=pixel_features(images), classes=self.reader.predict(images))
+        """Computes features; see `FeatureExtractor`."""
+        return Features(pool=pixel_features(images), classes=self.classifier.predict(images))

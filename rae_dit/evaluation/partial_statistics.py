@@ -52,7 +52,7 @@ def read_partial(path: Path, provenance: Provenance) -> tuple[Totals, int]:
         totals = Totals(**arrays)
     except (zipfile.BadZipFile, OSError, EOFError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: damaged ({reason}); delete it to start anew") from error
-    remedy = "Use the old settings to finish it, delete it to start anew, or use another workdir"
+        raise ConfigError(f"{path}: damaged ({reason}); delete it to start over") from error
+    remedy = "Use the old settings to finish it, delete it to start over, or use another workdir"
     provenance.require_same(found, str(path), remedy)
     return totals, done

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
-    """Images to look at, and their places among all."""
+    """Images of a set, with their places in it."""
 
     numbers: np.ndarray  # int [b]
     images: np.ndarray  # float32 [b, H, W, 3] in [0, 1]
@@ -95,8 +95,8 @@ def evaluate_batches(
     """Computes metrics of images on process 0 and broadcasts them."""
     state = accumulate(MetricState.of(metrics_named(metrics)), extractor, batches)
     values = state.compute(metrics, reference) if jax.process_index() == 0 else {}
-    told: dict[str, float] = json.loads(allgather_bytes(json.dumps(values).encode())[0])
-    return told
+    shared: dict[str, float] = json.loads(allgather_bytes(json.dumps(values).encode())[0])
+    return shared
 
 
 def accumulate(
@@ -110,7 +110,7 @@ def accumulate(
 
 
 def source_batches(source: Source, batch_size: int) -> Iterator[Batch]:
-    """This process's share of the images of a source."""
+    """Yields this process's share of the images of a source."""
     index, count = jax.process_index(), jax.process_count()
     whole = batch_size * count
     batches = ordered_batches(
@@ -125,7 +125,7 @@ def source_batches(source: Source, batch_size: int) -> Iterator[Batch]:
 
 
 def stored_batches(images: StoredImages, batch_size: int, *, field: str) -> Iterator[Batch]:
-    """This process's share of stored images: a run of them. Errors name the config's field."""
+    """Yields this process's share of stored images; errors name the config field."""
     index, count = jax.process_index(), jax.process_count()
     start, stop = (len(images) * i // count for i in (index, index + 1))
     total = -(-(stop - start) // batch_size)
@@ -155,5 +155,5 @@ def regrouped(
 
 
 def progress(blocks: Iterable[Any], what: str, total: int) -> Iterable[Any]:
-    """Shows how far an iteration has come, on process 0."""
+    """Shows a progress bar on process 0."""
     return tqdm(blocks, desc=what, unit="batch", total=total, disable=jax.process_index() > 0)

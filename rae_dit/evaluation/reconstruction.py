@@ -1,4 +1,4 @@
-"""How far a reconstruction is from its original, per image, in float64.
+"""Reconstruction errors per image: L1, PSNR and SSIM, in float64.
 
 With x and y the two images on [0, 1] and means over the H W C values of one image,
 
@@ -24,7 +24,7 @@ SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # keep the fractions of (3) finite in flat 
 
 
 def l1(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Mean absolute difference of each pair of images, equation (1).
+    """Computes the mean absolute difference of each pair of images, equation (1).
 
     Args:
         a: float [n, H, W, C] in [0, 1].
@@ -41,7 +41,7 @@ def l1(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio of each pair of images, equation (2).
+    """Computes the peak signal-to-noise ratio of each pair of images, equation (2).
 
     Args:
         a: float [n, H, W, C] in [0, 1].
@@ -54,13 +54,13 @@ def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         ValueError: shapes differ or lack the four axes, or values leave [0, 1].
     """
     a, b = _checked("psnr", a, b)
-    with np.errstate(divide="ignore"):  # log10(0) = -inf is the right answer for equal images
+    with np.errstate(divide="ignore"):  # equal images: log10(0) = -inf is intended
         # 0.0 - … instead of a unary minus: two images one apart everywhere give 0.0, never -0.0.
         return 0.0 - 10.0 * np.log10(np.square(a - b).mean(axis=(1, 2, 3)))
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Structural similarity of each pair of images, equation (3).
+    """Computes the structural similarity of each pair of images, equation (3).
 
     Args:
         a: float [n, H, W, C] in [0, 1], H and W at least 11.
@@ -102,9 +102,9 @@ def _windows(length: int) -> np.ndarray:
 
 
 def pool(images: np.ndarray, size: int) -> np.ndarray:
-    """Images shrunk to size x size by the mean over equal square blocks.
+    """Shrinks images to size x size by the mean over equal square blocks.
 
-    Undoes the nearest-neighbour enlargement of the digits exactly: the mean of equal pixels.
+    Exactly inverts the nearest-neighbor enlargement of the digits.
 
     Args:
         images: float [n, H, W, C], H = W a multiple of `size`, any range.

@@ -1,8 +1,8 @@
-"""Images in files as evaluation takes them: an ADM-style .npz, or a directory of pictures.
+"""Images in files to be evaluated: an ADM-style .npz, a directory of pictures, or one picture.
 
-Read in order and block by block: 50,000 images never sit in memory. ADM's .npz holds "arr_0", uint8
-[n, H, W, 3], and perhaps "arr_1", the labels. In a directory, names are taken in their order, and a
-name that ends in _LABEL (as --mode=sample writes them, 000123_7.png) tells the label.
+They are read in order and in blocks, so that 50,000 images need little memory. ADM's .npz holds
+"arr_0", uint8 [n, H, W, 3], and optionally "arr_1", the labels. Pictures are sorted by name; if
+every name ends in _LABEL (as of --mode=sample: 000123_7.png), that is the image's label.
 """
 
 import re
@@ -27,8 +27,8 @@ class StoredImages:
     Attributes:
         path: the .npz, the directory, or a single picture.
         shape: (n, H, W, 3).
-        labels: int [n], or None where nothing tells them.
-        files: the pictures in their order; empty for an .npz.
+        labels: int [n]; None if unknown.
+        files: the pictures in order; empty for an .npz.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class StoredImages:
         """Yields images start..stop-1 as uint8 [b, H, W, 3], b <= size.
 
         Raises:
-            SourceError: a picture is damaged or of another size, or the .npz ends too early.
+            SourceError: a picture is damaged or of another size, or the .npz is truncated.
         """
         stop = len(self) if stop is None else stop
         starts = range(start, stop, size)
@@ -59,15 +59,15 @@ class StoredImages:
                 rows = min(size, stop - first)
                 content = file.read(rows * one)
                 if len(content) != rows * one:
-                    raise SourceError(f"{self.path} ends before image {first + rows}; make it anew")
+                    raise SourceError(f"{self.path}: truncated before image {first + rows}")
                 yield np.frombuffer(content, np.uint8).reshape(rows, *self.shape[1:])
 
     def _picture(self, index: int) -> np.ndarray:
         image = _read(self.files[index])
         if image.shape != self.shape[1:]:
             raise SourceError(
-                f"{self.files[index]} is {_size(image.shape)} pixels and {self.files[0].name} is "
-                f"{_size(self.shape[1:])}; expected images of one size"
+                f"{self.files[index]}: got {_size(image.shape)} pixels; expected "
+                f"{_size(self.shape[1:])} as of {self.files[0].name}"
             )
         return image
 
@@ -96,13 +96,15 @@ def _pictures(path: Path, files: tuple[Path, ...]) -> StoredImages:
     height, width, _ = _read(files[0]).shape
     found = [re.search(r"_(\d+)$", file.stem) for file in files]
     labels = [int(match[1]) for match in found if match]
-    told = np.array(labels) if len(labels) == len(files) else None
-    return StoredImages(path, (len(files), height, width, 3), told, files)
+    known = np.array(labels) if len(labels) == len(files) else None
+    return StoredImages(path, (len(files), height, width, 3), known, files)
 
 
 def _npz(path: Path) -> StoredImages:
     if not zipfile.is_zipfile(path):
-        raise SourceError(f"got {str(path)!r}, which is no .npz; expected one with the array arr_0")
+        raise SourceError(
+            f"got {str(path)!r}, which is not an .npz; expected one with the array arr_0"
+        )
     with zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         if "arr_0" not in names:
@@ -117,8 +119,8 @@ def _npz(path: Path) -> StoredImages:
             labels = arrays["arr_1"]
         if labels.shape != shape[:1] or not np.issubdtype(labels.dtype, np.integer):
             raise SourceError(
-                f"{path}: labels arr_1 are {labels.dtype} {list(labels.shape)}; expected integers "
-                f"[{shape[0]}]"
+                f"{path}: got labels arr_1 of {labels.dtype} {list(labels.shape)}; expected "
+                f"integers [{shape[0]}]"
             )
     return StoredImages(path, shape, labels)
 
@@ -132,13 +134,13 @@ def _header(file: IO[bytes], path: Path) -> tuple[int, int, int, int]:
     shape, fortran, dtype = read(file)
     if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] != 3 or 0 in shape:
         raise SourceError(
-            f"{path}: arr_0 is {dtype} {list(shape)}; expected uint8 [n, H, W, 3] with n >= 1"
+            f"{path}: got arr_0 of {dtype} {list(shape)}; expected uint8 [n, H, W, 3] with n >= 1"
         )
     return shape
 
 
 def _skip(file: IO[bytes], count: int) -> None:
-    """Goes forward; a compressed member must be read for that."""
+    """Skips bytes; a compressed member can only be read."""
     while count > 0:
         step = len(file.read(min(count, 1 << 24)))
         if step == 0:

@@ -1,4 +1,4 @@
-"""What a sweep found, as a table of words and as a picture."""
+"""Results of a sweep as a markdown table and as a figure."""
 
 import os
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from typing import NamedTuple
 from rae_dit.evaluation.image_grid import DPI, FAINT, FONT, INK, png_path, write_png
 from rae_dit.evaluation.metrics import metrics_named
 
-# Okabe & Ito's colours, safe for the colour-blind; yellow is too light for a line on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe & Ito's colors, safe for the color-blind, without yellow, too light on white.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 class Cell(NamedTuple):
-    """One combination of a sweep and what it scored."""
+    """One combination of a sweep and its metrics."""
 
     cfg_scale: float
     num_steps: int
@@ -21,19 +21,19 @@ class Cell(NamedTuple):
 
 
 def best(cells: Sequence[Cell], metric: str) -> Cell:
-    """The cell with the best value of a metric; the first of equals."""
+    """Returns the cell with the best value of a metric; the first of equals."""
     sign = 1 if lower_is_better(metric) else -1
     return min(cells, key=lambda cell: sign * cell.metrics[metric])
 
 
 def lower_is_better(metric: str) -> bool:
-    """Returns the direction of a metric."""
+    """Returns whether a lower value of a metric is better."""
     (kind,) = metrics_named([metric])
     return kind.lower_is_better
 
 
 def markdown(cells: Sequence[Cell], metric: str) -> str:
-    """A table with a row a cell; the best value of `metric` is bold."""
+    """Formats a table, a row for each cell; the best value of `metric` is bold."""
     metrics = list(cells[0].metrics)
     winner = best(cells, metric)
     rows = [["cfg_scale", "num_steps", "cfg_interval", *metrics]]
@@ -50,8 +50,8 @@ def markdown(cells: Sequence[Cell], metric: str) -> str:
 def draw_sweep(path: str | os.PathLike[str], cells: Sequence[Cell], metric: str) -> None:
     """Writes a PNG of one metric over the guidance scale, a line for each other choice.
 
-    Where there is one scale only, it is drawn over the number of steps. Each line ends in its
-    name; a ring marks the best value. A line of one point is a dot.
+    With one scale only, it is drawn over the number of steps. A ring marks the best value. A line
+    of one point is a dot.
 
     Args:
         path: where the picture goes; ends in .png, missing folders are made.
@@ -70,10 +70,10 @@ def draw_sweep(path: str | os.PathLike[str], cells: Sequence[Cell], metric: str)
     axes = figure.subplots()
     for number, (name, points) in enumerate(lines.items()):
         across, up = zip(*sorted(points), strict=True)
-        colour = COLOURS[number % len(COLOURS)]
-        style = "-" if number < len(COLOURS) else "--"
+        color = COLORS[number % len(COLORS)]
+        style = "-" if number < len(COLORS) else "--"
         axes.plot(
-            across, up, style, color=colour, linewidth=1.6, marker="o", markersize=4, label=name
+            across, up, style, color=color, linewidth=1.6, marker="o", markersize=4, label=name
         )
     winner, lower = best(cells, metric), lower_is_better(metric)
     where = winner.cfg_scale if over_scale else winner.num_steps
@@ -103,7 +103,7 @@ def draw_sweep(path: str | os.PathLike[str], cells: Sequence[Cell], metric: str)
 
 
 def with_unguided_everywhere(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells, those without guidance once for each interval: it makes no difference to them."""
+    """Returns the cells, unguided ones once for each interval, which does not affect them."""
     intervals = list(dict.fromkeys(cell.cfg_interval for cell in cells))
     return [
         cell._replace(cfg_interval=interval)
@@ -113,7 +113,7 @@ def with_unguided_everywhere(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def name_of(cell: Cell, cells: Sequence[Cell], *, over_scale: bool) -> str:
-    """What tells a cell's line from the others."""
+    """Names the line of a cell by the settings in which lines differ."""
     words = []
     if over_scale and len({other.num_steps for other in cells}) > 1:
         words.append(f"{cell.num_steps} steps")

@@ -38,7 +38,7 @@ GRID_COLUMNS, GRID_ROWS = 10, 10
 
 
 def evaluate(config: Config, workdir: Path) -> None:
-    """Writes evaluation.json into the workdir, and a grid of the images that were generated.
+    """Writes evaluation.json into the workdir, and grids of generated images.
 
     Raises:
         ConfigError: a file that the config names is missing or cannot be used.
@@ -74,7 +74,7 @@ def evaluate(config: Config, workdir: Path) -> None:
 
 
 def write_grid(generator: Generator, config: Config, path: Path, cfg_scale: float) -> None:
-    """Draws the first images once more, of at most ten classes."""
+    """Generates the first images of at most ten classes again and draws them."""
     classes = min(GRID_ROWS, config.data.num_classes)
     labels = labels_of(config, GRID_COLUMNS * classes)
     parts = list(
@@ -93,7 +93,7 @@ def write_grid(generator: Generator, config: Config, path: Path, cfg_scale: floa
 
 
 def guidance_scales(config: Config) -> dict[str, float]:
-    """Suffix of the metrics' names -> scale, for each time images are generated."""
+    """Returns suffix of metric names -> guidance scale, for each set of images to generate."""
     scale = config.sample.cfg_scale
     if scale == 1.0:
         return {"unguided": 1.0}
@@ -101,7 +101,7 @@ def guidance_scales(config: Config) -> dict[str, float]:
 
 
 def with_suffix(suffix: str, values: dict[str, float]) -> dict[str, float]:
-    """{"fid": 1.0} -> {"fid_guided": 1.0}."""
+    """Appends a suffix to names: {"fid": 1.0} -> {"fid_guided": 1.0}."""
     return {f"{name}_{suffix}": value for name, value in values.items()}
 
 

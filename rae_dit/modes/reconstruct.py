@@ -1,7 +1,7 @@
-"""--mode=reconstruct: images through the autoencoder and back, and how far they come back.
+"""--mode=reconstruct: reconstructions by the autoencoder and their errors.
 
-Images pass by batch by batch; only sums, and the pairs that are shown, are kept. Several processes
-take a share each.
+Images are processed in batches, a share by each process; only sums and the pairs that are shown
+are kept in memory.
 """
 
 import json
@@ -46,9 +46,9 @@ SHOWN = 16
 
 
 class Pair(NamedTuple):
-    """This process's images of a batch, float32 [b, H, W, 3] in [0, 1]."""
+    """This process's images of a batch and their reconstructions, float32 [b, H, W, 3]."""
 
-    numbers: np.ndarray  # place of each image among all
+    numbers: np.ndarray  # place of each image in the whole set
     originals: np.ndarray
     results: np.ndarray
     lpips: np.ndarray | None  # float [b]
@@ -58,7 +58,7 @@ def reconstruct(config: Config, workdir: Path) -> None:
     """Writes reconstruction.json and reconstructions.png into the workdir.
 
     The decoder is that of `decoder.checkpoint`, or of the workdir's own run. With
-    `reconstruct.path`, each picture and its reconstruction also go side by side into
+    `reconstruct.path`, each picture is also written beside its reconstruction into
     reconstructions/.
 
     Raises:
@@ -96,7 +96,7 @@ def reconstruct(config: Config, workdir: Path) -> None:
 
 
 def check(config: Config) -> None:
-    """Refuses what would only be found out later.
+    """Checks files of weights and image size before anything is compiled.
 
     Raises:
         ConfigError: a file of weights is missing, or images are too small for LPIPS.
@@ -116,7 +116,7 @@ def check(config: Config) -> None:
 
 
 def open_images(config: Config) -> Source:
-    """What to reconstruct: pictures, cut to squares of `data.image_size`, or held-out images."""
+    """Opens the pictures, cropped to squares of `data.image_size`, or the held-out images."""
     path = config.reconstruct.path
     if not path:
         return data.held_out(config)
@@ -127,12 +127,12 @@ def open_images(config: Config) -> Source:
         image_size=config.data.image_size,
         num_classes=config.data.num_classes,
         crop="adm_center",
-        max_bad_share=0.0,  # a picture that was asked for is not replaced by another
+        max_bad_share=0.0,  # requested pictures are never substituted
     )
 
 
 def rfid_extractor(config: Config, source: Source) -> FeatureExtractor | None:
-    """The Inception, if its weights are given and there are images enough for a covariance."""
+    """Loads the Inception if its weights are given and there are at least two images."""
     settings = config.evaluate
     count = min(len(source), config.reconstruct.num_images or len(source))
     if not settings.inception or count < 2:
@@ -141,7 +141,7 @@ def rfid_extractor(config: Config, source: Source) -> FeatureExtractor | None:
 
 
 def pairs(config: Config, source: Source, mesh: Mesh) -> Iterator[Pair]:
-    """This process's share of the images and of their reconstructions."""
+    """Yields this process's share of the images with their reconstructions."""
     index, size = jax.process_index(), config.data.batch_size
     local = size // jax.process_count()
     lpips = lpips_on(config, mesh)
@@ -169,7 +169,7 @@ def pairs(config: Config, source: Source, mesh: Mesh) -> Iterator[Pair]:
 
 
 def lpips_on(config: Config, mesh: Mesh) -> tuple[nnx.GraphDef, nnx.State] | None:
-    """LPIPS on every device, if its weights are given."""
+    """Loads LPIPS onto every device if its weights are given."""
     if not config.perceptual.vgg:
         return None
     graph, state = nnx.split(read_lpips(config.perceptual.vgg, config.perceptual.linear))
@@ -183,20 +183,20 @@ def compare(
     original: Float[Array, "B H W 3"],
     result: Float[Array, "B H W 3"],
 ) -> Float[Array, " B"]:
-    """LPIPS of each pair, float32."""
+    """Computes LPIPS of each pair, float32."""
     distance: Float[Array, " B"] = nnx.merge(graph, parameters)(original, result)
     return distance
 
 
 def local_rows(array: Array, mesh: Mesh) -> np.ndarray:
-    """The rows of a global array that belong to this process, in order."""
+    """Returns the rows of a global array that this process holds, in order."""
     shards = jax.device_put(array, batch_sharding(mesh)).addressable_shards
     in_order = sorted(shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data) for shard in in_order])
 
 
 def errors(pair: Pair) -> dict[str, np.ndarray]:
-    """Each image's error by each measure that its size allows."""
+    """Computes the errors of each image, of the measures that its size allows."""
     if not len(pair.numbers):
         return {}
     found = {"l1": l1(pair.originals, pair.results), "psnr": psnr(pair.originals, pair.results)}
@@ -206,7 +206,7 @@ def errors(pair: Pair) -> dict[str, np.ndarray]:
 
 
 def means(parts: list[dict[str, float]]) -> dict[str, Any]:
-    """Means over the images of all processes; a mean that is infinite (PSNR) becomes None."""
+    """Computes means over the images of all processes; None for an infinite one (PSNR)."""
     total: dict[str, float] = {}
     for part in parts:
         for name, value in part.items():
@@ -217,7 +217,7 @@ def means(parts: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def write_pairs(folder: Path, source: Source, pair: Pair) -> None:
-    """Writes NAME.png for each image: the original at the left, its reconstruction at the right."""
+    """Writes NAME.png for each image: the original left, its reconstruction right."""
     assert isinstance(source, Images)
     folder.mkdir(parents=True, exist_ok=True)
     for number, both in zip(

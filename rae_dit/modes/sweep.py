@@ -1,6 +1,6 @@
-"""--mode=sweep: guidance scale x steps x interval, each judged as --mode=evaluate would.
+"""--mode=sweep: metrics of every combination of guidance scale, steps and interval.
 
-sweep.json grows cell by cell, so an interrupted sweep goes on where it was.
+sweep.json grows cell by cell, so an interrupted sweep continues where it stopped.
 """
 
 import dataclasses
@@ -60,11 +60,11 @@ def sweep(config: Config, workdir: Path) -> None:
                 *(metric, metrics[metric], eta / 60),
             )
     if jax.process_index() == 0:
-        summarise(path, [cell_of(cell, found) for cell in planned], metric)
+        write_summary(path, [cell_of(cell, found) for cell in planned], metric)
 
 
 def plan(config: Config) -> list[Config]:
-    """The config of each cell; unguided cells do not differ by their interval, so one stands.
+    """Returns the config of each cell; unguided cells for one interval only.
 
     Raises:
         ConfigError: a combination that cannot be sampled.
@@ -73,7 +73,7 @@ def plan(config: Config) -> list[Config]:
     steps = config.sweep.num_steps or (config.sample.num_steps,)
     intervals = config.sweep.cfg_intervals or (config.sample.cfg_interval,)
     if config.evaluate.samples:
-        expected = "'' because --mode=sweep generates what it judges"
+        expected = "'' because --mode=sweep evaluates images that it generates"
         raise invalid_value("evaluate.samples", config.evaluate.samples, expected)
     cells = []
     for scale, count, interval in itertools.product(scales, steps, intervals):
@@ -87,7 +87,7 @@ def plan(config: Config) -> list[Config]:
 
 
 def metric_of(config: Config) -> str:
-    """The metric that is drawn.
+    """Returns the metric that is drawn.
 
     Raises:
         ConfigError: it is not computed.
@@ -116,18 +116,18 @@ def check(path: Path, settings: Provenance) -> None:
         before = json.loads(path.read_text())["settings"]
     except (ValueError, KeyError) as error:
         raise ConfigError(f"{path}: got no results of a sweep. Move it away") from error
-    settings.require_same(before, str(path), "Move it away to start anew", partly=True)
+    settings.require_same(before, str(path), "Move it away to start over", partly=True)
 
 
 def read_cells(path: Path) -> dict[str, dict[str, float]]:
-    """Cell -> metrics, of what is done."""
+    """Reads name of a cell -> metrics, of the cells that are done."""
     if not path.exists():
         return {}
     cells: dict[str, dict[str, float]] = json.loads(path.read_text())["cells"]
     return cells
 
 
-def summarise(path: Path, cells: list[Cell], metric: str) -> None:
+def write_summary(path: Path, cells: list[Cell], metric: str) -> None:
     """Writes the table and the picture beside sweep.json."""
     write_text(path.with_suffix(".md"), markdown(cells, metric))
     draw_sweep(path.with_suffix(".png"), cells, metric)
@@ -139,14 +139,14 @@ def summarise(path: Path, cells: list[Cell], metric: str) -> None:
 
 
 def key_of(config: Config) -> str:
-    """A cell in words; its name in sweep.json."""
+    """Names a cell in sweep.json."""
     sample = config.sample
     low, high = sample.cfg_interval
     return f"cfg_scale {sample.cfg_scale:g}, {sample.num_steps} steps, interval [{low:g}, {high:g}]"
 
 
 def cell_of(config: Config, found: dict[str, dict[str, float]]) -> Cell:
-    """A cell with its metrics."""
+    """Returns a cell with its metrics."""
     sample = config.sample
     metrics = found[key_of(config)]
     return Cell(sample.cfg_scale, sample.num_steps, sample.cfg_interval, metrics)

@@ -1,6 +1,6 @@
-"""Fréchet distance between two sets of features, each seen as one Gaussian; all in float64.
+"""Fréchet distance between two sets of features modeled as Gaussians, in float64.
 
-Features x_1 … x_n in R^d are summarised by their mean m and unbiased covariance S,
+Features x_1 … x_n in R^d are summarized by their mean m and unbiased covariance S,
 
     m = (1/n) sum_i x_i,        S = (1/(n-1)) sum_i (x_i - m)(x_i - m)^T.                      (1)
 
@@ -44,12 +44,12 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean and unbiased covariance of a set of features: all that equation (3) asks of it.
+    """Mean and unbiased covariance of a set of features, for equation (3).
 
     Attributes:
         mean: f64 [d], in the unit of the features.
         covariance: f64 [d, d], symmetric, in that unit squared; zeros when `count` is 1.
-        count: number of features summarised, >= 1.
+        count: number of features summarized, >= 1.
     """
 
     mean: np.ndarray
@@ -57,7 +57,7 @@ class Moments:
     count: int
 
     def __post_init__(self) -> None:
-        """Converts to float64 and refuses what cannot be a mean and a covariance.
+        """Converts to float64 and checks shapes, finiteness and symmetry.
 
         Raises:
             ValueError: a wrong shape, a value that is not finite, an asymmetric covariance, or
@@ -92,7 +92,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: np.ndarray) -> Self:
-        """Moments of the rows of `features`, equation (1).
+        """Computes the moments of the rows of `features`, equation (1).
 
         Args:
             features: float [n, d], n >= 1, any unit; computed in float64.
@@ -112,12 +112,12 @@ class Moments:
             )
         _require_finite("features", features)
         mean = features.mean(axis=0)
-        centred = features - mean
-        return cls(mean, centred.T @ centred / max(len(features) - 1, 1), len(features))
+        centered = features - mean
+        return cls(mean, centered.T @ centered / max(len(features) - 1, 1), len(features))
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """Moments of the union of two sets, equation (2); exact up to rounding.
+    """Merges the moments of two sets, equation (2); exact up to rounding.
 
     Args:
         a: moments of the first set, d dimensions.
@@ -141,7 +141,7 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """Squared 2-Wasserstein distance between two Gaussians, equations (3) and (5).
+    """Computes the squared 2-Wasserstein distance of two Gaussians, equations (3) and (5).
 
     Args:
         a: moments of the first set, d dimensions, at least two features.
@@ -149,10 +149,10 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
     Returns:
         A finite float >= 0, in the unit of the features squared. Few features bias it upwards,
-        so compare only numbers with equal counts.
+        so only values of equal counts are comparable.
 
     Raises:
-        ValueError: the two differ in dimensions, or one summarises a single feature.
+        ValueError: the two differ in dimensions, or one summarizes a single feature.
     """
     _require_same_dimensions("frechet_distance", a, b)
     for name, moments in (("first", a), ("second", b)):
@@ -169,7 +169,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """Symmetric root R of a positive semi-definite S [d, d], R R = S."""
+    """Computes the symmetric root R of a positive semi-definite S [d, d], R R = S."""
     eigenvalues, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
     rounding = len(eigenvalues) * np.finfo(np.float64).eps * eigenvalues[-1]
     kept = np.where(eigenvalues > max(rounding, 0.0), eigenvalues, 0.0)
