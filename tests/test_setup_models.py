@@ -133,6 +133,9 @@ def test_a_network_is_traced_once_and_its_callers_share_no_module() -> None:
     first, second = models.abstract(make, config), models.abstract(make, config_of("dit_dummy"))
     assert len(made) == 1
     first.backbone.blocks, first.grid = None, 0
+    first.label_table.set_value(jnp.zeros(1))
+    for module in (second, models.abstract(make, config)):
+        assert isinstance(module.label_table.get_value(), jax.ShapeDtypeStruct)
     assert nnx.graphdef(second) == nnx.graphdef(models.abstract(models.make_ddt, config))
     wider = dataclasses.replace(config, ddt=dataclasses.replace(config.ddt, depth=(3, 1)))
     assert models.abstract(make, wider).backbone.depth == 3

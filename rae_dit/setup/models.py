@@ -1,7 +1,7 @@
-"""Config -> objects, by plain `match`: no default values (they live in configs/), no mathematics.
+"""Config -> networks: architectures, modules with initial weights, abstract modules.
 
-The `make_*` functions return modules with initial weights; `abstract` gives their shapes alone.
-loading.py fills them with weights from files.
+No default values (they live in configs/) and no mathematics. setup/weights.py fills the networks
+with weights from files.
 """
 
 import dataclasses
@@ -83,7 +83,7 @@ def compute_dtype(config: Config) -> Dtype:
 
 
 def matmul_precision(config: Config) -> str:
-    """How float32 matrix products are computed, for `jax.default_matmul_precision`."""
+    """Returns the config's value of `jax.default_matmul_precision`."""
     match config.precision:
         case "fp32":
             return "float32"
@@ -93,7 +93,7 @@ def matmul_precision(config: Config) -> str:
 
 
 def latent_grid(config: Config) -> int:
-    """Side h = w of the latent."""
+    """Returns the side h = w of the latent."""
     return config.encoder.input_size // config.encoder.patch_size
 
 
@@ -141,7 +141,7 @@ def make_decoder(config: Config, rngs: nnx.Rngs) -> Decoder:
 
 
 def make_rae(config: Config, rngs: nnx.Rngs, *, decoder: bool, statistics: bool) -> RAE:
-    """An RAE with random weights; latent statistics, if asked for, are zeros and ones."""
+    """Builds an RAE with random weights; latent statistics, if asked for, are zeros and ones."""
     grid = latent_grid(config)
     shape = (grid, grid, config.encoder.hidden_size)
     return RAE(
@@ -155,18 +155,18 @@ def make_rae(config: Config, rngs: nnx.Rngs, *, decoder: bool, statistics: bool)
 
 
 def make_classifier(config: Config, rngs: nnx.Rngs) -> Classifier:
-    """Encoder and linear head with random weights."""
+    """Builds encoder and linear head with random weights."""
     rae = make_rae(config, rngs, decoder=False, statistics=False)
     return Classifier(rae, config.data.num_classes, rngs=rngs)
 
 
 def make_head(config: Config, rngs: nnx.Rngs) -> Linear:
-    """The linear layer of a probe with random weights."""
+    """Builds the linear layer of a probe with random weights."""
     return linear_head(config.encoder.hidden_size, config.data.num_classes, rngs=rngs)
 
 
 def make_lpips(config: Config, rngs: nnx.Rngs) -> LPIPS:
-    """LPIPS with random weights."""
+    """Builds LPIPS with random weights."""
     return LPIPS(dtype=compute_dtype(config), rngs=rngs)
 
 
@@ -192,22 +192,22 @@ ModuleT = TypeVar("ModuleT", bound=nnx.Module)
 def abstract(make: Callable[[Config, nnx.Rngs], ModuleT], config: Config) -> ModuleT:
     """Returns the module with shapes in place of arrays: no memory, no compile.
 
-    Networks are traced once per process. Every call returns a module of its own, so that one
-    caller's changes are not seen by another.
+    A network is traced once per process and copied for each caller, so that one caller's changes
+    are not seen by another.
     """
-    return nnx.merge(*traced(make, config))
+    return nnx.merge(*traced(make, config), copy=True)
 
 
 @functools.lru_cache(maxsize=64)
 def traced(
     make: Callable[[Config, nnx.Rngs], nnx.Module], config: Config
 ) -> tuple[nnx.GraphDef, nnx.State]:
-    """Traces a constructor; both its arguments and its results are immutable."""
+    """Traces a constructor; for `abstract` alone, which copies what it returns."""
     return nnx.split(nnx.eval_shape(lambda: make(config, nnx.Rngs(0))))
 
 
 def latent_shift(config: Config) -> float:
-    """The time shift s: as given, or from the number of elements of a latent."""
+    """Returns the time shift s: `flow.shift`, or computed from the size of a latent."""
     if config.flow.shift is not None:
         return config.flow.shift
     return time_shift(latent_grid(config) ** 2 * config.encoder.hidden_size, config.flow.shift_base)
