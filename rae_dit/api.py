@@ -1,4 +1,4 @@
-"""What a user types: released (or our own) weights in, models out."""
+"""Public loaders: released weights, or runs of this project, to models."""
 
 import dataclasses
 from pathlib import Path
@@ -48,20 +48,21 @@ def load_ddt(
 
     Args:
         source: an official file (.pt, .ckpt, .safetensors), a directory with one, or a hub id
-            with the path inside ("owner/repository/…/stage2_model.pt"); or a stage-2 run of ours:
-            its workdir, the checkpoints in it (both: newest step) or one step. Of a run the EMA is
-            taken.
-        input_size: side of the latent grid, where a file does not tell it (no RoPE, no position
+            with the path inside ("owner/repository/…/stage2_model.pt"); or a stage-2 run of this
+            project: its workdir, the checkpoints in it (both: newest step) or one step. Of a run
+            the EMA is taken.
+        input_size: side of the latent grid, if the file does not tell it (no RoPE, no position
             embedding).
-        depth: blocks of backbone and head, where a file does not tell them (equal widths).
-        num_heads: heads of both, where a file does not tell them (no RoPE, unusual widths).
-        **compute: `dtype` (float32), `attention`, `scan_layers`, `remat`, as in `DDT`.
+        depth: blocks of backbone and head, if the file does not tell them (equal widths).
+        num_heads: heads of both, if the file does not tell them (no RoPE, no qk-norm).
+        **compute: `dtype` (float32), `attention`, `scan_layers`, `remat`: fields of `Compute`.
 
     Returns:
         The model: `ddt(x, t, y)` gives the velocity.
 
     Raises:
-        WeightsError: if the file cannot be opened safely, or does not fit a DiT^DH.
+        WeightsError: if the file cannot be opened safely, does not fit a DiT^DH, or contradicts an
+            argument.
         ConfigError: if the run is not of stage 2, or of another version.
         CheckpointError: if the run has no sound checkpoint.
     """
@@ -91,21 +92,21 @@ def load_rae(
     encoder_input_size: int | None = None,
     **compute: Unpack[ComputeKeywords],
 ) -> RAE:
-    """Loads a representation autoencoder: from its parts, a diffusers directory or a run of ours.
+    """Loads a representation autoencoder: from its parts, a diffusers directory or a run.
 
     Args:
         source: a diffusers `AutoencoderRAE` directory or hub id, or the workdir, checkpoints or
-            step of a run of ours; then nothing else is given. A reconstruction run gives its
-            decoder (EMA), a classification run its encoder if it trained that, and every run the
-            other parts and the statistics that its config names, relative to the current directory.
+            step of a run; then nothing else is given. A reconstruction run gives its decoder (EMA),
+            a classification run its encoder if it trained that, and every run the other parts and
+            the statistics that its config names, relative to the current directory.
         encoder: a Hugging Face directory or hub id, or a name of the reference ("Dinov2withNorm").
         decoder: an official file, a directory with one, a hub id with a path inside, or a
-            reconstruction run of ours (its EMA); None for encoding only.
+            reconstruction run of this project (its EMA); None for encoding only.
         stats: official `stat.pt` or our `.npz`; None for raw latents.
         encoder_input_size: side in pixels of what the encoder sees. None takes the size that
             gives the decoder's number of tokens, or without a decoder that of the encoder's
             position table.
-        **compute: `dtype` (float32), `attention`, `scan_layers`, `remat`, as in the models.
+        **compute: `dtype` (float32), `attention`, `scan_layers`, `remat`: fields of `Compute`.
 
     Returns:
         The autoencoder: `rae.encode(image)`, `rae.decode(latent)`.
@@ -169,7 +170,7 @@ def load_decoder(source: str | Path, **compute: Unpack[ComputeKeywords]) -> Deco
 
 
 def rae_of_run(config: Config, source: Path) -> RAE:
-    """The autoencoder that a run trains, or works on."""
+    """Loads the autoencoder that a run trains or uses."""
     encoder, decoder = config.encoder, config.decoder
     match config.trained_network:
         case "encoder":
@@ -182,5 +183,5 @@ def rae_of_run(config: Config, source: Path) -> RAE:
 
 
 def one_device() -> jax.sharding.Mesh:
-    """Where a user's models lie: the first device."""
+    """Returns a mesh of the first local device, which holds a user's models."""
     return make_mesh(1, jax.local_devices()[:1])

@@ -1,12 +1,12 @@
-"""How much arithmetic a run asks for, counted from its config.
+"""Model FLOPs of a run, counted from its config.
 
 Only matrix products count, 2 m n k each, attention's two included: the *model FLOPs* of the
 literature (PaLM, arXiv 2204.02311, appendix B). Resizing, norms, activations and the optimizer
-are left out; so is whatever rematerialisation computes twice, which makes
+are left out; so is whatever rematerialization computes twice, which makes
 
     model FLOPs utilisation (MFU) = images/s x train_step FLOPs / peak FLOP/s      (1)
 
-comparable between settings. XLA's own count cannot serve: it counts the body of a loop once.
+comparable between settings. XLA's own count cannot be used: it counts the body of a loop once.
 
 A backward pass needs two products for each one of the forward pass, so a trained network costs
 three forward passes, and a frozen one its forward pass alone.
@@ -21,10 +21,10 @@ from rae_dit.models.encoders import find_family
 
 
 class Matmul(NamedTuple):
-    """`times` products [rows, inner] x [inner, columns] an image.
+    """`times` products [rows, inner] x [inner, columns] per image.
 
     Attributes:
-        rows: tokens, or 1 for what a whole image shares.
+        rows: tokens, or 1 where one product serves the whole image.
         inner: the axis that is summed over.
         columns: width of the result.
         times: how often, for one image's forward pass.
@@ -40,7 +40,7 @@ class Matmul(NamedTuple):
 
     @property
     def flops(self) -> int:
-        """Of all `times` products, for one image."""
+        """FLOPs of all `times` products, for one image."""
         return 2 * self.rows * self.inner * self.columns * self.times
 
 
@@ -83,7 +83,7 @@ def train_flops(work: Work) -> int:
 
 
 def peak_flops(device_kind: str, precision: str) -> float | None:
-    """The vendor's dense FLOP/s of one device, the denominator of (1).
+    """Returns the vendor's dense FLOP/s of one device, the denominator of (1).
 
     Args:
         device_kind: `jax.Device.device_kind`, such as "NVIDIA H200" or "TPU v5 lite".
@@ -97,12 +97,12 @@ def peak_flops(device_kind: str, precision: str) -> float | None:
 
 
 def total(matmuls: list[Matmul]) -> int:
-    """FLOPs for one image."""
+    """Sums the FLOPs for one image."""
     return sum(matmul.flops for matmul in matmuls)
 
 
 def encoder_matmuls(config: Config) -> list[Matmul]:
-    """The representation encoder: patches, then blocks over patches and the tokens before them."""
+    """Counts the encoder: patches, then blocks over patches and the tokens before them."""
     encoder = config.encoder
     patches = (encoder.input_size // encoder.patch_size) ** 2
     before = find_family(encoder.family).num_cls_tokens + encoder.num_registers
@@ -119,7 +119,7 @@ def encoder_matmuls(config: Config) -> list[Matmul]:
 
 
 def decoder_matmuls(config: Config) -> list[Matmul]:
-    """The pixel decoder: projection, blocks over tokens and CLS, pixels of each token."""
+    """Counts the decoder: projection, blocks over tokens and CLS, pixels of each token."""
     decoder = config.decoder
     tokens = (config.encoder.input_size // config.encoder.patch_size) ** 2
     width = decoder.hidden_size
@@ -133,7 +133,7 @@ def decoder_matmuls(config: Config) -> list[Matmul]:
 
 
 def ddt_matmuls(config: Config) -> list[Matmul]:
-    """DiT^DH. One condition an image modulates the backbone, one a token the wide head."""
+    """Counts the DiT^DH; one condition per image modulates the backbone, one per token the head."""
     ddt = config.ddt
     narrow, wide = ddt.hidden_size
     tokens = (config.encoder.input_size // config.encoder.patch_size // ddt.patch_size) ** 2
@@ -165,7 +165,7 @@ def ddt_matmuls(config: Config) -> list[Matmul]:
 def transformer_matmuls(
     tokens: int, width: int, hidden: int, num_heads: int, depth: int
 ) -> list[Matmul]:
-    """`depth` blocks of attention and a two-layer MLP."""
+    """Counts `depth` blocks of attention and a two-layer MLP."""
     return [
         *attention_matmuls(tokens, width, num_heads, depth),
         Matmul(tokens, width, hidden, depth),
@@ -174,7 +174,7 @@ def transformer_matmuls(
 
 
 def attention_matmuls(tokens: int, width: int, num_heads: int, depth: int) -> list[Matmul]:
-    """`depth` times q, k, v and output projections; logits and mixing of every head."""
+    """Counts `depth` times q, k, v and output projections, and each head's logits and mixing."""
     head_width = width // num_heads
     return [
         Matmul(tokens, width, 3 * width, depth),

@@ -1,6 +1,6 @@
-"""Fields of the networks and of the flow between noise and latents.
+"""Config sections of the networks and of the flow between noise and latents.
 
-One frozen dataclass per room: meaning, unit and range of each field. No defaults: they live in
+One frozen dataclass per section: meaning, unit and range of each field. No defaults: they live in
 configs/. Ranges ride on the types and are enforced on the way in (`check.py`); `__post_init__`
 checks what fields of one section must agree on.
 """
@@ -72,9 +72,9 @@ class DecoderConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DDTConfig(DDTSizes):
-    """DiT^DH: the sizes and switches of `architecture.DDTSizes`, and what a run makes of it."""
+    """The DiT^DH: sizes and switches (`architecture.DDTSizes`), initial weights, label dropout."""
 
-    pretrained: str  # .pt, directory or hub id that a new run starts, or samples, from; '' = none
+    pretrained: str  # .pt, directory or hub id that a new run starts (or samples) from; '' = none
     class_dropout: Probability  # chance that a training label becomes the null label
 
     def __post_init__(self) -> None:

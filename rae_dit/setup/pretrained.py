@@ -61,7 +61,7 @@ def pretrained_decoder(config: Config) -> Decoder:
 
 
 def pretrained_ddt(config: Config) -> DDT:
-    """The DiT^DH `ddt.pretrained`: an official file, a directory with one, or a hub id.
+    """Reads the DiT^DH `ddt.pretrained`: an official file, a directory with one, or a hub id.
 
     Raises:
         WeightsError: the file is missing, damaged or of another kind of model.

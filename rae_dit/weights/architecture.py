@@ -1,4 +1,4 @@
-"""What a model must look like to hold the tensors of an official file."""
+"""Architectures read off the names and shapes of tensors in official files."""
 
 import logging
 import re
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 Pair = tuple[int, int]
 
-# Heads of the released sizes, for files that do not say: width -> heads.
+# Heads of the released sizes, for files that do not tell: width -> heads.
 DDT_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16, 2048: 16}
 DECODER_HEADS = {768: 12, 1024: 16, 1152: 16}
 RELEASED_HEAD_DEPTH = 2
@@ -218,7 +218,7 @@ def decoder_architecture(
 
 
 def block_numbers(names: Iterable[str], prefix: str) -> range:
-    """The numbers N of all names "prefix.N. ...": 0, 1, ... without a gap.
+    """Returns the numbers N of all names "prefix.N. ...": 0, 1, ... without a gap.
 
     Raises:
         WeightsError: if there are none, or some are missing.
@@ -232,7 +232,7 @@ def block_numbers(names: Iterable[str], prefix: str) -> range:
 
 
 def shape_of(tensors: Tensors, name: str, what: str) -> tuple[int, ...]:
-    """The shape of a tensor that must be there.
+    """Returns the shape of a tensor that must be there.
 
     Raises:
         WeightsError: if it is missing.
@@ -244,7 +244,7 @@ def shape_of(tensors: Tensors, name: str, what: str) -> tuple[int, ...]:
 
 
 def square_root(number: int, name: str) -> int:
-    """The side of a square of `number` things.
+    """Returns the side of a square of `number` tokens or pixels.
 
     Raises:
         WeightsError: if it is no square.

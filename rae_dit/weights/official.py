@@ -1,7 +1,6 @@
-"""The files of the reference implementation (bytetriper/RAE): DiT^DH and decoders, both ways.
+"""Import and export of the reference's files (bytetriper/RAE): DiT^DH and decoders.
 
-An architecture is read off the tensors: widths, depths and switches from names and shapes, heads
-from the RoPE buffers. See SEMANTICS 4.10 for the names.
+weights/architecture.py reads architectures off the tensors. See SEMANTICS 4.10 for the names.
 """
 
 from typing import Any
@@ -28,7 +27,7 @@ from rae_dit.weights.mapping import (
 
 
 def ddt_entries(model: DDT) -> list[Entry]:
-    """Names of a DiT^DH in released files; the model may be abstract."""
+    """Maps a DiT^DH, which may be abstract, to the names in released files."""
     entries = [
         *linear("embed_x", "x_embedder.proj", kernel=convolution(model.patch_size)),
         *linear("embed_s", "s_embedder.proj", kernel=convolution(model.patch_size)),
@@ -54,7 +53,7 @@ def ddt_entries(model: DDT) -> list[Entry]:
 
 
 def ddt_block_entries(block: nnx.Module) -> list[Entry]:
-    """Names inside one block of a DiT^DH."""
+    """Maps one block of a DiT^DH to the names inside a block."""
     entries = [
         *linear("attention.qkv", "attn.qkv"),
         *linear("attention.proj", "attn.proj"),
@@ -74,7 +73,7 @@ def ddt_block_entries(block: nnx.Module) -> list[Entry]:
 
 
 def ddt_buffers(model: DDT) -> dict[str, np.ndarray]:
-    """The rotary tables that released files carry and we recompute."""
+    """Computes the rotary tables that released files contain."""
     buffers = {}
     for part, name in enumerate(("enc", "dec")):
         for function, table in zip(("cos", "sin"), model.rope(part), strict=False):
@@ -83,7 +82,7 @@ def ddt_buffers(model: DDT) -> dict[str, np.ndarray]:
 
 
 def export_ddt(model: DDT) -> dict[str, np.ndarray]:
-    """The official state dict of a DiT^DH."""
+    """Returns the official state dict of a DiT^DH."""
     return export_tensors(ddt_entries(model), parameters_of(model)) | ddt_buffers(model)
 
 
@@ -104,7 +103,7 @@ def import_ddt(tensors: Tensors, abstract: DDT) -> DDT:
 
 
 def decoder_entries(depth: int, *, attention: tuple[str, str, str, str]) -> list[Entry]:
-    """Names of a decoder; `attention` are those of query, key, value and output."""
+    """Maps a decoder to torch's names; `attention` names query, key, value and output."""
     *projections, output = attention
     block = [
         *linear("attention.qkv", *projections),
@@ -132,14 +131,14 @@ OFFICIAL_ATTENTION = (
 
 
 def decoder_buffers(model: Decoder) -> dict[str, np.ndarray]:
-    """The fixed positions that released files carry and we recompute."""
+    """Computes the fixed positions that released files contain."""
     sizes = model.architecture
     positions = decoder_positions(sizes.hidden_size, sizes.grid, sizes.position_spacing)
     return {"decoder_pos_embed": positions[None]}
 
 
 def export_decoder(model: Decoder) -> dict[str, np.ndarray]:
-    """The official state dict of a decoder."""
+    """Returns the official state dict of a decoder."""
     entries = decoder_entries(model.trunk.depth, attention=OFFICIAL_ATTENTION)
     return decoder_buffers(model) | export_tensors(entries, parameters_of(model))
 

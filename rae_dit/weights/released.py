@@ -1,4 +1,4 @@
-"""Models from single files of others: finds the file, reads its architecture off it, fills it."""
+"""DiT^DH and decoders from third-party files: finds the file, reads its architecture, fills it."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ DECODER_FILES = ("config.json", "model.pt", "dinov2_decoder.pt", "*.safetensors"
 
 
 def open_ddt(source: str | Path) -> Tensors:
-    """The tensors of a DiT^DH: a file, a directory with one, or a hub id with a path inside.
+    """Opens the tensors of a DiT^DH: a file, a directory with one, or a hub id and a path inside.
 
     Raises:
         WeightsError: if there is no such file, or it cannot be opened safely.
@@ -41,7 +41,7 @@ def read_ddt(
     depth: Pair | None = None,
     num_heads: Pair | None = None,
 ) -> DDT:
-    """Loads a DiT^DH from a file of others; arguments and errors are those of `api.load_ddt`."""
+    """Reads a DiT^DH from a third-party file; arguments and errors are those of `api.load_ddt`."""
     tensors = open_ddt(source)
     architecture = ddt_architecture(
         tensors, input_size=input_size, depth=depth, num_heads=num_heads
@@ -55,7 +55,7 @@ def read_ddt(
 
 
 def read_decoder(source: str | Path, compute: Compute = Compute()) -> Decoder:
-    """Loads a decoder: a file, a directory with one, or a hub id (with a path inside).
+    """Reads a decoder: a file, a directory with one, or a hub id (with a path inside).
 
     Of a stage-1 training checkpoint or a diffusers `AutoencoderRAE`, which hold the encoder too,
     the decoder's part is taken.
@@ -83,7 +83,7 @@ def read_decoder(source: str | Path, compute: Compute = Compute()) -> Decoder:
 
 
 def single_file(path: Path) -> Path:
-    """The one file of weights in a directory, or the file itself.
+    """Finds the one file of weights in a directory; returns a file unchanged.
 
     Raises:
         WeightsError: if there is none, or more than one.
