@@ -77,7 +77,7 @@ def test_offline_and_mistyped_paths_say_what_to_do(hub):
 
 
 def test_the_reference_s_names_belong_to_one_family_each():
-    names = {family.name: family.huggingface.reference_names for family in FAMILIES}
+    names = {family.name: tuple(family.huggingface.aliases) for family in FAMILIES}
     assert names == {
         "dinov2": ("Dinov2withNorm",),
         "siglip": ("SigLIP2wNorm", "SigLIPwithNorm"),

@@ -11,9 +11,9 @@ SAFE_FILES = ("*.safetensors", "*.safetensors.index.json")
 
 def find_encoder(name: str | Path) -> Path:
     """Finds the directory of an encoder: a local one, a hub id, or one of the reference's names."""
-    for family in FAMILIES:
-        if str(name) in family.huggingface.reference_names and not Path(name).exists():
-            name = family.huggingface.reference_id
+    if not Path(name).exists():
+        for family in FAMILIES:
+            name = family.huggingface.aliases.get(str(name), name)
     path = find(name, (*ENCODER_FILES, *SAFE_FILES))
     if path.is_dir() and not list(path.glob("*.safetensors")) and not Path(name).exists():
         return find(name, (*ENCODER_FILES, "pytorch_model.bin"))

@@ -78,8 +78,7 @@ DINOV2 = EncoderFamily(
             "as facebook/dinov2-with-registers-base."
         },
         sizes=read_sizes,
-        reference_id="facebook/dinov2-with-registers-base",
-        reference_names=("Dinov2withNorm",),
+        aliases={"Dinov2withNorm": "facebook/dinov2-with-registers-base"},
         tensors=TensorNames(
             tower="dinov2_with_registers",
             tokens={

@@ -49,6 +49,11 @@ class TensorNames:
     older: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+def read_intermediate_size(config: Any) -> dict[str, Any]:
+    """Reads the MLP width off a `transformers` config that states it."""
+    return {"intermediate_size": config.intermediate_size}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HuggingFaceEncoder:
     """A family as Hugging Face keeps it.
@@ -59,16 +64,15 @@ class HuggingFaceEncoder:
         refused_types: values that look like the family and are not: `model_type` -> what to use.
         sizes: reads the fields of `EncoderArchitecture` that are spelled differently from family to
             family off a `transformers` config. Raises ValueError for what cannot be built.
-        reference_id: hub id that the reference implementation was published with.
-        reference_names: the reference's names for that model, accepted in place of a hub id.
+        aliases: names that are accepted in place of a hub id -> that id: the class names of the
+            reference implementation.
         tensors: names in the file of weights.
     """
 
     model_types: tuple[str, ...]
     refused_types: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    sizes: Callable[[Any], dict[str, Any]]
-    reference_id: str
-    reference_names: tuple[str, ...]
+    sizes: Callable[[Any], dict[str, Any]] = read_intermediate_size
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     tensors: TensorNames
 
 

@@ -6,8 +6,6 @@ interpolated with torch's bicubic kernel, a = -3/4, not antialiased.
 Source: `vit_mae` in `transformers`; SEMANTICS 4.2.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,11 +44,6 @@ class ViTMAE(VisionTransformer):
         return prepend(self.cls_token[...] + position[:1], x)
 
 
-def read_sizes(config: Any) -> dict[str, Any]:
-    """Reads the MLP width off a `transformers` config."""
-    return {"intermediate_size": config.intermediate_size}
-
-
 MAE = EncoderFamily(
     name="mae",
     module=ViTMAE,
@@ -62,9 +55,7 @@ MAE = EncoderFamily(
     image_std=IMAGENET_STD,
     huggingface=HuggingFaceEncoder(
         model_types=("vit_mae",),
-        sizes=read_sizes,
-        reference_id="facebook/vit-mae-base",
-        reference_names=("MAEwNorm", "MAEwithNorm"),
+        aliases={"MAEwNorm": "facebook/vit-mae-base", "MAEwithNorm": "facebook/vit-mae-base"},
         tensors=TensorNames(
             tower="vit",
             tokens={

@@ -6,8 +6,6 @@ antialiased.
 Source: `siglip_vision_model` in `transformers`; SEMANTICS 4.2.
 """
 
-from typing import Any
-
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -35,11 +33,6 @@ class SigLIP(VisionTransformer):
     def embed_tokens(self, patches: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
         """Adds positions to the patches; there is no other token."""
         return patches + interpolate(self.position[...], self.grid).astype(patches.dtype)
-
-
-def read_sizes(config: Any) -> dict[str, Any]:
-    """Reads the MLP width off a `transformers` config."""
-    return {"intermediate_size": config.intermediate_size}
 
 
 def pooling_head_shapes(width: int) -> dict[str, tuple[int, ...]]:
@@ -70,9 +63,10 @@ SIGLIP = EncoderFamily(
     image_std=(0.5, 0.5, 0.5),
     huggingface=HuggingFaceEncoder(
         model_types=("siglip", "siglip_vision_model"),
-        sizes=read_sizes,
-        reference_id="google/siglip2-base-patch16-256",
-        reference_names=("SigLIP2wNorm", "SigLIPwithNorm"),
+        aliases={
+            "SigLIP2wNorm": "google/siglip2-base-patch16-256",
+            "SigLIPwithNorm": "google/siglip2-base-patch16-256",
+        },
         tensors=TensorNames(
             tower="vision_model",
             tables={"position": "embeddings.position_embedding.weight"},
