@@ -1,14 +1,13 @@
 """What may be switched on to look at a run: all of it at once, and the run is the same."""
 
-import importlib.machinery
 import importlib.util
 import json
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.small_run import assert_trees_equal, batches, small_config
+from support.watched_run import watch
 from support.whole_run import SETTINGS, final_state, metric_lines
 
 from rae_dit.config import ConfigError
@@ -23,54 +22,11 @@ from rae_dit.training.sharding import make_mesh, shard_batch
 pytestmark = pytest.mark.slow
 
 
-class Wandb:
-    """Stands in for the package, and for one run of it."""
-
-    def __init__(self) -> None:
-        self.started, self.logged, self.finished = [], [], 0
-
-    def Image(self, pixels):
-        return pixels
-
-    def init(self, **arguments):
-        self.started.append(arguments)
-        return self
-
-    def define_metric(self, name, step_metric):
-        assert (name, step_metric) == ("*", "step")
-
-    def log(self, values):
-        self.logged.append(values)
-
-    def finish(self):
-        self.finished += 1
-
-
-LOOKS = {
-    "metrics.telemetry": True,
-    "metrics.sample_every": 3,  # and at the last steps, 2 and 4
-    "metrics.profile_step": 2,
-    "metrics.profile_steps": 2,
-    "metrics.wandb_project": "digits",
-    "checkpoint.best_metric": "val_ema/loss",
-    "checkpoint.best_mode": "max",  # so that it is not the last step
-    "checkpoint.keep_last": 1,
-    "checkpoint.save_every": 100,
-    "optim.max_epochs": 4 / 128,  # of 1024 images in batches of 8
-    "optim.max_steps": 1000,
-}
-
-
 @pytest.fixture(scope="module")
 def looked_at(tmp_path_factory):
     """The same four steps, stopped at two, with everything switched on that looks."""
-    workdir, wandb = tmp_path_factory.mktemp("looked_at"), Wandb()
-    wandb.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "wandb", wandb)
-        for epochs in (2 / 128, 4 / 128):
-            train(small_config(**(SETTINGS | LOOKS | {"optim.max_epochs": epochs})), workdir)
-    return workdir, wandb
+    workdir = tmp_path_factory.mktemp("looked_at")
+    return workdir, watch(workdir, workdir.with_suffix(".pickle"))
 
 
 def test_looking_changes_nothing(straight, looked_at):
