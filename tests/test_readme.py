@@ -112,6 +112,7 @@ def test_every_python_file_and_folder_of_the_tree_exists():
     for name in names:
         assert (ROOT / "rae_dit" / name).exists(), name
     assert {f"{path.parent.name}/" for path in (ROOT / "rae_dit").glob("*/__init__.py")} <= names
+    assert {path.name for path in (ROOT / "rae_dit").glob("[a-z]*.py")} <= names
 
 
 def test_the_python_code_runs_on_small_weights(monkeypatch, tmp_path):

@@ -181,7 +181,16 @@ def test_no_nnx_jit_and_no_print_below_the_modes():
             assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]
 
 
+def picture(graph: dict[str, set[str]]) -> str:
+    """One line per layer, lowest first."""
+    return "\n".join(f"{level}  {', '.join(names)}" for level, names in enumerate(layers(graph)))
+
+
+def test_contributing_shows_the_layers():
+    """If this fails, paste the output of `python tests/test_rooms.py` into CONTRIBUTING.md."""
+    assert f"```\n{picture(rooms())}\n```" in (ROOT.parent / "CONTRIBUTING.md").read_text()
+
+
 if __name__ == "__main__":
     assert not loops(rooms()), loops(rooms())
-    for level, names in enumerate(layers(rooms())):
-        print(f"{level}  {', '.join(names)}")
+    print(picture(rooms()))
