@@ -44,15 +44,17 @@ def test_accumulates_in_float64():
 @pytest.mark.parametrize("measure", [l1, psnr])
 def test_bad_images_are_named(measure):
     good = _images(4)
-    with pytest.raises(ValueError, match=rf"{measure.__name__}: images have shapes .*\(2, 8, 6, 3"):
+    with pytest.raises(
+        ValueError, match=rf"{measure.__name__}: got images of shapes .*\(2, 8, 6, 3"
+    ):
         measure(good, good[:2])
-    with pytest.raises(ValueError, match=r"images have shapes \(8, 6, 3\)"):
+    with pytest.raises(ValueError, match=r"got images of shapes \(8, 6, 3\)"):
         measure(good[0], good[0])
-    with pytest.raises(ValueError, match=r"the second images span \[.*, 255\]"):
+    with pytest.raises(ValueError, match=r"got second images in \[.*, 255\]"):
         measure(good, np.full_like(good, 255.0))
-    with pytest.raises(ValueError, match=r"the first images span \[-0.1"):
+    with pytest.raises(ValueError, match=r"got first images in \[-0.1"):
         measure(good * 0 - 0.1, good)
-    with pytest.raises(ValueError, match=r"the second images span .*nan"):
+    with pytest.raises(ValueError, match=r"got second images in .*nan"):
         measure(good, good * np.nan)
 
 

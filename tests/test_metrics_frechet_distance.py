@@ -114,10 +114,10 @@ def test_never_below_zero():
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        (np.zeros(5), r"features have shape \(5,\)"),
-        (np.zeros((0, 5)), r"features have shape \(0, 5\)"),
-        (np.array([[0.0, 1.0], [np.nan, 2.0]]), r"features hold 1 values.*index \(1, 0\)"),
-        (np.array([[0.0, np.inf]]), "features hold 1 values that are not finite"),
+        (np.zeros(5), r"got features of shape \(5,\)"),
+        (np.zeros((0, 5)), r"got features of shape \(0, 5\)"),
+        (np.array([[0.0, 1.0], [np.nan, 2.0]]), r"got 1 values of features.*index \(1, 0\)"),
+        (np.array([[0.0, np.inf]]), "got 1 values of features that are not finite"),
     ],
 )
 def test_bad_features_are_named(features: np.ndarray, message: str):
@@ -128,12 +128,12 @@ def test_bad_features_are_named(features: np.ndarray, message: str):
 @pytest.mark.parametrize(
     ("mean", "covariance", "count", "message"),
     [
-        (np.zeros((2, 2)), np.eye(2), 9, "mean has shape"),
-        (np.zeros(3), np.eye(2), 9, "covariance has shape"),
+        (np.zeros((2, 2)), np.eye(2), 9, "got a mean of shape"),
+        (np.zeros(3), np.eye(2), 9, "got a covariance of shape"),
         (np.zeros(2), np.array([[1.0, 0.5], [0.0, 1.0]]), 9, "not symmetric"),
-        (np.array([0.0, np.nan]), np.eye(2), 9, "mean hold 1 values"),
-        (np.zeros(2), np.full((2, 2), np.inf), 9, "covariance hold 4 values"),
-        (np.zeros(2), np.eye(2), 0, "count is 0"),
+        (np.array([0.0, np.nan]), np.eye(2), 9, "got 1 values of mean"),
+        (np.zeros(2), np.full((2, 2), np.inf), 9, "got 4 values of covariance"),
+        (np.zeros(2), np.eye(2), 0, "got count 0"),
     ],
 )
 def test_bad_moments_are_named(mean, covariance, count, message):
@@ -143,9 +143,9 @@ def test_bad_moments_are_named(mean, covariance, count, message):
 
 def test_different_dimensions_and_single_features_are_refused():
     three, four = Moments.of(_features(0, 9, 3)), Moments.of(_features(0, 9, 4))
-    with pytest.raises(ValueError, match="frechet_distance: moments of 3 and 4 dimensions"):
+    with pytest.raises(ValueError, match="frechet_distance: got moments of 3 and 4 dimensions"):
         frechet_distance(three, four)
-    with pytest.raises(ValueError, match="merge: moments of 4 and 3 dimensions"):
+    with pytest.raises(ValueError, match="merge: got moments of 4 and 3 dimensions"):
         merge(four, three)
-    with pytest.raises(ValueError, match="the second moments hold 1 feature"):
+    with pytest.raises(ValueError, match="got second moments of 1 feature"):
         frechet_distance(three, Moments.of(np.zeros((1, 3))))

@@ -75,8 +75,8 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = _checked("ssim", a, b)
     if min(a.shape[1:3]) < SSIM_WINDOW:
         raise ValueError(
-            f"ssim: images are {a.shape[1]} x {a.shape[2]} pixels; expected at least "
-            f"{SSIM_WINDOW} x {SSIM_WINDOW} for its window. Leave it out for such images."
+            f"ssim: got images of {a.shape[1]} x {a.shape[2]} pixels; expected at least "
+            f"{SSIM_WINDOW} x {SSIM_WINDOW}, its window"
         )
     rows, columns = _windows(a.shape[1]), _windows(a.shape[2])
 
@@ -125,8 +125,8 @@ def pool(images: np.ndarray, size: int) -> np.ndarray:
         or images.shape[1] % size
     ):
         raise ValueError(
-            f"pool: images have shape {images.shape}; expected [n, H, W, C] with H = W a "
-            f"multiple of size {size}. Resize or crop them first."
+            f"pool: got images of shape {images.shape}; expected [n, H, W, C] with H = W a "
+            f"multiple of size {size}"
         )
     count, side, _, channels = images.shape
     block = side // size
@@ -137,14 +137,14 @@ def _checked(where: str, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.n
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape or a.ndim != 4 or 0 in a.shape:
         raise ValueError(
-            f"{where}: images have shapes {a.shape} and {b.shape}; expected twice the same "
-            "[n, H, W, C] without empty axes. Resize the reconstruction to its original."
+            f"{where}: got images of shapes {a.shape} and {b.shape}; expected twice the same "
+            "[n, H, W, C] without empty axes"
         )
     for name, images in (("first", a), ("second", b)):
         low, high = float(images.min()), float(images.max())
         if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails too
             raise ValueError(
-                f"{where}: the {name} images span [{low:.4g}, {high:.4g}]; expected [0, 1]. "
-                "Clip decoder outputs with np.clip(images, 0, 1), and scale uint8 by 1/255."
+                f"{where}: got {name} images in [{low:.4g}, {high:.4g}]; expected [0, 1], "
+                "clipped and not as uint8"
             )
     return a, b

@@ -66,27 +66,19 @@ class Moments:
         mean = np.asarray(self.mean, np.float64)
         covariance = np.asarray(self.covariance, np.float64)
         if mean.ndim != 1 or mean.size == 0:
-            raise ValueError(
-                f"Moments: mean has shape {mean.shape}; expected [d] with d >= 1. "
-                "Use Moments.of(features) to compute it."
-            )
+            raise ValueError(f"Moments: got a mean of shape {mean.shape}; expected [d] with d >= 1")
         if covariance.shape != (mean.size, mean.size):
             raise ValueError(
-                f"Moments: covariance has shape {covariance.shape}; expected "
-                f"{(mean.size, mean.size)} to fit the mean. Take both from the same features."
+                f"Moments: got a covariance of shape {covariance.shape}; expected "
+                f"{(mean.size, mean.size)} as of the mean"
             )
         _require_finite("mean", mean)
         _require_finite("covariance", covariance)
         scale = float(np.abs(covariance).max())
         if float(np.abs(covariance - covariance.T).max()) > 1e-6 * scale:
-            raise ValueError(
-                "Moments: covariance is not symmetric; expected S = S^T. "
-                "Check that it is a covariance and not another [d, d] array."
-            )
+            raise ValueError("Moments: got a covariance that is not symmetric; expected S = S^T")
         if self.count < 1:
-            raise ValueError(
-                f"Moments: count is {self.count}; expected >= 1. Pass the number of features."
-            )
+            raise ValueError(f"Moments: got count {self.count}; expected >= 1")
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "covariance", covariance)
 
@@ -107,8 +99,8 @@ class Moments:
         features = np.asarray(features, np.float64)
         if features.ndim != 2 or 0 in features.shape:
             raise ValueError(
-                f"Moments.of: features have shape {features.shape}; expected [n, d] with n, d "
-                ">= 1. Flatten each sample to one row."
+                f"Moments.of: got features of shape {features.shape}; expected [n, d] without "
+                "empty axes"
             )
         _require_finite("features", features)
         mean = features.mean(axis=0)
@@ -158,8 +150,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     for name, moments in (("first", a), ("second", b)):
         if moments.count < 2:
             raise ValueError(
-                f"frechet_distance: the {name} moments hold {moments.count} feature; expected "
-                "at least 2 for a covariance. Merge more batches first."
+                f"frechet_distance: got {name} moments of {moments.count} feature; expected at "
+                "least 2 for a covariance"
             )
     overlap = _root(a.covariance) @ _root(b.covariance)
     trace_of_root = np.linalg.svd(overlap, compute_uv=False).sum()
@@ -180,15 +172,13 @@ def _require_finite(name: str, values: np.ndarray) -> None:
     if not np.isfinite(values).all():
         first = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
         raise ValueError(
-            f"Moments: {name} hold {int((~np.isfinite(values)).sum())} values that are not "
-            f"finite (first at index {first}); expected finite numbers. "
-            "Look for NaN where they were computed."
+            f"Moments: got {int((~np.isfinite(values)).sum())} values of {name} that are not "
+            f"finite (first at index {first}); expected finite numbers"
         )
 
 
 def _require_same_dimensions(where: str, a: Moments, b: Moments) -> None:
     if a.mean.size != b.mean.size:
         raise ValueError(
-            f"{where}: moments of {a.mean.size} and {b.mean.size} dimensions; expected equal. "
-            "Compute both from the same kind of features."
+            f"{where}: got moments of {a.mean.size} and {b.mean.size} dimensions; expected equal"
         )
