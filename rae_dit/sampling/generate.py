@@ -157,7 +157,8 @@ def batches(
     Raises:
         NotFiniteError: an image is not finite; written to a file it would only look black.
     """
-    size = padded_batch_size(batch_size, generator.mesh)
+    devices = generator.mesh.size
+    size = -(-batch_size // devices) * devices  # rounded up
     spans = [range(i, min(i + size, len(labels))) for i in range(0, len(labels), size)]
     needed = [span for span in spans if wanted is None or any(i in wanted for i in span)]
     done = len(labels) - sum(map(len, needed))
@@ -248,8 +249,3 @@ def initial_inputs(
 def are_finite(images: Float[Array, "B H W 3"], everywhere: NamedSharding) -> Bool[Array, " B"]:
     """Tells whether all numbers of each image are finite, on every device."""
     return jax.lax.with_sharding_constraint(jnp.isfinite(images).all(axis=(1, 2, 3)), everywhere)
-
-
-def padded_batch_size(size: int, mesh: Mesh) -> int:
-    """Rounds a batch size up to a multiple of the devices."""
-    return -(-size // mesh.size) * mesh.size
