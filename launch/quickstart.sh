@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The whole method on scikit-learn's handwritten digits: a few minutes on two CPU cores.
 #   bash launch/quickstart.sh [WORKDIR] [--config.seed=1 ...]
-# Every act is `python -m rae_dit.main`, as it will be on ImageNet. Run it again after an
-# interruption: finished steps are not repeated. Further arguments are given to every act.
+# Every step is one `python -m rae_dit.main`, as on ImageNet. Run it again after an interruption:
+# finished steps are not repeated. Further arguments are passed to every step.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work="runs/quickstart"
@@ -10,7 +10,7 @@ case "${1:-}" in "" | --*) ;; *) work="$1"; shift ;; esac
 . launch/environment.sh requirements.txt
 started=$SECONDS
 
-act() {
+run() {
   echo "--- $*"
   "$python" -m rae_dit.main "$@"
 }
@@ -18,17 +18,17 @@ act() {
 encoder="$work/encoder" rae="$work/rae" dit="$work/dit"
 
 # 1. A representation encoder, learned from labels; frozen from here on.
-act --config=configs/encoder_digits.py --workdir="$encoder" "$@"
+run --config=configs/encoder_digits.py --workdir="$encoder" "$@"
 
 # 2. Stage 1: a decoder for the encoder's tokens; statistics of the latents.
 frozen=(--config.encoder.checkpoint="$encoder")
-act --config=configs/rae_digits.py --workdir="$rae" "${frozen[@]}" "$@"
-act --config=configs/rae_digits.py --workdir="$rae" --mode=reconstruct "${frozen[@]}" "$@"
-act --config=configs/rae_digits.py --workdir="$rae" --mode=stats "${frozen[@]}" "$@"
+run --config=configs/rae_digits.py --workdir="$rae" "${frozen[@]}" "$@"
+run --config=configs/rae_digits.py --workdir="$rae" --mode=reconstruct "${frozen[@]}" "$@"
+run --config=configs/rae_digits.py --workdir="$rae" --mode=stats "${frozen[@]}" "$@"
 
-# 3. Stage 2: DiT^DH on normalised latents; then samples, judged by a classifier of real digits.
+# 3. Stage 2: DiT^DH on normalized latents; then samples, scored by a classifier fitted on real digits.
 frozen+=(--config.encoder.statistics="$rae/statistics.npz" --config.decoder.checkpoint="$rae")
-act --config=configs/dit_digits.py --workdir="$dit" "${frozen[@]}" "$@"
-act --config=configs/dit_digits.py --workdir="$dit" --mode=evaluate "${frozen[@]}" "$@"
+run --config=configs/dit_digits.py --workdir="$dit" "${frozen[@]}" "$@"
+run --config=configs/dit_digits.py --workdir="$dit" --mode=evaluate "${frozen[@]}" "$@"
 
 "$python" launch/summarise.py "$work" --seconds $((SECONDS - started))

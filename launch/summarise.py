@@ -1,4 +1,4 @@
-"""Gathers what the acts of the quickstart left behind: metrics.json, three pictures, a table."""
+"""Collects the results of the quickstart: metrics.json, three figures, a table."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ def main() -> None:
     """Reads WORK/{encoder,rae,dit} and writes into WORK."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--seconds", type=int, required=True, help="duration of all acts")
+    parser.add_argument("--seconds", type=int, required=True, help="duration of all steps")
     arguments = parser.parse_args()
     work: Path = arguments.work
 
@@ -46,7 +46,7 @@ def main() -> None:
         ("reconstruction: L1 on held-out digits", reconstruction["l1"]),
         ("generation: class accuracy, guided", generation["class_accuracy_guided"]),
         ("generation: class accuracy, unguided", generation["class_accuracy_unguided"]),
-        ("    the judge on held-out real digits", generation["class_accuracy_real"]),
+        ("    the classifier on held-out real digits", generation["class_accuracy_real"]),
         ("generation: Frechet distance, guided", generation["frechet_guided"]),
         ("generation: Frechet distance, unguided", generation["frechet_unguided"]),
         ("    real digits against held-out real digits", generation["frechet_real"]),
