@@ -100,5 +100,5 @@ def test_the_mesh_in_force_says_for_which_devices(monkeypatch: pytest.MonkeyPatc
 
 def test_an_unknown_kernel_is_refused() -> None:
     q = jnp.zeros((1, 2, 1, 4))
-    with pytest.raises(ValueError, match="attention is 'flash'; expected 'auto', 'xla'"):
+    with pytest.raises(ValueError, match="attention: got 'flash'; expected 'auto', 'xla'"):
         dot_product_attention(q, q, q, implementation="flash")

@@ -26,7 +26,7 @@ KEPT_OUT = {
 }
 
 # Rooms that say things by logging alone.
-QUIET = ("models", "diffusion", "objectives", "training", "data")
+QUIET = ("models", "diffusion", "objectives", "training", "data", "weights")
 
 # Room at the bottom -> all that it may import of ours.
 BOTTOM: dict[str, set[str]] = {

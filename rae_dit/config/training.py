@@ -8,6 +8,7 @@ checks what fields of one section must agree on.
 import dataclasses
 from typing import Annotated, Literal
 
+from rae_dit.architecture import Attention, Remat
 from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_decay, in_steps
 from rae_dit.ranges import Count, Decay, Natural, NonNegative, Positive, Probability, Range
@@ -133,9 +134,9 @@ class EmaConfig:
 class ComputeConfig:
     """Speed against memory; results agree up to rounding."""
 
-    attention: Literal["auto", "xla", "cudnn", "splash"]  # cudnn: GPU; splash: TPU; auto chooses
+    attention: Attention  # cudnn: GPU; splash: TPU; auto chooses
     scan_layers: bool  # True: a stack compiles as one block in a loop
-    remat: Literal["none", "dots", "full"]  # what the backward pass computes again
+    remat: Remat  # what the backward pass computes again
     # Directory of compiled programs, which later runs load instead; '' = none. The environment
     # variable JAX_COMPILATION_CACHE_DIR comes first.
     compile_cache: str

@@ -81,7 +81,7 @@ def make_head_norm(kind: str | None, head_width: int) -> RMSNorm | LayerNorm | N
             return RMSNorm(head_width)
         case "layer":
             return LayerNorm(head_width, eps=1e-5)
-    raise ValueError(f"qk_norm is {kind!r}; expected None, 'rms' or 'layer'.")
+    raise ValueError(f"qk_norm: got {kind!r}; expected None, 'rms' or 'layer'")
 
 
 def dot_product_attention(
@@ -110,7 +110,7 @@ def dot_product_attention(
 
             return splash_attention(q, k, v)
     raise ValueError(
-        f"attention is {implementation!r}; expected 'auto', 'xla', 'cudnn' or 'splash'."
+        f"attention: got {implementation!r}; expected 'auto', 'xla', 'cudnn' or 'splash'"
     )
 
 

@@ -140,7 +140,7 @@ class Heads(nnx.Module):
 
     def __init__(self, count: int, width: int, *, kernel_size: int, dtype: Dtype, rngs: nnx.Rngs):
         if kernel_size % 2 == 0:
-            raise ValueError(f"The heads' kernel spans {kernel_size} tokens; use an odd number.")
+            raise ValueError(f"kernel_size: got {kernel_size}; expected an odd number of tokens")
 
         def make_head(rngs: nnx.Rngs) -> Head:
             return Head(width, kernel_size, dtype=dtype, rngs=rngs)

@@ -88,8 +88,8 @@ class RAE(nnx.Module):
             value = np.broadcast_to(value, self.latent_shape)
         except ValueError:
             raise ValueError(
-                f"{name} has shape {value.shape} and does not fit latents {self.latent_shape} "
-                "(h, w, D); use the statistics of this encoder and input size."
+                f"{name}: got shape {value.shape}; expected one that broadcasts to latents "
+                f"{self.latent_shape} (h, w, D), as of this encoder and input size"
             ) from None
         return Constant(jnp.asarray(value, jnp.float32))
 
@@ -122,8 +122,8 @@ class RAE(nnx.Module):
         values = jnp.asarray(latent, jnp.float32)
         if values.shape[1:] != self.latent_shape:
             raise ValueError(
-                f"Got latents of shape {values.shape[1:]} and expected {self.latent_shape} "
-                "(h, w, D); NCHW latents must be transposed first."
+                f"latent: got shape {values.shape[1:]}; expected {self.latent_shape} (h, w, D), so "
+                "transpose NCHW latents first"
             )
         if self.latent_mean is not None and self.latent_scale is not None:
             values = values * self.latent_scale[...] + self.latent_mean[...]
