@@ -1,6 +1,6 @@
-"""What the commands of this project share: --config with its changes, and how a mistake ends.
+"""Parsing of --config and its overrides, and one-line errors, for all commands.
 
-ml_collections and absl meet a wrong file or field in many ways; here each becomes one line.
+ml_collections and absl fail in many ways on a wrong file or field; here each becomes one line.
 """
 
 import difflib
@@ -21,17 +21,17 @@ def parse_config(argv: list[str], values: flags.FlagValues) -> ml_collections.Co
     """Parses `argv` into `values`, which must have a flag --config of a config file.
 
     Returns:
-      What the file and the changes say, not yet checked.
+        The values of the file and the overrides, not yet checked.
 
     Raises:
-      ConfigError: a path or field that does not exist, or a value of the wrong kind.
-      absl.flags.Error: an unknown flag.
-      SystemExit: status 0 after --help.
+        ConfigError: a path or field that does not exist, or a value of the wrong kind.
+        absl.flags.Error: an unknown flag.
+        SystemExit: status 0 after --help.
     """
     arguments = values.read_flags_from_files(argv[1:], force_gnu=False)
     overrides = find_settings(r"config\.([^=]*)", arguments)
-    # ml_collections meets a wrong file or field with exceptions of many kinds and a traceback, so
-    # both are looked at before it is asked.
+    # ml_collections fails on a wrong file or field with exceptions of many kinds and a traceback,
+    # so both are checked first.
     files = [value for _, value in find_settings("(config)", arguments)]
     if overrides and not files:
         raise ConfigError(NO_CONFIG)
@@ -64,11 +64,11 @@ def find_settings(name: str, arguments: list[str]) -> list[tuple[str, str]]:
     """Finds --name=value and --name value among the arguments.
 
     Args:
-      name: regular expression with one group.
-      arguments: command line without the program's name.
+        name: regular expression with one group.
+        arguments: command line without the program's name.
 
     Returns:
-      Pairs of what the group matched and the text of the value, in order.
+        Pairs of what the group matched and the text of the value, in order.
     """
     found = []
     for here, following in zip(arguments, [*arguments, ""][1:], strict=True):
@@ -82,7 +82,7 @@ def check_config_file(file: str) -> None:
     """Checks that the file given as --config exists.
 
     Raises:
-      ConfigError: it does not; names the nearest file of the same directory.
+        ConfigError: it does not; suggests the nearest file in that directory.
     """
     path = pathlib.Path(file)
     if not path.is_file():

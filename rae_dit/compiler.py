@@ -19,10 +19,10 @@ OPTIONS: dict[str, dict[str, bool | int | str]] = {
 def jit(
     **jit_arguments: Any,
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
-    """A decorator: `jax.jit` with the options of the platform that JAX turns out to use.
+    """Decorates a function with `jax.jit` and the compiler options of the platform.
 
-    The platform is asked for at the first call: asking while modules are imported would start JAX
-    before `jax.distributed` and the command line have had their say.
+    The platform is looked up at the first call: doing so at import would initialize JAX before
+    `jax.distributed` and the command line.
 
     Args:
         **jit_arguments: those of `jax.jit`.
@@ -44,13 +44,13 @@ def jit(
 
 
 def use_compile_cache(directory: str) -> None:
-    """Makes JAX keep what it compiles in a directory, and look there first.
+    """Enables JAX's persistent compilation cache in a directory.
 
-    To be called before the first compile. JAX itself warns and goes on where it cannot write.
+    Call it before the first compile. JAX warns and continues if it cannot write there.
 
     Args:
-        directory: may begin with '~'; made if needed. '' turns the cache off. A directory that the
-            environment names (JAX_COMPILATION_CACHE_DIR) is kept in any case: who sets it means it.
+        directory: may begin with '~'; created if needed. '' turns the cache off. The environment
+            variable JAX_COMPILATION_CACHE_DIR takes precedence.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return

@@ -1,4 +1,4 @@
-"""What accelerators can do: vendors' figures, and how much of them is reached in practice.
+"""Peak figures of accelerators, from their vendors, and the share reached in practice.
 
 A device here is what JAX calls one: a GPU, a TPU chip, half a TPU7x chip. Figures are decimal
 (1 TB/s = 1e12 bytes/s), dense (no sparsity) and one way (a link of "900 GB/s bidirectional" sends
@@ -64,16 +64,16 @@ class Device:
 
     @property
     def is_gpu(self) -> bool:
-        """Whether it is one, and not a TPU."""
+        """Whether the device is a GPU (else a TPU)."""
         return self.names[0].startswith("NVIDIA")
 
     def matmul_flops(self, inner: int, precision: str) -> float:
-        """FLOP/s that a product which sums over `inner` numbers reaches: (1)."""
+        """Computes the FLOP/s that a matrix product with inner dimension `inner` reaches: (1)."""
         return self.flops[precision] * self.matmul_share * inner / (inner + self.startup)
 
 
 def find_device(device_kind: str) -> Device | None:
-    """The facts of a `jax.Device.device_kind`; None when it is not in the table."""
+    """Looks up a `jax.Device.device_kind`; None if it is not in the table."""
     return next((device for device in DEVICES if device_kind in device.names), None)
 
 

@@ -179,7 +179,7 @@ def set_up_log(process_index: int) -> None:
     """Sends this package's messages to stderr with the time; others' only from warnings up.
 
     Args:
-      process_index: processes other than the first are quiet below warnings.
+        process_index: processes other than the first are quiet below warnings.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))

@@ -1,7 +1,7 @@
-"""Everything the processes of a run do together: join, agree, broadcast, gather.
+"""Communication between the processes of a run: join, broadcast, gather, agree on preemption.
 
-JAX is imported inside the functions: the command line reports a mistake in the flags before JAX is
-imported, and reads them with `find_process_info`.
+JAX is imported inside the functions: the command line calls `find_process_info` and reports
+mistakes in the flags before JAX is imported.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ import numpy as np
 
 from rae_dit.config import ConfigError
 
-_MESSAGE_BYTES = 512  # what processes tell each other about a failure is cut to this
+_MESSAGE_BYTES = 512  # error messages are cut to this
 
 
 class ProcessInfo(NamedTuple):
-    """Where a process stands among those of its run.
+    """Position of a process among those of its run.
 
     Attributes:
         coordinator_address: HOST:PORT of process 0, as the others reach it.
@@ -37,7 +37,7 @@ class ProcessInfo(NamedTuple):
 def find_process_info(
     coordinator_address: str | None, num_processes: int | None, process_id: int | None
 ) -> ProcessInfo | None:
-    """Checks the three flags; None if none of them is given.
+    """Checks the three flags that name a process; None if none of them is given.
 
     Raises:
         ConfigError: some are missing, or they contradict each other.
@@ -85,7 +85,7 @@ def initialize(info: ProcessInfo | None) -> None:
 
 
 def in_cluster() -> bool:
-    """Whether TPU hosts or SLURM may know of other processes."""
+    """Tells whether this may be a TPU pod or a SLURM job of several processes."""
     import jax
 
     # JAX adds 'tpu' where it finds chips, unless JAX_PLATFORMS says otherwise. SLURM also describes
@@ -168,7 +168,7 @@ def first_error(problem: str) -> str:
 
 
 def on_first_process(work: Callable[[], None]) -> None:
-    """Runs it on process 0; its ConfigError is raised on all."""
+    """Runs `work` on process 0; raises its ConfigError on all processes."""
     import jax
 
     problem = ""
@@ -194,7 +194,7 @@ def broadcast_set(numbers: set[int], count: int) -> set[int]:
 
 
 def allgather_bytes(content: bytes) -> list[bytes]:
-    """The bytes of every process, on every process."""
+    """Gathers the bytes of every process, in order, on every process."""
     import jax
     from jax.experimental import multihost_utils
 

@@ -1,4 +1,4 @@
-"""The directory of a run: finding it, its config, and one run at a time in it."""
+"""Run directories: finding one, reading its config, locking it."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ WAIT_SECONDS = 30.0
 
 
 def find_run(path: str | Path) -> Path | None:
-    """The workdir that `path` is, or whose checkpoints or single step it is; None for neither."""
+    """Finds the workdir of a workdir, checkpoints directory or step directory; else None."""
     path = Path(path).absolute()
     if not path.is_dir():
         return None
@@ -29,18 +29,18 @@ def find_run(path: str | Path) -> Path | None:
 
 
 def has_checkpoint(workdir: Path) -> bool:
-    """Whether a run has saved anything, sound or not."""
+    """Tells whether a run has saved a step, damaged or not."""
     return any((workdir / "checkpoints").glob("[0-9]*"))
 
 
 def newest_step(workdir: Path) -> int | None:
-    """The newest step that a run has saved; None for none."""
+    """Finds the newest saved step; None if there is none."""
     names = (path.name for path in (workdir / "checkpoints").glob("[0-9]*"))
     return max((int(name) for name in names if name.isdigit()), default=None)
 
 
 def read_config(workdir: Path) -> Config:
-    """The config of a run, as its config.json has it.
+    """Reads config.json of a run.
 
     Raises:
         ConfigError: it is not JSON, or of another version of this project.
@@ -55,17 +55,17 @@ def read_config(workdir: Path) -> Config:
 
 @contextlib.contextmanager
 def workdir_lock(workdir: Path, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
-    """Holds a lock in a workdir, which is made if needed.
+    """Locks a workdir, which is created if needed, for the duration of a `with` block.
 
-    The system takes the lock back when the process ends, in whatever way. One that was killed may
-    need a moment for that, so it is waited for. Where files cannot be locked a warning is all.
+    The system releases the lock when the process ends, in whatever way. A killed process may need
+    a moment for that, hence the wait. A file system without locks only logs a warning.
 
     Args:
-        workdir: of the run.
-        wait_seconds: for how long.
+        workdir: the directory.
+        wait_seconds: how long to wait for another run to end.
 
     Raises:
-        ConfigError: another run is at work there.
+        ConfigError: another run holds the lock.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(workdir / ".lock")
@@ -73,13 +73,13 @@ def workdir_lock(workdir: Path, *, wait_seconds: float = WAIT_SECONDS) -> Iterat
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            log.info("another run is at work in %s; its end is waited for", workdir)
+            log.info("%s is locked by another run; waiting up to %g s", workdir, wait_seconds)
             lock.acquire(timeout=wait_seconds)
     except filelock.Timeout as error:
-        expected = "a directory in which no other run is at work; end that one, or take another"
+        expected = "a directory that no other run has locked; end that run, or use another one"
         raise invalid_value("--workdir", str(workdir), expected) from error
     except (OSError, NotImplementedError) as error:
-        log.warning("%s cannot be locked (%s): see that one run at a time uses it", workdir, error)
+        log.warning("%s cannot be locked (%s); do not start a second run there", workdir, error)
     try:
         yield
     finally:

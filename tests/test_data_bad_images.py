@@ -159,13 +159,13 @@ def test_crop_and_size_are_in_the_fingerprint():
 def test_a_lost_disk_stops_at_once(workers):
     lost = images_of(Memory())
     gone = images_of(Memory(lost=tuple(range(12))))
-    with pytest.raises(OSError, match=r"none of 16 files .* file-0: file 0 is gone\. Expected"):
+    with pytest.raises(OSError, match=r"none of 16 files .* file-0: file 0 is gone; expected"):
         take(gone, 1)
     assert lost[0]["replaced"] is False
 
 
 def test_a_label_outside_is_named():
-    with pytest.raises(ValueError, match=r"file-\d+ has label 2; expected 0\.\.1\."):
+    with pytest.raises(ValueError, match=r"file-\d+: got label 2; expected 0\.\.1\."):
         take(images_of(Memory(), classes=2), 3)
 
 

@@ -65,7 +65,7 @@ def test_rows_without_image_or_label_are_named(tmp_path):
     write_shard(tmp_path / "a.parquet", pa.table(content))
     source = images_of(open_huggingface(str(tmp_path)))
     assert [source.damage(index) for index in (0, 1)] == ["the row holds no bytes"] * 2
-    with pytest.raises(ValueError, match=r"a.parquet: row 2 has label -1; expected 0\.\.2"):
+    with pytest.raises(ValueError, match=r"a.parquet: row 2: got label -1; expected 0\.\.2"):
         source[2]
 
 

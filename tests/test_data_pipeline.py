@@ -172,15 +172,15 @@ def test_an_image_arrives_unchanged():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 25}, "batch_size is 25 but the source has 24 records"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"batch_size": 8, "process_count": 3}, "batch_size is 8, .* 3 processes"),
+        ({"batch_size": 25}, "batch_size: got 25 with 24 records"),
+        ({"batch_size": 0}, "batch_size: got 0"),
+        ({"batch_size": 8, "process_count": 3}, "batch_size: got 8 for 3 processes"),
         ({"process_count": 0}, "process_count 0"),
-        ({"process_index": 2, "process_count": 2}, "process_index is 2"),
-        ({"process_index": -1}, "process_index is -1"),
-        ({"start_step": -1}, "start_step is -1"),
-        ({"seed": -1}, "seed is -1"),
-        ({"num_workers": -1}, "num_workers is -1"),
+        ({"process_index": 2, "process_count": 2}, "process_index: got 2"),
+        ({"process_index": -1}, "process_index: got -1"),
+        ({"start_step": -1}, "start_step: got -1"),
+        ({"seed": -1}, "seed: got -1"),
+        ({"num_workers": -1}, "num_workers: got -1"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(changes, message):
@@ -292,11 +292,11 @@ def test_the_ordered_pass_names_a_bad_record():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"limit": 0}, "limit is 0"),
-        ({"start": -1}, "start is -1"),
-        ({"start": 25}, r"start is 25; expected 0\.\.24"),
-        ({"batch_size": 9, "process_count": 2}, "batch_size is 9"),
-        ({"process_index": 1}, "process_index is 1"),
+        ({"limit": 0}, "limit: got 0"),
+        ({"start": -1}, "start: got -1"),
+        ({"start": 25}, r"start: got 25; expected 0\.\.24"),
+        ({"batch_size": 9, "process_count": 2}, "batch_size: got 9"),
+        ({"process_index": 1}, "process_index: got 1"),
     ],
 )
 def test_the_ordered_pass_refuses_numbers_at_once(changes, message):

@@ -67,7 +67,7 @@ def test_a_digit_is_enlarged_to_squares_and_grey():
 
 @pytest.mark.parametrize("image_size", [0, -8, 4, 12, 33])
 def test_digits_refuse_a_size_that_is_no_multiple_of_eight(image_size):
-    with pytest.raises(ValueError, match=rf"image_size {image_size}\. .*multiple of 8"):
+    with pytest.raises(ValueError, match=rf"image_size: got {image_size}; .*multiple of 8"):
         digits("train", image_size)
 
 
@@ -107,10 +107,10 @@ def test_every_parameter_of_synthetic_is_in_its_fingerprint():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ((0, 5, 40, 3), "image_size 0"),
-        ((16, 0, 40, 3), "num_classes 0"),
-        ((16, 5, 0, 3), "length 0"),
-        ((16, 5, 40, -1), "seed -1"),
+        ((0, 5, 40, 3), "image_size: got 0"),
+        ((16, 0, 40, 3), "num_classes: got 0"),
+        ((16, 5, 0, 3), "length: got 0"),
+        ((16, 5, 40, -1), "seed: got -1"),
     ],
 )
 def test_synthetic_refuses_impossible_parameters(parameters, message):

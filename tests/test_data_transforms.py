@@ -92,11 +92,11 @@ def test_prepare_makes_weightless_zeros_of_nothing():
 @pytest.mark.parametrize(
     ("image", "label", "message"),
     [
-        (_image(np.float32), 0, r"record 7 .*float32 \[4, 5, 3\]"),
-        (_image()[:3], 0, r"record 7 .*uint8 \[3, 5, 3\]"),
-        (_image()[:, :, 0], 0, r"record 7 .*uint8 \[4, 5\]"),
-        (_image(), 4, r"record 7 has label 4; expected 0\.\.3"),
-        (_image(), -1, r"record 7 has label -1"),
+        (_image(np.float32), 0, r"record 7: .*float32 \[4, 5, 3\]"),
+        (_image()[:3], 0, r"record 7: .*uint8 \[3, 5, 3\]"),
+        (_image()[:, :, 0], 0, r"record 7: .*uint8 \[4, 5\]"),
+        (_image(), 4, r"record 7: got label 4; expected 0\.\.3"),
+        (_image(), -1, r"record 7: got label -1"),
     ],
 )
 def test_prepare_names_the_record_that_is_wrong(image, label, message):

@@ -115,7 +115,7 @@ def test_errors_say_what_is_there(source, path, classes, message, tmp_path):
 
 def test_a_label_that_no_class_has_is_refused(tmp_path):
     images = rae_dit.open_images("tar", write("tar", tmp_path), num_classes=2, image_size=16)
-    with pytest.raises(ValueError, match=r"label 2; expected 0\.\.1"):
+    with pytest.raises(ValueError, match=r": got label 2; expected 0\.\.1"):
         images[5]
 
 

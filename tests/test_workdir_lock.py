@@ -40,7 +40,7 @@ def enter(workdir: Path, wait_seconds: float) -> None:
 
 
 def test_a_second_run_is_refused_in_one_line(holder, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^--workdir: got .* no other run is at work;") as caught:
+    with pytest.raises(ConfigError, match=r"^--workdir: got .* no other run has locked;") as caught:
         enter(tmp_path, 0.2)
     assert "\n" not in str(caught.value)
 

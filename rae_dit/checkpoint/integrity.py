@@ -1,6 +1,6 @@
-"""What a checkpoint says about itself: shape, dtype and checksum of every leaf, under a seal.
+"""Integrity record of a checkpoint: shape, dtype and checksum of every leaf, sealed by a CRC.
 
-Orbax restores a flipped byte without a word and casts to another dtype without a word. So each step
+Orbax restores a flipped byte and casts to another dtype silently. So each step
 is saved with a record of its leaves, and a restore compares the arrays that came back with it.
 The record also tells two faults apart that look the same in Orbax: files that are damaged (the
 record disagrees with the arrays) and a model that was changed (the record disagrees with what the
@@ -114,22 +114,6 @@ def named_leaves(tree: Any) -> dict[str, Any]:
             raise ValueError(f"two leaves of the state are called '{name}'; avoid '/' in names")
         named[name] = leaf
     return named
-
-
-def nested(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns named leaves as nested dicts with string keys, which is how they lie on disk.
-
-    Only leaves are stored: NamedTuples, `None` and empty states come back from the caller's tree,
-    so nothing depends on how Orbax writes them.
-    """
-    root: dict[str, Any] = {}
-    for name, leaf in named.items():
-        *folders, last = name.split("/")
-        branch = root
-        for folder in folders:
-            branch = branch.setdefault(folder, {})
-        branch[last] = leaf
-    return root
 
 
 def _bits(leaf: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Saving a run and coming back to it: asynchronous, verified, never silently wrong.
+"""Asynchronous, verified saving and restoring of a run's state.
 
 `directory/STEP/` holds four Orbax items: `train` (all of the state but the EMA), `ema`, `data`
 (JSON position of the data stream) and `integrity` (JSON record of every leaf, see integrity.py).
@@ -12,6 +12,7 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 from etils import epath
+from flax.traverse_util import unflatten_dict
 
 from rae_dit.checkpoint import integrity
 from rae_dit.checkpoint.restore import (
@@ -38,7 +39,7 @@ __all__ = [
 
 
 class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
-    """The checkpoints of one run. Use it as a context manager: leaving it waits for the last write.
+    """The checkpoints of one run; a context manager, whose exit waits for the last write.
 
     With several processes every method must be called by all of them at the same point.
     """
@@ -51,19 +52,19 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         keep_last: int,
         keep_every: int | None,
     ) -> None:
-        """Opens (and makes, if needed) the directory; writes that were cut short are ignored.
+        """Opens the directory, created if needed; unfinished writes are ignored.
 
         Args:
             directory: usually `workdir/checkpoints`.
             save_every: steps between saves, at least 1.
             keep_last: how many of the newest steps stay on disk, at least 1.
-            keep_every: steps that are multiples of this stay for ever; None for none.
+            keep_every: multiples of this are never deleted; None for no such steps.
 
         Raises:
             ValueError: a number is below 1.
         """
         if save_every < 1:
-            raise ValueError(f"checkpoint.save_every is {save_every}; it must be at least 1")
+            raise ValueError(f"checkpoint.save_every: got {save_every}; expected at least 1")
         self._directory = epath.Path(directory).resolve()
         self._save_every = save_every
         self._writing: int | None = None  # step handed to Orbax and not yet known to be on disk
@@ -128,7 +129,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                     data=ocp.args.JsonSave(position),
                     integrity=ocp.args.JsonSave(record.to_json()),
                     **{
-                        item: ocp.args.StandardSave(integrity.nested(named))
+                        item: ocp.args.StandardSave(unflatten_dict(named, sep="/"))
                         for item, named in items.items()
                     },
                 ),
@@ -151,11 +152,11 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     def restore(
         self, like: AnyState, *, newest: int | None = None
     ) -> tuple[AnyState, dict[str, Any]] | None:
-        """Restores the newest step that is whole.
+        """Restores the newest undamaged step.
 
         Newer damaged steps are set aside, once an older one has been read: `12` becomes
-        `quarantined-12-0`, which Orbax does not see; renaming it back undoes it. If no step is
-        whole, nothing is renamed.
+        `quarantined-12-0`, which Orbax does not see; renaming it back undoes it. If every
+        step is damaged, nothing is renamed.
 
         Args:
             like: state of jax.ShapeDtypeStruct with the wanted shardings (None: first device).
@@ -192,7 +193,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         )
 
     def has(self, step: int) -> bool:
-        """Whether this step is on disk, after waiting for the write in progress."""
+        """Tells whether this step is on disk, after waiting for the write in progress."""
         self._wait()
         return step in self._manager.all_steps()
 
@@ -223,7 +224,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             self._manager.close()
 
     def __exit__(self, *exception: object) -> None:
-        """Closes; an exception of the block goes on."""
+        """Closes; does not suppress exceptions."""
         self.close()
 
     def _wait(self) -> None:
@@ -235,7 +236,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         self._writing = None
 
     def _write_failed(self, error: Exception) -> CheckpointError:
-        """Forgets the failed write; Orbax must reread the directory, for it forgot older steps."""
+        """Forgets the failed write and makes Orbax reread the directory: it forgot older steps."""
         failed, self._writing = self._writing, None
         self._keep_best.forget()
         self._manager.reload()

@@ -1,4 +1,4 @@
-"""Reading checkpoints: find the step, compare what is stored with what is wanted, verify the bits.
+"""Reading of checkpoints: find the step, compare its leaves with the wanted ones, verify checksums.
 
 Items are read by Orbax's handlers, process by process, and not by its CheckpointManager: the
 manager's restore has barriers, in which healthy processes would wait for one that met a damaged
@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from flax.traverse_util import unflatten_dict
 from jax.sharding import SingleDeviceSharding
 
 from rae_dit.checkpoint import integrity
@@ -47,7 +48,7 @@ class DamagedCheckpointError(CheckpointError):
 
 
 def restore_ema(path: str | os.PathLike[str], like_params: dict[str, Any]) -> dict[str, Any]:
-    """Restores the averaged parameters alone; the rest of the checkpoint is not read.
+    """Restores the averaged parameters without reading the rest of the checkpoint.
 
     Args:
         path: a workdir, its checkpoints directory (both: newest step), or one step directory.
@@ -79,7 +80,7 @@ def items_of(state: State) -> dict[str, Any]:
 
 
 def read_state(directory: epath.Path, like: AnyState) -> tuple[AnyState, dict[str, Any]]:
-    """Reads and verifies one step directory; raises as `restore_state`."""
+    """Reads and verifies one step directory; raises like `restore_state`."""
     trees, position = _read_step(directory, items_of(like))
     return dataclasses.replace(like, **trees["train"], ema=trees["ema"]), position
 
@@ -124,7 +125,7 @@ def _read_item(directory: epath.Path, structs: Mapping[str, Any]) -> dict[str, j
         name: jax.ShapeDtypeStruct(struct.shape, struct.dtype, sharding=struct.sharding or here)
         for name, struct in structs.items()
     }
-    restore_args = ocp.args.StandardRestore(integrity.nested(like))
+    restore_args = ocp.args.StandardRestore(unflatten_dict(like, sep="/"))
     stored = integrity.named_leaves(
         ocp.StandardCheckpointHandler().restore(directory, args=restore_args)
     )
@@ -134,7 +135,7 @@ def _read_item(directory: epath.Path, structs: Mapping[str, Any]) -> dict[str, j
 def _disagreement(
     stored: Mapping[str, integrity.LeafRecord], named: Mapping[str, jax.Array]
 ) -> str:
-    """How arrays that were read differ from their record; empty if they do not."""
+    """Describes how arrays differ from their record; '' if they do not."""
     sums = integrity.checksums(named)  # by all processes, whatever each of them finds
     # Without the file that says so, Orbax reads a random key as the plain numbers in it.
     lines = integrity.differences(stored, named)
@@ -147,7 +148,7 @@ def _disagreement(
 def _check_wanted(
     directory: epath.Path, record: integrity.Record, wanted: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Raises CheckpointError if whole files are asked for something else than they hold."""
+    """Raises CheckpointError if the wanted leaves are not those that are stored."""
     for item, structs in wanted.items():
         if item not in record.trees:
             raise CheckpointError(
@@ -175,7 +176,7 @@ def _check_wanted(
 def _together(directory: epath.Path, what: str, read: Callable[[], Read]) -> Read:
     """Runs `read` on this process; a failure on any process is a damaged checkpoint on all.
 
-    Lack of memory or permission says nothing about the files and is passed on as it is.
+    Lack of memory or permission says nothing about the files and is re-raised.
     """
     result, problem = None, ""
     try:
@@ -196,7 +197,7 @@ def _damage(directory: epath.Path, what: str, problem: str) -> str:
 
 
 def short(error: Exception) -> str:
-    """Returns type and first words of an exception: Orbax quotes whole trees in its messages."""
+    """Shortens an exception to its type and 300 characters: Orbax quotes whole trees."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}{'...' if len(text) > 300 else ''}"
 
@@ -233,7 +234,7 @@ def _steps(directory: epath.Path) -> list[int]:
 
 
 def _find_step(path: str | os.PathLike[str]) -> epath.Path:
-    """Returns the step directory that `path` means."""
+    """Finds the step directory: `path` itself, or the newest step below it."""
     root = epath.Path(path).resolve()
     if not root.is_dir():
         raise CheckpointError(f"no checkpoint at {root}: there is no such directory")

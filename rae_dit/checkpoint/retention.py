@@ -1,4 +1,8 @@
-"""Which checkpoints stay on disk: the newest, every n-th, the best, and nothing else."""
+"""Retention of checkpoints: the newest, every n-th and the best stay on disk.
+
+The best step is ours and not Orbax's BestN: that one stores metrics as an item of its own in each
+step, prefers the newer of two equal values, and cannot tell which metric an old step was ranked by.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -30,27 +34,27 @@ class Best:
 class KeepBest(checkpoint_managers.PreservationPolicy):
     """Keeps the best step, and names it in `best.json` once it is on disk.
 
-    The file is for people and scripts; what the run itself knows is saved beside its state.
+    The file is for people and scripts; the run itself reads the history saved with its state.
     """
 
     def __init__(self) -> None:
-        """Keeps none."""
+        """Starts without a best step."""
         self._step: int | None = None
         self._unwritten: Best | None = None
 
     def follow(self, best: Best | None) -> None:
-        """Keeps this step from now on; None for none. It may be about to be saved."""
+        """Keeps this step, which may not be saved yet, from now on; None for none."""
         self._step = None if best is None else best.step
         self._unwritten = best
 
     def write(self, directory: epath.Path) -> None:
-        """Writes `best.json`, on process 0; to be called when all that was saved is on disk."""
+        """Writes `best.json` on process 0; call it once all saves are on disk."""
         if self._unwritten is not None and jax.process_index() == 0:
             write_json(Path(directory) / "best.json", dataclasses.asdict(self._unwritten))
         self._unwritten = None
 
     def forget(self) -> None:
-        """Writes nothing after all: the save has failed."""
+        """Cancels the pending write of `best.json`, because the save failed."""
         self._unwritten = None
 
     def should_preserve(
@@ -59,14 +63,14 @@ class KeepBest(checkpoint_managers.PreservationPolicy):
         *,
         context: checkpoint_managers.PreservationContext,
     ) -> Sequence[bool]:
-        """For each checkpoint, whether it stays."""
+        """Tells for each checkpoint whether it stays."""
         return [checkpoint.step == self._step for checkpoint in checkpoints]
 
 
 def preservation_policy(
     keep_last: int, keep_every: int | None, best: KeepBest
 ) -> checkpoint_managers.PreservationPolicy:
-    """Keeps what any of the three wants to keep.
+    """Combines the three policies: a step stays if any of them keeps it.
 
     Args:
         keep_last: how many of the newest steps stay.
@@ -77,9 +81,9 @@ def preservation_policy(
         ValueError: a number is below 1.
     """
     if keep_last < 1:
-        raise ValueError(f"checkpoint.keep_last is {keep_last}; it must be at least 1")
+        raise ValueError(f"checkpoint.keep_last: got {keep_last}; expected at least 1")
     if keep_every is not None and keep_every < 1:
-        raise ValueError(f"checkpoint.keep_every is {keep_every}; use None or at least 1")
+        raise ValueError(f"checkpoint.keep_every: got {keep_every}; expected None or at least 1")
     policies: list[Any] = [checkpoint_managers.LatestN(keep_last), best]
     if keep_every is not None:
         policies.append(checkpoint_managers.EveryNSteps(keep_every))

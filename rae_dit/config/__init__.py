@@ -1,8 +1,8 @@
-"""The configuration of a run: `from_config_dict` is the only door to a `Config`.
+"""The configuration of a run; `from_config_dict` makes a `Config`.
 
 A config file (configs/*.py) gives an `ml_collections.ConfigDict` of plain values. Here it becomes
-frozen dataclasses whose fields are explained in the files beside this one. Every mistake is a
-`ConfigError` of one line. No jax here: it is reported before any device is touched.
+frozen dataclasses; the files beside this one document their fields. Every mistake is a
+`ConfigError` of one line. No JAX here, so that it is reported before any device is initialized.
 """
 
 import dataclasses
@@ -69,7 +69,7 @@ class Config:
     stats: StatsConfig
 
     def __post_init__(self) -> None:
-        """Checks what two sections must agree on."""
+        """Checks fields of different sections against each other."""
         if self.data.batch_size % self.optim.accumulate_steps:
             expected = f"a multiple of optim.accumulate_steps = {self.optim.accumulate_steps}"
             raise invalid_value("data.batch_size", self.data.batch_size, expected)
@@ -123,37 +123,37 @@ class Config:
 
 
 def from_config_dict(values: ml_collections.ConfigDict) -> Config:
-    """Checks and freezes what a config file and the command line say.
+    """Checks and freezes the values of a config file and the command line.
 
     Args:
-      values: one entry per field of `Config`, sections nested.
+        values: one entry per field of `Config`, sections nested.
 
     Raises:
-      ConfigError: unknown, missing, wrongly typed or impossible field, in one line.
+        ConfigError: unknown, missing, wrongly typed or impossible field, in one line.
     """
     config: Config = convert(Config, values.to_dict(), "")
     return config
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Nested dict of a config, ready for `json.dump`; a ConfigDict of it converts back."""
+    """Returns a config as nested dicts for `json.dump`; `from_config_dict` reads them back."""
     return dataclasses.asdict(config, dict_factory=_listed)
 
 
 def describe_field(path: str, value: str) -> str:
-    """What the field at a dotted path may hold, in words.
+    """Describes the values that the field at a dotted path allows.
 
     Raises:
-      ConfigError: there is no such field; `value` is quoted and the nearest field named.
+        ConfigError: there is no such field; `value` is quoted and the nearest field named.
     """
     return describe(declared_type(Config, path, value))
 
 
 def check_devices(config: Config, *, platform: str, num_devices: int, num_processes: int) -> None:
-    """Checks that the devices of a run have its kernel and can share its parameters and batch.
+    """Checks that the devices have the attention kernel and can split parameters and batch.
 
     Raises:
-      ConfigError: names values that fit.
+        ConfigError: names values that fit.
     """
     check_attention(config.compute.attention, config.precision, platform)
     check_split(

@@ -1,7 +1,7 @@
 """Strict conversion of nested values into frozen dataclasses, driven by their type declarations.
 
-Knows nothing about this project's fields: `rae_dit/config` declares them, this file enforces the
-declarations. Every invalid_value is a `ConfigError` of one line: field, value got, what is allowed.
+`rae_dit/config` declares the fields; this file knows none of them by name.
+Every mistake is a `ConfigError` of one line: field, value, what is allowed.
 """
 
 import dataclasses
@@ -20,17 +20,17 @@ class ConfigError(ValueError):
 
 
 def invalid_value(field: str, value: object, expected: str) -> ConfigError:
-    """The error 'field: got value; expected ...', to be raised by the caller."""
+    """Makes the error 'field: got VALUE; expected ...' for the caller to raise."""
     return ConfigError(f"{field}: got {show(value)}; expected {expected}")
 
 
 def show(value: object) -> str:
-    """`repr` on one line; nested sections are named, not printed."""
+    """Formats a value on one line; a nested section is called 'a section', not printed."""
     return "a section" if isinstance(value, Mapping) else repr(value)
 
 
 def describe(declared: Any) -> str:
-    """What a declared type allows, in words: 'an int >= 1', "one of 'euler', 'heun'"."""
+    """Describes what a declared type allows: 'an int >= 1', "one of 'euler', 'heun'"."""
     base, limits, optional = _unwrap(declared)
     words = {bool: "True or False", int: "an int", float: "a finite float", str: "a string"}
     if dataclasses.is_dataclass(base):
@@ -47,20 +47,20 @@ def describe(declared: Any) -> str:
 
 
 def convert(declared: Any, value: object, path: str) -> Any:
-    """Turns `value` into the declared type or raises.
+    """Converts `value` to the declared type.
 
     Args:
-      declared: bool, int, float, str, a Literal of strings, a tuple of these, any of them with a
-        `Range` or `| None`, or a dataclass made of them.
-      value: what the config holds; a mapping for a dataclass. An int is taken for a float (a bool
-        never for a number), a list for a tuple (JSON has no tuples).
-      path: dotted name of the field, '' for the whole config.
+        declared: bool, int, float, str, a Literal of strings, a tuple of these, any of them with a
+          `Range` or `| None`, or a dataclass made of them.
+        value: what the config holds; a mapping for a dataclass. An int is taken for a float (a bool
+          never for a number), a list for a tuple (JSON has no tuples).
+        path: dotted name of the field, '' for the whole config.
 
     Returns:
-      The converted value.
+        The converted value.
 
     Raises:
-      ConfigError: unknown, missing, wrongly typed or impossible field.
+        ConfigError: unknown, missing, wrongly typed or impossible field.
     """
     base, limits, optional = _unwrap(declared)
     if value is None and optional:
@@ -83,10 +83,15 @@ def convert(declared: Any, value: object, path: str) -> Any:
 
 
 def declared_type(section: Any, path: str, value: object) -> Any:
-    """Type declared for a dotted path below a dataclass; `value` only serves the error message.
+    """Returns the declared type of a dotted path below a dataclass.
+
+    Args:
+        section: the dataclass.
+        path: dotted name of the field.
+        value: what was given for it, for the error message.
 
     Raises:
-      ConfigError: no such field; names the nearest one.
+        ConfigError: no such field; names the nearest one.
     """
     declared, walked = section, ""
     for name in path.split("."):
@@ -96,19 +101,19 @@ def declared_type(section: Any, path: str, value: object) -> Any:
             )
         hints = typing.get_type_hints(declared, include_extras=True)
         if name not in hints:
-            _refuse_unknown(declared, walked, name, path, value)
+            _raise_unknown(declared, walked, name, path, value)
         declared, walked = hints[name], join(walked, name)
     return declared
 
 
 def did_you_mean(name: object, choices: typing.Iterable[str]) -> str:
-    """'; did you mean X?' when one of the choices is near, else ''."""
+    """Returns '; did you mean X?' if a choice is similar to `name`, else ''."""
     near = difflib.get_close_matches(str(name), list(choices), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def join(path: str, name: str) -> str:
-    """Dotted path of a field below `path` ('' = the whole config)."""
+    """Joins a field's name to the dotted path of its section ('' = the whole config)."""
     return f"{path}.{name}" if path else name
 
 
@@ -133,7 +138,7 @@ def _convert_section(section: Any, value: object, path: str) -> Any:
     hints = typing.get_type_hints(section, include_extras=True)
     for name in value:
         if name not in hints:
-            _refuse_unknown(section, path, name, join(path, name), value[name])
+            _raise_unknown(section, path, name, join(path, name), value[name])
     for name, declared in hints.items():
         if name not in value:
             raise ConfigError(
@@ -154,8 +159,8 @@ def _convert_tuple(declared: Any, elements: tuple[Any, ...], value: object, path
     return tuple(convert(kind, element, f"{path}[{i}]") for i, (kind, element) in pairs)
 
 
-def _refuse_unknown(section: Any, parent: str, name: str, path: str, value: object) -> NoReturn:
-    """Names the nearest field: a like name in the section, else the same name in another one."""
+def _raise_unknown(section: Any, parent: str, name: str, path: str, value: object) -> NoReturn:
+    """Raises with the nearest field: a similar name in the section, else the same one elsewhere."""
     fields = {field.name: field.type for field in dataclasses.fields(section)}
     near = [join(parent, match) for match in difflib.get_close_matches(name, fields, n=1)]
     elsewhere = [

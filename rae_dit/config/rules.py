@@ -1,4 +1,4 @@
-"""Rules that several sections of the configuration share; pure functions of named numbers."""
+"""Checks that several sections of the configuration share; pure functions of numbers."""
 
 import math
 import re
@@ -12,14 +12,14 @@ def check_heads(
     """Checks that attention heads divide the width, and that rotary positions fit a head.
 
     Args:
-      section: name of the section, for the message.
-      hidden_size: width of a token.
-      num_heads: attention heads.
-      rope: a head is rotated in pairs along two axes, so its width must be a multiple of 4.
-      index: place of both numbers in their tuples; None when they are plain numbers.
+        section: name of the section, for the message.
+        hidden_size: width of a token.
+        num_heads: attention heads.
+        rope: whether RoPE rotates pairs along two axes, so that widths are multiples of 4.
+        index: position of both numbers in their tuples; None if they are plain numbers.
 
     Raises:
-      ConfigError: names the nearest numbers of heads that fit.
+        ConfigError: names the nearest numbers of heads that fit.
     """
     place = "" if index is None else f"[{index}]"
     multiple = 4 if rope else 1
@@ -42,10 +42,10 @@ def check_heads(
 
 
 def check_one_origin(section: str, pretrained: str, checkpoint: str) -> None:
-    """Checks that weights come from one place at most.
+    """Checks that at most one of `pretrained` and `checkpoint` is given.
 
     Raises:
-      ConfigError: both are given.
+        ConfigError: both are given.
     """
     if pretrained and checkpoint:
         raise invalid_value(
@@ -56,10 +56,10 @@ def check_one_origin(section: str, pretrained: str, checkpoint: str) -> None:
 
 
 def check_local(field: str, path: str) -> None:
-    """Checks that what is to be written is named by a path and not by an address.
+    """Rejects URLs such as gs://… where a local output path is required.
 
     Raises:
-      ConfigError: it names a bucket, which would become a directory here of that name.
+        ConfigError: it is a URL, which would be taken for the name of a local directory.
     """
     if "://" in path:
         expected = "a path on this machine; a bucket can be mounted (docs/many_hosts.md)"
@@ -67,15 +67,15 @@ def check_local(field: str, path: str) -> None:
 
 
 def check_attention(attention: str, precision: str, platform: str) -> None:
-    """Checks that a kernel that is insisted on exists where the run is.
+    """Checks that the attention kernel exists on this platform.
 
     Args:
-      attention: `compute.attention`.
-      precision: of the config.
-      platform: "cpu", "gpu" or "tpu".
+        attention: `compute.attention`.
+        precision: of the config.
+        platform: "cpu", "gpu" or "tpu".
 
     Raises:
-      ConfigError: it does not.
+        ConfigError: it does not.
     """
     home = {"cudnn": "gpu", "splash": "tpu"}.get(attention, platform)
     if home != platform:
@@ -90,14 +90,14 @@ def parse_labels(labels: str, num_classes: int) -> tuple[int, ...]:
     """Reads `sample.labels`.
 
     Args:
-      labels: '' for all classes in turn, or numbers and ranges such as '0,1,2', '0-9', '3,7-9'.
-      num_classes: labels lie in [0, num_classes).
+        labels: '' for all classes in turn, or numbers and ranges such as '0,1,2', '0-9', '3,7-9'.
+        num_classes: labels lie in [0, num_classes).
 
     Returns:
-      The labels in the order given; all classes for ''.
+        The labels in the order given; all classes for ''.
 
     Raises:
-      ConfigError: not such a list, a range that falls, or a label that no class has.
+        ConfigError: not such a list, a descending range, or a label out of range.
     """
     if not labels:
         return tuple(range(num_classes))
@@ -123,17 +123,17 @@ def check_decay(
     warmup_steps: int,
     decay_end_step: int,
 ) -> None:
-    """Checks that a learning rate has room to fall.
+    """Checks that the learning rate's decay starts before it ends and does not rise.
 
     Args:
-      section: name of the section, for the message.
-      learning_rate: where the decay begins.
-      final_learning_rate: where it ends.
-      warmup_steps: its first step.
-      decay_end_step: its last one.
+        section: name of the section, for the message.
+        learning_rate: where the decay begins.
+        final_learning_rate: where it ends.
+        warmup_steps: its first step.
+        decay_end_step: its last one.
 
     Raises:
-      ConfigError: the decay ends before it begins, or above the rate it begins at.
+        ConfigError: the decay ends before it begins, or above the rate it begins at.
     """
     if decay_end_step <= warmup_steps:
         expected = f"more than {section}.warmup_steps = {warmup_steps}"
@@ -144,7 +144,7 @@ def check_decay(
 
 
 def in_steps(steps: int, epochs: float | None, steps_per_epoch: int) -> int:
-    """A length that a config gives in steps, and in epochs too where these are to win."""
+    """Converts a length to steps: `epochs` if given, else `steps`."""
     return steps if epochs is None else round(epochs * steps_per_epoch)
 
 
@@ -154,14 +154,14 @@ def check_split(
     """Checks that parameters and batch can be divided among devices.
 
     Args:
-      batch_size: global batch, images per optimiser step.
-      accumulate_steps: parts the batch is cut into before it is divided among devices.
-      fsdp: devices that share one copy of the parameters.
-      num_devices: devices of all processes.
-      num_processes: each loads an equal share of the batch.
+        batch_size: global batch, images per optimizer step.
+        accumulate_steps: parts the batch is cut into before it is divided among devices.
+        fsdp: devices that share one copy of the parameters.
+        num_devices: devices of all processes.
+        num_processes: each loads an equal share of the batch.
 
     Raises:
-      ConfigError: names the values of fsdp that fit, or the nearest batch sizes that fit.
+        ConfigError: names the values of fsdp that fit, or the nearest batch sizes that fit.
     """
     if num_devices % fsdp:
         fitting = [n for n in range(1, num_devices + 1) if num_devices % n == 0]

@@ -1,6 +1,6 @@
-"""Fields of stage 1 that go beyond the L1 loss: LPIPS, and a discriminator.
+"""Config sections of stage 1 besides the L1 loss: LPIPS and the discriminator.
 
-One frozen dataclass per room: meaning, unit and range of each field. No defaults: they live in
+One frozen dataclass per section: meaning, unit and range of each field. No defaults: they live in
 configs/. Ranges ride on the types and are enforced on the way in (`check.py`); `__post_init__`
 checks what fields of one section must agree on. Used by objective 'reconstruction' alone.
 """
@@ -24,14 +24,14 @@ class PerceptualConfig:
     linear: str  # vgg.pth of LPIPS 0.1; '' = equal weights
 
     def __post_init__(self) -> None:
-        """Checks that LPIPS is whole, or random on purpose."""
+        """Requires both `vgg` and `linear`, or neither."""
         if bool(self.vgg) != bool(self.linear):
             expected = "both perceptual.vgg and perceptual.linear, or '' for both (random weights)"
             missing = "linear" if self.vgg else "vgg"
             raise invalid_value(f"perceptual.{missing}", "", expected)
 
     def in_steps(self, steps_per_epoch: int) -> "PerceptualConfig":
-        """The same with its start in steps."""
+        """Returns the section with its start in steps."""
         start = in_steps(self.start, self.start_epoch, steps_per_epoch)
         return dataclasses.replace(self, start=start, start_epoch=None)
 
@@ -62,7 +62,7 @@ class GanConfig:
     beta2: Decay
 
     def __post_init__(self) -> None:
-        """Checks that a judge has learned before it is asked, and room for the rate to fall."""
+        """Checks `start >= discriminator_start` and that the decay ends after the warmup."""
         epochs = {self.start_epoch, self.discriminator_start_epoch}
         epochs |= {self.warmup_epochs, self.decay_end_epoch}
         if epochs != {None}:
@@ -79,10 +79,10 @@ class GanConfig:
         )
 
     def in_steps(self, steps_per_epoch: int) -> "GanConfig":
-        """The same with every length in steps.
+        """Returns the section with every length in steps.
 
         Raises:
-          ConfigError: the lengths do not fit each other.
+            ConfigError: the lengths do not fit each other.
         """
 
         def steps(length: int, epochs: float | None) -> int:
@@ -119,7 +119,7 @@ class DiscriminatorConfig:
     kernel_size: Count  # tokens that the heads' middle convolution spans; odd
 
     def __post_init__(self) -> None:
-        """Checks sizes, and that there is a block for every head."""
+        """Checks sizes, and that every block in `layers` exists."""
         check_heads("discriminator", self.hidden_size, self.num_heads, rope=False)
         if self.input_size % self.patch_size:
             expected = f"a multiple of discriminator.patch_size = {self.patch_size}"
@@ -136,7 +136,7 @@ class DiscriminatorConfig:
         """Checks `layers` against the depth of the feature network.
 
         Raises:
-          ConfigError: no layers, or one that the network does not have.
+            ConfigError: no layers, or one that the network does not have.
         """
         if not self.layers or max(self.layers) >= depth:
             expected = f"one block or more in 0 ... {depth - 1} for each head"

@@ -1,6 +1,6 @@
-"""Fields of a training run: data, optimiser, devices, checkpoints, metrics.
+"""Config sections of training: data, optimizer, devices, checkpoints, metrics.
 
-One frozen dataclass per room: meaning, unit and range of each field. No defaults: they live in
+One frozen dataclass per section: meaning, unit and range of each field. No defaults: they live in
 configs/. Ranges ride on the types and are enforced on the way in (`check.py`); `__post_init__`
 checks what fields of one section must agree on.
 """
@@ -16,7 +16,7 @@ from rae_dit.ranges import Count, Decay, Natural, NonNegative, Positive, Probabi
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where images come from."""
+    """Data source and batches."""
 
     # 'digits' and 'synthetic' read no files; rae_dit/data has a module for each of the others
     source: Literal["digits", "synthetic", "folder", "huggingface", "tfds", "tar"]
@@ -28,12 +28,12 @@ class DataConfig:
     max_bad_share: Probability  # of damaged images; more of them stop the run
     image_size: Count  # pixels, side of a training image = side of its reconstruction
     num_classes: Count
-    batch_size: Count  # images per optimiser step, over all devices and accumulation steps
+    batch_size: Count  # images per optimizer step, over all devices and accumulation steps
     num_workers: Natural  # loader processes per host; 0 = load in the training process
     flip: bool  # mirror half of the training images
 
     def __post_init__(self) -> None:
-        """Checks what the source can deliver."""
+        """Checks that the source supports the other fields."""
         if self.source in ("digits", "synthetic"):
             reason = f"because {self.source!r} reads no files"
             if self.path:
@@ -50,7 +50,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """The optimiser and its learning rate; lengths in optimiser steps, or in epochs where given."""
+    """The optimizer and its learning rate; lengths in optimizer steps, or in epochs where given."""
 
     name: Literal["adamw", "sgd"]
     learning_rate: Positive
@@ -80,7 +80,7 @@ class OptimConfig:
     max_rollbacks: Natural  # of a run; the next spike ends it
 
     def __post_init__(self) -> None:
-        """Checks that the learning rate has room to fall."""
+        """Checks the decay of the learning rate."""
         if self.decay == "constant" or self.in_epochs:
             return
         check_decay(
@@ -93,11 +93,11 @@ class OptimConfig:
 
     @property
     def in_epochs(self) -> bool:
-        """Whether a length is still in epochs; `in_steps` ends that."""
+        """Whether a length is in epochs; `in_steps` converts it."""
         return {self.warmup_epochs, self.decay_end_epoch, self.max_epochs} != {None}
 
     def in_steps(self, steps_per_epoch: int) -> "OptimConfig":
-        """The same with every length in steps.
+        """Returns the section with every length in steps.
 
         Raises:
             ConfigError: the lengths do not fit each other, or training would have no step.
@@ -127,12 +127,12 @@ class OptimConfig:
 class EmaConfig:
     """Moving average of the parameters."""
 
-    decay: Decay  # per optimiser step
+    decay: Decay  # per optimizer step
 
 
 @dataclasses.dataclass(frozen=True)
 class ComputeConfig:
-    """Speed against memory; results agree up to rounding."""
+    """Trade-offs of speed and memory; results agree up to rounding."""
 
     attention: Attention  # cudnn: GPU; splash: TPU; auto chooses
     scan_layers: bool  # True: a stack compiles as one block in a loop
@@ -144,14 +144,14 @@ class ComputeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ShardingConfig:
-    """How parameters lie on devices; a batch is split over all devices in any case."""
+    """Sharding of the parameters; a batch is always split over all devices."""
 
     fsdp: Count  # devices that share one copy of the parameters; 1 = a copy on each
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """Which steps are saved and kept."""
+    """Steps that are saved and kept."""
 
     save_every: Count  # steps
     keep_last: Count  # checkpoints
@@ -163,7 +163,7 @@ class CheckpointConfig:
     restore_from: str  # workdir or .../checkpoints/STEP; '' = latest of the own workdir
 
     def __post_init__(self) -> None:
-        """Checks that steps to keep are steps that are saved."""
+        """Checks that `keep_every` is a multiple of `save_every`."""
         if self.keep_every is not None and self.keep_every % self.save_every:
             expected = f"None or a multiple of checkpoint.save_every = {self.save_every}"
             raise invalid_value("checkpoint.keep_every", self.keep_every, expected)
@@ -171,7 +171,7 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MetricsConfig:
-    """When numbers are written."""
+    """Intervals of logging, validation, evaluation, samples and profiling."""
 
     log_every: Count  # steps
     telemetry: bool  # logs attention logits and residual streams of each DiT^DH block, too

@@ -1,4 +1,4 @@
-"""Damaged images in the stream: they travel as a number beside the batch and are counted here."""
+"""Counts and limits damaged images; batches carry the index of each in a column "replaced"."""
 
 import logging
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _NONE = -1
 
 
 class BadShareError(ValueError):
-    """More damaged images than the user allows."""
+    """The share of damaged images is above data.max_bad_share."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PrepareImage:
     prepare: Prepare
 
     def __call__(self, numbered: tuple[int, ImageRecord | None]) -> Example:
-        """Return the example, with "replaced": int64 []."""
+        """Returns the example, with "replaced": int64 []."""
         index, record = numbered
         replaced = record is not None and record["replaced"]
         example = self.prepare(numbered) | {"replaced": np.int64(index if replaced else _NONE)}
@@ -39,25 +39,25 @@ class PrepareImage:
 
 @dataclass(frozen=True)
 class PrepareRandomCrop:
-    """Reads record `index` of `source` with a random crop, then does what `PrepareImage` does."""
+    """`PrepareImage` for record `index` of `source` with a random crop."""
 
     source: Images
     prepare: PrepareImage
 
     def __call__(self, index: int, rng: np.random.Generator) -> Example:
-        """Return the example of record `index`."""
+        """Returns the example of record `index`."""
         return self.prepare((index, self.source.randomly_cropped(index, rng)))
 
 
 class Replacements:
-    """Counts and names the damaged images that one process meets.
+    """Counts and logs the damaged images that one process reads.
 
     Attributes:
         count: rows of batches so far that hold another record than they should.
     """
 
     def __init__(self, source: Images, *, records: int, process_count: int) -> None:
-        """Start at zero.
+        """Starts at zero.
 
         Args:
             source: the records; knows their names and the share allowed.
@@ -72,14 +72,14 @@ class Replacements:
         self.count = 0
 
     def note(self, replaced: np.ndarray) -> None:
-        """Take the column "replaced" of one batch, int64 [B].
+        """Counts the column "replaced" of one batch, int64 [B].
 
         The share is that of damaged files among those that this process has met, counted as one
         pass at least (a damaged file in the first batch is not a bad share) and as all records at
         most (later passes meet the same files).
 
         Raises:
-            BadShareError: if the share is now above `source.max_bad_share`.
+            BadShareError: the share is now above `source.max_bad_share`.
         """
         bad = [int(index) for index in replaced if index != _NONE]
         self._rows += len(replaced)
@@ -88,7 +88,7 @@ class Replacements:
             if index not in self._damaged:
                 self._damaged.add(index)
                 log.warning(
-                    "damaged image, another record takes its place: %s: %s",
+                    "damaged image, replaced by another record: %s: %s",
                     self._source.name(index),
                     self._source.damage(index),
                 )

@@ -1,4 +1,4 @@
-"""An iterator of batches that cleans up after itself."""
+"""Iterator of batches with its threads and worker processes."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -14,8 +14,8 @@ Batch = dict[str, np.ndarray]
 class Batches(AbstractContextManager["Batches"], Iterator[Batch]):
     """An iterator of batches that owns threads and perhaps worker processes.
 
-    Use it in a `with` block, or call `close`: workers left alone make noise at exit and leave
-    shared memory behind. An error ends the stream, because grain would silently lose records if
+    Use it in a `with` block, or call `close`: workers that are not closed print errors at exit and
+    leak shared memory. An error ends the stream, because grain would silently lose records if
     one carried on behind it.
     """
 
@@ -26,7 +26,7 @@ class Batches(AbstractContextManager["Batches"], Iterator[Batch]):
         endless: bool,
         replacements: Replacements | None = None,
     ) -> None:
-        """Start reading.
+        """Starts reading.
 
         Args:
             dataset: yields batches; a column "replaced" is taken out of them and counted.
@@ -39,7 +39,7 @@ class Batches(AbstractContextManager["Batches"], Iterator[Batch]):
 
     @property
     def replaced(self) -> int:
-        """Rows so far, of this process, that hold another record in the place of a damaged one."""
+        """Number of rows so far, on this process, in which a damaged record was replaced."""
         return 0 if self._replacements is None else self._replacements.count
 
     def __next__(self) -> Batch:
@@ -48,7 +48,7 @@ class Batches(AbstractContextManager["Batches"], Iterator[Batch]):
                 raise StopIteration
             raise ValueError(
                 "the data stream is closed; expected an open one. "
-                "Make a new one with train_batches(..., start_step=<the next step>)."
+                "Open another with train_batches(..., start_step=<the next step>)."
             )
         with ExitStack() as unless_it_went_well:
             unless_it_went_well.callback(self.close)
@@ -68,12 +68,12 @@ class Batches(AbstractContextManager["Batches"], Iterator[Batch]):
         raise StopIteration
 
     def close(self) -> None:
-        """Stop threads and workers. May be called twice; the stream cannot be used after."""
+        """Stops threads and workers. May be called twice; the stream cannot be used after."""
         if self._iterator is not None:
             self._iterator.close()
             # Let go of it too: batches it has fetched ahead occupy shared memory.
             self._iterator = None
 
     def __exit__(self, *exception: object) -> None:
-        """Closes; an exception of the block goes on."""
+        """Closes; does not suppress exceptions."""
         self.close()

@@ -1,6 +1,6 @@
-"""Names of classes: as the images' own files tell them, or from a file of names.
+"""Class names, from the metadata of a data source or from a text file.
 
-Only descriptions are read, never an image: the directories of a folder, the schema of a Hugging
+No image is read: the directories of a folder, the schema of a Hugging
 Face shard, the list that TFDS writes beside its records.
 """
 
@@ -17,7 +17,7 @@ _NEAREST = 3
 
 
 def stored_names(kind: Kind, path: str) -> tuple[str, ...] | None:
-    """The names that a source of images gives its classes, in the order of their labels.
+    """Reads the class names of a data source, in the order of the labels.
 
     Args:
         kind: of the source.
@@ -45,7 +45,7 @@ def stored_names(kind: Kind, path: str) -> tuple[str, ...] | None:
 
 
 def _huggingface_names(shard: Path) -> tuple[str, ...] | None:
-    """The names in the features that `datasets` writes into the schema of a file."""
+    """Reads the class names that `datasets` writes into the schema of a file."""
     schema, _ = describe(shard)
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
@@ -55,7 +55,7 @@ def _huggingface_names(shard: Path) -> tuple[str, ...] | None:
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
-    """The lines of a UTF-8 text file that are not empty, without white space around them.
+    """Reads the non-empty lines of a UTF-8 text file, stripped.
 
     Raises:
         SourceError: there is no such file, it is no text, or it holds no name.
@@ -73,7 +73,7 @@ def read_names(path: str | Path) -> tuple[str, ...]:
 
 
 def match_names(wanted: tuple[str, ...], known: tuple[str, ...]) -> tuple[int, ...]:
-    """Labels of classes by name; capitals do not count.
+    """Finds the labels of classes by name, ignoring case.
 
     A known name may be a list of synonyms, as ImageNet's are ("tench, Tinca tinca"): the whole
     and each part name the class, unless another class has the same part.

@@ -1,7 +1,7 @@
-"""Encoded images in files: what every reader offers, and the source that decodes them.
+"""Sources of encoded images: the protocol of readers, and `Images`, which decodes them.
 
-A reader (folder, huggingface, tfds, tar) only finds bytes and label of record i. `Images` makes
-pixels of them and replaces what cannot be read.
+A reader (folder, huggingface, tfds, tar) returns bytes and label of record i. `Images` decodes and
+crops them, and replaces records that cannot be read.
 """
 
 from collections.abc import Callable
@@ -22,35 +22,35 @@ from rae_dit.data.sources import Record, checked_index
 
 Crop = Literal["adm_center", "random", "random_resized"]
 
-# So many records in a row that cannot be read mean a lost disk, not a damaged file.
+# This many unreadable records in a row mean a lost disk, not a damaged file.
 _ATTEMPTS = 16
 
 
 class SourceError(ValueError):
-    """A path that does not hold what was expected; one line that says what was found there."""
+    """A path that does not hold the expected files; the message says what it holds."""
 
 
 class Files(Protocol):
-    """Numbered image files. Read from several threads at once, pickled into worker processes."""
+    """Protocol of readers: numbered image files, thread-safe and picklable."""
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the records and their order, whatever directory they lie in."""
+        """Hash of the records and their order, independent of their directory."""
         ...
 
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> tuple[bytes, int]:
-        """Content and label of a file; OSError if they cannot be read."""
+        """Returns content and label of a file; OSError if they cannot be read."""
         ...
 
     def name(self, index: int) -> str:
-        """Where a user finds the file."""
+        """Returns the location of the file, for messages."""
         ...
 
 
 class ImageRecord(Record):
-    """A record of `Images`; `replaced`: it is another one in the place of a damaged one."""
+    """A record of `Images`; `replaced`: True if a damaged record was substituted."""
 
     replaced: bool
 
@@ -59,8 +59,8 @@ class ImageRecord(Record):
 class Images:
     """A `Source` of the images in files.
 
-    A file that cannot be decoded is replaced by another record, label and all; which one depends
-    on its index only, so the stream stays what it was. Counting is the pipeline's business.
+    A file that cannot be decoded is replaced by another record with its label; the choice depends
+    on the index only, so the stream is deterministic. The pipeline counts replacements.
 
     Attributes:
         files: the reader.
@@ -79,7 +79,7 @@ class Images:
 
     @property
     def fingerprint(self) -> str:
-        """That of the files, and how pixels are made of them."""
+        """Hash of the files, and the crop."""
         return f"{self.files.fingerprint}/{self.image_size}/{self.crop}"
 
     def __len__(self) -> int:
@@ -89,16 +89,16 @@ class Images:
         return self._record(index, lambda image: adm_centre_crop(image, self.image_size))
 
     def randomly_cropped(self, index: int, rng: np.random.Generator) -> ImageRecord:
-        """Record `index` with the crop at a place drawn from `rng`."""
+        """Returns record `index` with a random crop drawn from `rng`."""
         crop = random_resized_crop if self.crop == "random_resized" else random_crop
         return self._record(index, lambda image: crop(image, self.image_size, rng))
 
     def name(self, index: int) -> str:
-        """Where a user finds record `index`."""
+        """Returns the location of record `index`, for messages."""
         return self.files.name(index)
 
     def damage(self, index: int) -> str:
-        """Why record `index` cannot be decoded; looks again."""
+        """Describes why record `index` cannot be decoded, by decoding it again."""
         try:
             decode(self.files.read(index)[0])
         except (OSError, BadImageError) as error:
@@ -116,7 +116,7 @@ class Images:
                 continue
             if not 0 <= label < self.num_classes:
                 raise ValueError(
-                    f"{self.name(current)} has label {label}; expected 0..{self.num_classes - 1}. "
+                    f"{self.name(current)}: got label {label}; expected 0..{self.num_classes - 1}. "
                     "Correct data.num_classes, or choose files of a labelled split."
                 )
             return {"image": crop(image), "label": label, "replaced": attempt > 0}
@@ -128,7 +128,7 @@ class Images:
 
 
 def _substitute(index: int, attempt: int, length: int) -> int:
-    """Record to use for `index` after `attempt` failures: itself first, then hashed places."""
+    """Chooses the record after `attempt` failures: itself first, then hashed indices."""
     if attempt == 0:
         return index
     # splitmix64: neighbours in a broken shard are often broken too, so go far away.
@@ -140,7 +140,7 @@ def _substitute(index: int, attempt: int, length: int) -> int:
 
 
 class PackedStrings:
-    """Many short strings in two arrays: small in memory, fast to send to a worker process."""
+    """Many short byte strings in two buffers: compact and fast to pickle for workers."""
 
     def __init__(self, values: list[bytes]) -> None:
         self._joined = b"".join(values)

@@ -1,4 +1,4 @@
-"""Pictures that lie in one directory, or one of them alone: no classes, all labels are 0."""
+"""Reader of unlabelled images: one file, or all in one directory; every label is 0."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Images in one directory per class, as torchvision's ImageFolder reads them."""
+"""Reader of one directory per class, like torchvision's ImageFolder."""
 
 import hashlib
 import logging
@@ -19,7 +19,7 @@ _REPORT_EVERY = 100_000
 
 @dataclass(frozen=True, eq=False)
 class Folder:
-    """See `open_folder`. Names only; a file is opened when it is asked for.
+    """The reader of `open_folder`: stores names and opens files on access.
 
     Attributes:
         root: directory of the classes.
@@ -54,10 +54,10 @@ class Folder:
 
 
 def open_folder(path: str, num_classes: int) -> Folder:
-    """List DIRECTORY/CLASS/IMAGE; the sorted names of the classes are the labels 0, 1, ...
+    """Lists DIRECTORY/CLASS/IMAGE; the sorted names of the classes are the labels 0, 1, ...
 
     Images are *.jpg, *.jpeg, *.png, *.webp and *.bmp, in capitals too; other files and all names
-    that start with a dot are passed over. Nothing is read but names.
+    that start with a dot are skipped. Only names are read.
 
     Args:
         path: the directory of the classes, for example ".../imagenet/train".
@@ -67,7 +67,7 @@ def open_folder(path: str, num_classes: int) -> Folder:
         The reader, files sorted by name within a class.
 
     Raises:
-        SourceError: if there is no such directory, the number of classes is another, or a class
+        SourceError: there is no such directory, the number of classes is another, or a class
             has no image.
     """
     expected = "a directory with one directory of images per class"
@@ -104,7 +104,7 @@ def open_folder(path: str, num_classes: int) -> Folder:
 
 
 def _images(folder: Path) -> list[bytes]:
-    """Sorted names of the images in a directory."""
+    """Lists the images in a directory, sorted by name."""
     # Bytes, because a million of str would cost several times the memory.
     with os.scandir(os.fsencode(folder)) as entries:
         return sorted(

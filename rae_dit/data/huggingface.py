@@ -1,4 +1,4 @@
-"""Parquet and arrow shards with the columns of Hugging Face's ImageNet, through pyarrow alone."""
+"""Reader of Parquet and Arrow shards with the columns of Hugging Face's ImageNet."""
 
 import hashlib
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _GROUPS_KEPT = 4
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold image and label; `nested`: the image is a struct {bytes, path}."""
+    """Names of the image and label columns; `nested`: the image is a struct {bytes, path}."""
 
     image: str
     label: str
@@ -28,7 +28,7 @@ class Columns:
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """See `open_huggingface`. Holds where the row groups are; one is read when it is asked for.
+    """The reader of `open_huggingface`: stores the row groups' places and reads them on access.
 
     Attributes:
         shards: the files.
@@ -95,7 +95,7 @@ def open_huggingface(path: str) -> Tables:
         The reader, rows in the order of the sorted names of the files.
 
     Raises:
-        SourceError: if there are no shards, one is damaged, or the columns are others.
+        SourceError: there are no shards, one is damaged, or the columns are others.
     """
     shards = find_shards(path, (".parquet", ".arrow"))
     columns = None
@@ -131,10 +131,10 @@ def open_huggingface(path: str) -> Tables:
 
 
 def find_columns(schema: pa.Schema, shard: Path) -> Columns:
-    """Find image and label among the columns of a file.
+    """Finds image and label among the columns of a file.
 
     Raises:
-        SourceError: if there is none or no telling which; lists what there is.
+        SourceError: there is none or no telling which; lists what there is.
     """
     nested = [field.name for field in schema if _is_image_struct(field.type)]
     images = nested + [field.name for field in schema if _is_bytes(field.type)]

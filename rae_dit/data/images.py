@@ -1,4 +1,4 @@
-"""From the bytes of an image file to square pixels: decoding and the two crops of the reference.
+"""Image decoding and square crops: ADM's center crop and two random crops.
 
 Pure functions. PIL is the decoder of record, so pixels equal the reference's bit for bit, given the
 same JPEG library. Another one gains nothing as long as PIL resizes (docs/data.md).
@@ -39,11 +39,11 @@ _WORTH_CUTTING = 0.9
 
 
 class BadImageError(ValueError):
-    """Bytes that do not hold a whole image."""
+    """Bytes that are not a complete image."""
 
 
 def decode(content: bytes) -> Image.Image:
-    """Decode an image file.
+    """Decodes an image file.
 
     Grey, palette, CMYK and alpha images become RGB by `Image.convert`, which drops alpha. The
     orientation that EXIF may ask for is ignored, because the reference ignores it.
@@ -55,7 +55,7 @@ def decode(content: bytes) -> Image.Image:
         An RGB image.
 
     Raises:
-        BadImageError: if the content is empty, cut off, damaged or no image, or one side is more
+        BadImageError: the content is empty, cut off, damaged or no image, or one side is more
             than 100 times the other.
 
     Source:
@@ -76,7 +76,7 @@ def decode(content: bytes) -> Image.Image:
 
 
 def _as_rgb(file: Image.Image) -> Image.Image:
-    """`file.convert("RGB")`, less the copy that it makes of what is RGB already."""
+    """`convert("RGB")` without the copy for images already in RGB."""
     if file.mode != "RGB":
         return file.convert("RGB")
     file.load()  # what is damaged is found here, while the file is open
@@ -84,10 +84,10 @@ def _as_rgb(file: Image.Image) -> Image.Image:
 
 
 def adm_centre_crop(image: Image.Image, size: int) -> np.ndarray:
-    """Scale the shorter side to `size` and cut out the middle: the crop of ADM, DiT and RAE.
+    """Scales the shorter side to `size` and cuts out the middle: the crop of ADM, DiT and RAE.
 
-    Halves with a box filter while the shorter side is at least `2 * size`, then goes the rest of
-    the way bicubically; smaller images are enlarged. An odd margin leaves the extra pixel on the
+    Halves with a box filter while the shorter side is at least `2 * size`, then scales the rest
+    bicubically; smaller images are enlarged. An odd margin leaves the extra pixel on the
     right and at the bottom.
 
     Args:
@@ -108,7 +108,7 @@ def adm_centre_crop(image: Image.Image, size: int) -> np.ndarray:
 
 
 def random_crop(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Scale the shorter side to 1.5 times `size` and cut out a random square: stage 1's crop.
+    """Scales the shorter side to 1.5 times `size` and cuts out a random square: stage 1's crop.
 
     Args:
         image: RGB.
@@ -133,7 +133,7 @@ def random_crop(image: Image.Image, size: int, rng: np.random.Generator) -> np.n
 
 
 def random_resized_crop(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Cut out a rectangle of random area, shape and place, and scale it to a square.
+    """Cuts out a rectangle of random area, shape and place, and scales it to a square.
 
     Its area is uniform in 0.08 to 1 of the image's, its ratio of width to height log-uniform in 3/4
     to 4/3. Where ten such rectangles in a row stick out of a long image, the largest one of an
@@ -177,7 +177,7 @@ def _largest(image: Image.Image, ratio: float) -> tuple[int, int]:
 def _window(
     image: Image.Image, width: int, height: int, left: int, top: int, size: int
 ) -> np.ndarray:
-    """Cut a square out of the image scaled bicubically to width x height; little more is computed.
+    """Cuts a square out of the image scaled bicubically to width x height, computing little more.
 
     Columns that are cut off before the rows are resampled do not touch those that stay, nor do rows
     of the image that none of the square is made of.
@@ -197,7 +197,7 @@ def _window(
 
 
 def _rows_of(rows: int, scaled: int, top: int, size: int) -> tuple[int, int]:
-    """First row, and the one behind the last, that a window in `rows` scaled to `scaled` needs."""
+    """Computes the range of rows that a window in `rows`, scaled to `scaled`, depends on."""
     scale = rows / scaled
     reach = 2 * max(scale, 1.0)  # of the bicubic kernel
     first, last = math.floor(top * scale - reach), math.ceil((top + size) * scale + reach) + 1
@@ -205,7 +205,7 @@ def _rows_of(rows: int, scaled: int, top: int, size: int) -> tuple[int, int]:
 
 
 def _resize(image: Image.Image, width: int, height: int, resample: Image.Resampling) -> Image.Image:
-    """Resize columns first, then rows, as PIL always did until version 13.
+    """Resizes columns first, then rows, as PIL always did until version 13.
 
     Since then it takes the rows of some tall images first (python-pillow/Pillow#9549), and because
     it rounds in between, up to a few levels differ. Two calls give the same bits with all versions.

@@ -1,4 +1,4 @@
-"""A small store of what was read last."""
+"""Thread-safe cache of the most recently used values."""
 
 import threading
 from collections import OrderedDict
@@ -9,7 +9,7 @@ Value = TypeVar("Value")
 
 
 class LRUCache(Generic[Value]):
-    """The last few values by key, for threads of one process; arrives empty in another one."""
+    """The most recently used values by key, thread-safe; pickles as an empty cache."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -17,7 +17,7 @@ class LRUCache(Generic[Value]):
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """The value of `key`, made if it is not there. Two threads may make the same one."""
+        """Returns the value of `key`, calling `make` if needed; two threads may both do so."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)

@@ -1,8 +1,8 @@
-"""From a source to batches: an endless shuffled stream to train on, one ordered pass to judge by.
+"""Batches of a data source: the endless shuffled training stream, and one ordered pass.
 
 The training stream is elastic. Which examples are in the global batch of step s, in which order
 and mirrored or not, depends on the source, the seed, the global batch size and s, and on nothing
-else: not on the number of processes, threads or workers, nor on where the run was interrupted.
+else: not on the number of processes, threads or workers, nor on interruptions.
 So a checkpoint needs no state of any iterator; the step number is the position.
 """
 
@@ -25,7 +25,7 @@ _READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
 
 
 class ChangedDataError(ValueError):
-    """A run cannot go on, because its data are not those it was started on."""
+    """The data differ from those the run was started on."""
 
 
 def train_batches(
@@ -39,7 +39,7 @@ def train_batches(
     num_workers: int,
     flip: bool,
 ) -> Batches:
-    """Shuffle, repeat, mirror and batch without end; this process's share of every batch.
+    """Shuffles, repeats, mirrors and batches without end: this process's share of every batch.
 
     The local batches of one step, concatenated in the order of the processes, are the global
     batch of that step. Every epoch is shuffled anew and holds every record once; a batch may
@@ -61,19 +61,19 @@ def train_batches(
         B = batch_size / process_count. Close it. Its `replaced` counts damaged images.
 
     Raises:
-        ValueError: if the numbers do not fit each other or the source; later, from the iterator,
+        ValueError: the numbers do not fit each other or the source; later, from the iterator,
             if a record is not what the source promised (the message has its index), or if too
             many images are damaged.
     """
     local_size = _local_batch_size(batch_size, process_index, process_count)
     if batch_size > len(source):
         raise ValueError(
-            f"batch_size is {batch_size} but the source has {len(source)} records; expected a "
-            "batch no larger than one epoch. Lower data.batch_size or use more data."
+            f"batch_size: got {batch_size} with {len(source)} records; expected a batch no larger "
+            "than one epoch. Lower data.batch_size or use more data."
         )
     for name, value in (("seed", seed), ("start_step", start_step), ("num_workers", num_workers)):
         if value < 0:
-            raise ValueError(f"{name} is {value}; expected 0 or more. Correct {name}.")
+            raise ValueError(f"{name}: got {value}; expected 0 or more")
 
     length = len(source)
     prepare = Prepare(image_shape(source), source.num_classes, weighted=False)
@@ -103,7 +103,7 @@ def ordered_batches(
     start: int = 0,
     num_workers: int = 0,
 ) -> Batches:
-    """Go through the records once, in order, each in exactly one batch of one process.
+    """Goes through the records once, in order, each in exactly one batch of one process.
 
     Process p has rows p*B..(p+1)*B-1 of every global batch, B = batch_size / process_count. Every
     process yields the same number of batches, so that collectives match; what is missing in the
@@ -124,17 +124,15 @@ def ordered_batches(
         weight 1 for a record and 0 for padding and substitutes. Closes itself at its end.
 
     Raises:
-        ValueError: if the numbers do not fit each other or the source; later, from the iterator,
+        ValueError: the numbers do not fit each other or the source; later, from the iterator,
             if a record is not what the source promised (the message has its index).
     """
     local_size = _local_batch_size(batch_size, process_index, process_count)
     if limit is not None and limit < 1:
-        raise ValueError(
-            f"limit is {limit}; expected at least 1 record, or None for all. Correct limit."
-        )
+        raise ValueError(f"limit: got {limit}; expected at least 1 record, or None for all")
     real = len(source) if limit is None else min(limit, len(source))
     if not 0 <= start <= real:
-        raise ValueError(f"start is {start}; expected 0..{real}, the records there are.")
+        raise ValueError(f"start: got {start}; expected 0..{real}, the number of records")
     padded = start + -(-(real - start) // batch_size) * batch_size
     prepare = Prepare(image_shape(source), source.num_classes, weighted=True)
     batches = (
@@ -147,7 +145,7 @@ def ordered_batches(
 
 
 def position(source: Source, *, step: int, seed: int, batch_size: int) -> dict[str, int | str]:
-    """Describe a place in the training stream: all that a checkpoint needs to know of the data.
+    """Describes a place in the training stream: all that a checkpoint needs to know of the data.
 
     Args:
         source: the records.
@@ -163,7 +161,7 @@ def position(source: Source, *, step: int, seed: int, batch_size: int) -> dict[s
 
 
 def check_position(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Refuse to resume on other data than the run was started on.
+    """Refuses to resume on other data than the run was started on.
 
     Args:
         saved: the `position` in the checkpoint.
@@ -181,7 +179,7 @@ def check_position(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None
 
 
 def _read(batches: grain.MapDataset, num_workers: int) -> grain.IterDataset:
-    """The batches in order, prepared by workers or threads, images as floats."""
+    """Reads the batches in order with workers or threads; converts images to float32."""
     read = batches.to_iter_dataset(_READ)
     if num_workers > 0:
         # grain 0.2.18 reads an absl flag of its own here and fails when nobody has parsed flags,
@@ -195,27 +193,27 @@ def _read(batches: grain.MapDataset, num_workers: int) -> grain.IterDataset:
 
 
 def _preparing(source: Source, prepare: Prepare) -> Prepare | PrepareImage:
-    """The step from a numbered record of this source to an example."""
+    """Returns the function from a numbered record of this source to an example."""
     return PrepareImage(prepare) if isinstance(source, Images) else prepare
 
 
 def _counting(source: Source, records: int, process_count: int) -> Replacements | None:
-    """A count of damaged images for sources that may have some."""
+    """Returns a counter of damaged images for sources that may have some, else None."""
     if not isinstance(source, Images):
         return None
     return Replacements(source, records=records, process_count=process_count)
 
 
 def _local_batch_size(batch_size: int, process_index: int, process_count: int) -> int:
-    """Examples of a global batch that belong to one process."""
+    """Computes the examples per process of a global batch."""
     if process_count < 1 or not 0 <= process_index < process_count:
         raise ValueError(
-            f"process_index is {process_index} and process_count {process_count}; expected an "
+            f"process_index: got {process_index} of process_count {process_count}; expected an "
             "index in 0..process_count-1. Pass jax.process_index() and jax.process_count()."
         )
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(
-            f"batch_size is {batch_size}, to be shared by {process_count} processes; expected a "
+            f"batch_size: got {batch_size} for {process_count} processes; expected a "
             "positive multiple of the number of processes, since batch_size counts the examples "
             "of all of them. Correct data.batch_size."
         )

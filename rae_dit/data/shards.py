@@ -36,7 +36,7 @@ def directory(path: str, expected: str) -> Path:
         The directory.
 
     Raises:
-        SourceError: if the path is empty, missing or a file.
+        SourceError: the path is empty, missing or a file.
     """
     if not path:
         raise SourceError(f"got ''; expected {expected}")
@@ -53,7 +53,7 @@ def directory(path: str, expected: str) -> Path:
 
 
 def find_shards(path: str, suffixes: tuple[str, ...]) -> list[Path]:
-    """Find the files of one split, sorted by name.
+    """Finds the files of one split, sorted by name.
 
     Args:
         path: a file, a directory of which all files with one of the suffixes are taken, or a
@@ -64,7 +64,7 @@ def find_shards(path: str, suffixes: tuple[str, ...]) -> list[Path]:
         At least one file; all of one suffix and of one split.
 
     Raises:
-        SourceError: if there are none, or they are of several kinds or splits.
+        SourceError: there are none, or they are of several kinds or splits.
     """
     kinds = " or ".join(f"*{suffix}" for suffix in suffixes)
     expected = f"a directory of {kinds} files, or a pattern such as 'DIRECTORY/train-*'"

@@ -1,4 +1,4 @@
-"""Where records come from: any object with a length, numbered records and a fingerprint."""
+"""Data sources: the `Source` protocol, and the two sources that read no files."""
 
 import colorsys
 import hashlib
@@ -24,7 +24,7 @@ class Record(TypedDict):
 
 
 class Source(Protocol):
-    """Numbered records. Read from several threads at once and pickled into worker processes.
+    """Protocol of data sources: numbered records, thread-safe and picklable.
 
     All records of one source have the same image shape. `__getitem__` returns the same record
     for the same index, always, and raises IndexError outside 0..len-1.
@@ -32,7 +32,7 @@ class Source(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the content and its order; a resumed run compares it."""
+        """Hash of the content and its order; a resumed run compares it."""
         ...
 
     @property
@@ -47,7 +47,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Numbered:
-    """Records with their index, so that an error can name it; None from `real` to `length`."""
+    """Pairs of index and record, None from `real` to `length`; errors name the index."""
 
     source: Source
     real: int
@@ -61,24 +61,24 @@ class Numbered:
 
 
 def image_shape(source: Source) -> tuple[int, ...]:
-    """Shape (H, W, 3) of record 0, which all others must share.
+    """Returns the shape (H, W, 3) of record 0, which all others must share.
 
     Raises:
-        ValueError: if there are no records or record 0 is not an RGB image.
+        ValueError: there are no records or record 0 is not an RGB image.
     """
     if len(source) == 0:
-        raise ValueError("the source has 0 records; expected at least 1. Check data.path.")
+        raise ValueError("source: got 0 records; expected at least 1. Check data.path.")
     shape = source[0]["image"].shape
     if len(shape) != 3 or shape[2] != 3:
         raise ValueError(
-            f"record 0 has an image of shape {list(shape)}; expected [H, W, 3]. "
+            f"record 0: got an image of shape {list(shape)}; expected [H, W, 3]. "
             "Convert images to RGB where they are read."
         )
     return shape
 
 
 def digits(split: Literal["train", "validation"], image_size: int) -> "Digits":
-    """Real handwritten digits that come with scikit-learn: 1,797 images of 8 x 8, 10 classes.
+    """Opens scikit-learn's handwritten digits: 1,797 images of 8 x 8, 10 classes.
 
     The grey levels v = 0..16 become `round(v / 16 * 255)` (ties to even, so 8 -> 128), three
     equal channels, and every pixel a square of `image_size / 8` pixels (nearest neighbour).
@@ -100,12 +100,10 @@ def digits(split: Literal["train", "validation"], image_size: int) -> "Digits":
         Handwritten Digits" (Alpaydin and Kaynak, 1998; CC BY 4.0).
     """
     if split not in ("train", "validation"):
-        raise ValueError(
-            f"digits got split {split!r}; expected 'train' or 'validation'. Choose one of the two."
-        )
+        raise ValueError(f"split: got {split!r}; expected 'train' or 'validation'")
     if image_size < _DIGITS_SIDE or image_size % _DIGITS_SIDE:
         raise ValueError(
-            f"digits got image_size {image_size}; expected a positive multiple of {_DIGITS_SIDE}, "
+            f"image_size: got {image_size}; expected a positive multiple of {_DIGITS_SIDE}, "
             "because every pixel of the 8 x 8 originals becomes a whole square. "
             "Set data.image_size to 8, 16, 24, 32, ..."
         )
@@ -128,7 +126,7 @@ def digits(split: Literal["train", "validation"], image_size: int) -> "Digits":
 
 
 def _is_validation(label: np.ndarray) -> np.ndarray:
-    """Mark a fifth of every class: int32 [n] -> bool [n], the same on every machine."""
+    """Marks a fifth of every class: int32 [n] -> bool [n], the same on every machine."""
     # Raw bits of PCG64 are promised to stay the same for ever; `Generator.permutation` is not.
     ticket = np.random.PCG64(_SPLIT_SEED).random_raw(len(label))
     chosen = np.zeros(len(label), dtype=bool)
@@ -141,7 +139,7 @@ def _is_validation(label: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Digits:
-    """See `digits`. Holds the 8 x 8 originals; enlarges one when it is asked for."""
+    """The source of `digits`: stores the 8 x 8 originals and enlarges them on access."""
 
     grey: np.ndarray
     label: np.ndarray
@@ -160,7 +158,7 @@ class Digits:
 
 
 def synthetic(image_size: int, num_classes: int, length: int, seed: int) -> "Synthetic":
-    """Coloured blobs on gradients, made when asked for: data of any size for tests and timing.
+    """Makes colored blobs on gradients, drawn on access: data of any size for tests and timing.
 
     The class decides the hue of the blob and the direction of the grey gradient behind it; the
     index decides where the blob lies and how wide it is. Labels go round: index mod num_classes.
@@ -175,7 +173,7 @@ def synthetic(image_size: int, num_classes: int, length: int, seed: int) -> "Syn
         A source of uint8 [image_size, image_size, 3].
 
     Raises:
-        ValueError: if a size is not positive or the seed is negative.
+        ValueError: a size is not positive or the seed is negative.
     """
     for name, value in (
         ("image_size", image_size),
@@ -183,15 +181,15 @@ def synthetic(image_size: int, num_classes: int, length: int, seed: int) -> "Syn
         ("length", length),
     ):
         if value < 1:
-            raise ValueError(f"synthetic got {name} {value}; expected at least 1. Raise {name}.")
+            raise ValueError(f"{name}: got {value}; expected at least 1")
     if seed < 0:
-        raise ValueError(f"synthetic got seed {seed}; expected 0 or more. Choose another seed.")
+        raise ValueError(f"seed: got {seed}; expected 0 or more")
     return Synthetic(image_size=image_size, num_classes=num_classes, length=length, seed=seed)
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """See `synthetic`. Stores nothing but its four numbers."""
+    """The source of `synthetic`: four numbers."""
 
     image_size: int
     num_classes: int
@@ -227,7 +225,7 @@ class Synthetic:
 
 
 def checked_index(index: int, length: int) -> int:
-    """Refuse what numpy would wrap around, so that a wrong index cannot pass as a record."""
+    """Rejects negative indices, which numpy would wrap around, and those past the end."""
     index = operator.index(index)
     if not 0 <= index < length:
         raise IndexError(

@@ -1,4 +1,4 @@
-"""Tar shards of the WebDataset kind: members KEY.jpg and KEY.cls make one record."""
+"""Reader of WebDataset tar shards: members KEY.jpg and KEY.cls are one record."""
 
 import hashlib
 import logging
@@ -19,7 +19,7 @@ _LABEL = "cls"
 
 @dataclass(frozen=True, eq=False)
 class Tar:
-    """See `open_tar`. Holds the place of every image; bytes are read where they lie.
+    """The reader of `open_tar`: stores the offset of every image and reads bytes in place.
 
     Attributes:
         shards: the tar files.
@@ -49,7 +49,7 @@ class Tar:
 
 
 def open_tar(path: str) -> Tar:
-    """List the members of all shards, in one pass over their headers; nothing is written.
+    """Lists the members of all shards, in one pass over their headers; nothing is written.
 
     Everything from the first dot of a member's file name on is its kind, the rest its key. A
     record is a key with an image (jpg, jpeg, png, webp, bmp) and "cls", an integer as text; other
@@ -62,7 +62,7 @@ def open_tar(path: str) -> Tar:
         The reader, records in the order of shards and members.
 
     Raises:
-        SourceError: if there are no shards, one is cut off or compressed, or a record lacks its
+        SourceError: there are no shards, one is cut off or compressed, or a record lacks its
             image or label.
     """
     shards = find_shards(path, (".tar",))
@@ -84,7 +84,7 @@ def open_tar(path: str) -> Tar:
 
 
 def _records(shard: Path) -> list[tuple[str, int, int, int]]:
-    """(key, offset, size, label) of the records of one shard, in the order of the images."""
+    """Lists (key, offset, size, label) of one shard's records, in the order of the images."""
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, int] = {}
     kinds: set[str] = set()
@@ -117,7 +117,7 @@ def _records(shard: Path) -> list[tuple[str, int, int, int]]:
 
 
 def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> int:
-    """The integer in a member."""
+    """Reads the integer in a member."""
     file = archive.extractfile(member)
     text = file.read() if file else b""
     try:

@@ -1,4 +1,4 @@
-"""Data sets prepared by TensorFlow Datasets as array_record files; tensorflow is not needed."""
+"""Reader of TensorFlow Datasets prepared as array_record files; TensorFlow is not needed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from rae_dit.data.shards import directory, found_in
 
 @dataclass(frozen=True, eq=False)
 class Tfds:
-    """See `open_tfds`.
+    """The reader of `open_tfds`.
 
     Attributes:
         records: TFDS's data source; images in it are left encoded.
@@ -39,7 +39,7 @@ class Tfds:
 
 
 def open_tfds(path: str, split: str) -> Tfds:
-    """Open a prepared data set.
+    """Opens a prepared data set.
 
     Args:
         path: directory of one version, for example ".../imagenet2012/5.1.0"; "#SPLIT" behind it
@@ -51,7 +51,7 @@ def open_tfds(path: str, split: str) -> Tfds:
         The reader, in the order of TFDS.
 
     Raises:
-        SourceError: if there is no such data set or split, its files are no array_record files,
+        SourceError: there is no such data set or split, its files are no array_record files,
             or it has no image or no label.
     """
     path, _, chosen = path.partition("#")
@@ -98,7 +98,7 @@ def open_tfds(path: str, split: str) -> Tfds:
 
 
 def _feature(features: Any, kind: type, preferred: str, path: str) -> str:
-    """Name of the feature of a kind; the preferred one if there are several."""
+    """Finds the name of the feature of a kind; the preferred one if there are several."""
     names = [name for name, feature in features.items() if isinstance(feature, kind)]
     if preferred in names:
         return preferred

@@ -1,6 +1,6 @@
-"""From one record to one example: numpy in, numpy out.
+"""Transforms from records to examples, in numpy.
 
-The classes and functions stand at module level because worker processes look them up by name.
+Classes and functions are at module level because worker processes unpickle them by name.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Example = dict[str, np.ndarray | np.generic]
 
 
 def to_float(image: np.ndarray) -> np.ndarray:
-    """Scale an eight bit image to the unit interval.
+    """Scales an eight bit image to the unit interval.
 
     Args:
         image: uint8 [..., 3], 0..255.
@@ -22,11 +22,11 @@ def to_float(image: np.ndarray) -> np.ndarray:
         float32 of the same shape, in [0, 1]; 0 -> 0.0 and 255 -> 1.0 exactly.
 
     Raises:
-        ValueError: if `image` is not uint8 (a float image may already be scaled).
+        ValueError: `image` is not uint8 (a float image may already be scaled).
     """
     if image.dtype != np.uint8:
         raise ValueError(
-            f"to_float got an image of dtype {image.dtype}; expected uint8 with values 0..255. "
+            f"to_float: got an image of dtype {image.dtype}; expected uint8 with values 0..255. "
             "Convert the image to uint8 where it is read."
         )
     # Not a product with 1/255: 255 -> 1.0 would not be exact. In one pass: batches are large.
@@ -34,7 +34,7 @@ def to_float(image: np.ndarray) -> np.ndarray:
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """What a saved picture holds: clipped to [0, 1], times 255, cut off (not rounded).
+    """Converts an image to 8 bits: clipped to [0, 1], times 255, truncated (not rounded).
 
     Args:
         image: float32 of any shape.
@@ -49,7 +49,7 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirror an image left to right with probability one half.
+    """Mirrors an image left to right with probability one half.
 
     Args:
         image: any dtype [H,W,C].
@@ -65,18 +65,18 @@ def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def to_float_batch(batch: Example) -> Example:
-    """Apply `to_float` to the images of a batch and leave the rest alone."""
+    """Applies `to_float` to the images of a batch."""
     return batch | {"image": to_float(np.asarray(batch["image"]))}
 
 
 def flip_example(example: Example, rng: np.random.Generator) -> Example:
-    """Apply `random_flip` to the image of an example and leave the rest alone."""
+    """Applies `random_flip` to the image of an example."""
     return example | {"image": random_flip(np.asarray(example["image"]), rng)}
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """The one step from a numbered record to a checked example; None becomes zeros.
+    """Checks a numbered record and converts it to an example; None becomes zeros.
 
     A record that is not what its source promised stops the run with its index: to leave it out
     would shift the stream. (Damaged image files are not wrong but replaced: see bad_images.py.)
@@ -92,7 +92,7 @@ class Prepare:
     weighted: bool
 
     def __call__(self, numbered: tuple[int, Record | None]) -> Example:
-        """Return {"image": uint8 [H,W,3], "label": int32 []} and perhaps "weight"."""
+        """Returns {"image": uint8 [H,W,3], "label": int32 []} and perhaps "weight"."""
         index, record = numbered
         if record is None:
             example: Example = {"image": np.zeros(self.shape, np.uint8), "label": np.int32(0)}
@@ -107,12 +107,12 @@ class Prepare:
         image, label = record["image"], record["label"]
         if image.dtype != np.uint8 or image.shape != self.shape:
             raise ValueError(
-                f"record {index} has an image of {image.dtype} {list(image.shape)}; expected "
+                f"record {index}: got an image of {image.dtype} {list(image.shape)}; expected "
                 f"uint8 {list(self.shape)} like record 0. "
                 f"Correct or remove record {index} of the source."
             )
         if not 0 <= label < self.num_classes:
             raise ValueError(
-                f"record {index} has label {label}; expected 0..{self.num_classes - 1}. "
+                f"record {index}: got label {label}; expected 0..{self.num_classes - 1}. "
                 f"Correct record {index} of the source, or data.num_classes."
             )

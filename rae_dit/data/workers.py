@@ -1,4 +1,4 @@
-"""How a worker process lives and dies: with the run it works for, and not before."""
+"""Signals and lifetime of data worker processes."""
 
 import multiprocessing
 import os
@@ -13,9 +13,9 @@ _GRACE = 120
 def start_worker(index: int, count: int) -> None:
     """Sets up worker `index` of `count`; grain calls it in the new process.
 
-    A cluster that preempts a job signals all of its processes. The run then saves and closes its
-    workers, and until then it needs them. And a run that is killed cannot close them: without a
-    watch they would wait for it for ever, with their batches in memory.
+    A cluster that preempts a job signals all of its processes; the run needs its workers until it
+    has saved, and then closes them. A run that is killed cannot close them: without a watch they
+    would wait forever, with their batches in memory.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_later)
@@ -23,12 +23,12 @@ def start_worker(index: int, count: int) -> None:
 
 
 def _end_later(number: int, frame: FrameType | None) -> None:
-    """Puts the end off. It does come: a parent that waits for it must not wait for ever."""
+    """On SIGTERM, keeps the worker alive for 120 s so that the run can save a checkpoint."""
     signal.alarm(_GRACE)
 
 
 def _end_with_parent() -> None:
-    """Waits for the end of the parent, however it comes, then ends this process."""
+    """Waits until the parent process ends, then ends this one."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Atomic writes of local files."""
 
 import json
 import os
@@ -10,10 +10,10 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path beside the target to write to; moves it there when the block ends well.
+    """Yields a temporary path beside the target; moves it there when the block succeeds.
 
-    So a crash, of the program or the machine, leaves the old file or the new one: the new content
-    is on the disk before the name points to it. Missing folders are made.
+    A crash of the program or the machine leaves the old file or the new one: the content is on
+    disk before the name points to it. Missing directories are created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -27,10 +27,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def first_unwritable(directory: Path) -> Path | None:
-    """What keeps a directory from being written to, or from being made.
+    """Finds the path that prevents writing to a directory, or creating it.
 
-    It or the nearest path above it that exists, where that is no directory that can be written;
-    None where nothing stands in the way.
+    That is the directory or its nearest existing parent, if it is not a writable directory; None
+    if it is.
     """
     there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     return None if there.is_dir() and os.access(there, os.W_OK | os.X_OK) else there
@@ -48,9 +48,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON with two spaces of indentation, atomically; NaN is refused.
+    """Writes JSON with two spaces of indentation, atomically; rejects NaN.
 
     Raises:
-        ValueError: a number is not finite, which JSON cannot say.
+        ValueError: a number is not finite, which JSON cannot represent.
     """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""Looks into files of weights and converts them.
+"""Command line to list the tensors of weight files and to convert them.
 
     python -m rae_dit.weights inspect FILE [FILE ...]
     python -m rae_dit.weights export-ddt SOURCE TARGET.pt|.safetensors
@@ -6,8 +6,8 @@
     python -m rae_dit.weights export-diffusers TARGET RUN
     python -m rae_dit.weights export-diffusers TARGET --encoder=… --decoder=… [--stats=…]
 
-SOURCE is whatever `load_ddt` and `load_rae(decoder=…)` open: a file of others or a run of ours.
-RUN is a run of ours. Floats become float32, a training checkpoint becomes the state dict of its
+SOURCE is anything `load_ddt` or `load_rae(decoder=…)` opens: a released file or a run of rae_dit.
+RUN is a run of rae_dit. Floats become float32, a training checkpoint becomes the state dict of its
 EMA, and every tensor is checked on the way. Beside a decoder goes a config.json with its heads.
 """
 
@@ -29,7 +29,7 @@ from rae_dit.weights.tensor_file import open_tensors, save_tensors
 
 
 def main() -> None:
-    """Parses the command line and runs one of the four commands."""
+    """Parses the command line and runs a command."""
     parser = argparse.ArgumentParser(
         prog="python -m rae_dit.weights",
         description=__doc__,

@@ -1,4 +1,4 @@
-"""Mean and variance of every latent element over a data set: the official .pt and our .npz."""
+"""Files of latent statistics (mean and variance per element): the official .pt and our .npz."""
 
 import io
 import zipfile
@@ -20,8 +20,8 @@ class LatentStatistics:
     Attributes:
         mean: float32 [h, w, C].
         variance: float32 [h, w, C], without the 1e-5 that RAE adds.
-        count: how many images they were taken over; 0 when the file does not say.
-        provenance: what they were taken from; JSON when `modes/stats` wrote it.
+        count: number of images they were computed over; 0 if the file does not say.
+        provenance: what they were computed from; JSON when `modes/stats` wrote it.
     """
 
     mean: Float[np.ndarray, "h w C"]
@@ -44,7 +44,9 @@ def read_statistics(path: str | Path, grid: int, width: int) -> LatentStatistics
     """
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"There are no latent statistics at {path}: there is no such file.")
+        raise WeightsError(
+            f"statistics: got {str(path)!r}, which does not exist; expected a .pt or .npz file"
+        )
     statistics = read_npz(path) if path.suffix == ".npz" else read_official(path)
     for name, value in (("mean", statistics.mean), ("variance", statistics.variance)):
         if value.shape != (grid, grid, width):
@@ -115,8 +117,8 @@ def write_statistics(
         path: its suffix chooses.
         mean: mean of raw latents.
         variance: their variance, without the 1e-5 that RAE adds.
-        count: how many images they were taken over.
-        provenance: what they were taken from; JSON, as a rule.
+        count: number of images they were computed over.
+        provenance: what they were computed from; usually JSON.
 
     Raises:
         WeightsError: if the name ends in neither .npz nor .pt.

@@ -1,4 +1,4 @@
-"""Opens a file of tensors, whatever its kind, and finds the state dict in it.
+"""State dicts in files of tensors: safetensors, .npz and torch's formats.
 
 Kinds are told by content, not by name: safetensors, numpy's .npz, or a torch file, zip or older,
 holding a plain state dict or a training checkpoint. Of a checkpoint the EMA is taken when there is
@@ -26,7 +26,7 @@ WRAPPERS = ("_orig_mod", "module", "net", *CHOICES)  # prefixes that wrappers ad
 
 
 class LazyTensors(Mapping[str, np.ndarray]):
-    """A mapping from names to arrays, each read at the moment it is asked for."""
+    """Mapping from names to arrays, each read on access."""
 
     def __init__(self, tensors: Mapping[str, LazyTensor]):
         self.tensors = tensors
@@ -42,7 +42,7 @@ class LazyTensors(Mapping[str, np.ndarray]):
 
 
 class SafeTensors(Mapping[str, np.ndarray]):
-    """The same for safetensors files: one, or the shards of an index."""
+    """Lazy mapping for safetensors files: one, or the shards of an index."""
 
     def __init__(self, paths: list[Path]):
         from safetensors import SafetensorError, safe_open
@@ -68,7 +68,7 @@ class SafeTensors(Mapping[str, np.ndarray]):
 
 
 def open_tensors(path: str | Path) -> Mapping[str, np.ndarray]:
-    """The state dict in a file: safetensors, a safetensors index, .npz, or torch's.
+    """Opens the state dict in a file: safetensors, a safetensors index, .npz, or torch's.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -90,7 +90,7 @@ def open_tensors(path: str | Path) -> Mapping[str, np.ndarray]:
 
 
 def is_npz(path: Path) -> bool:
-    """Whether a file is a zip of arrays and of nothing else."""
+    """Tells whether a file is a zip of .npy arrays only."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -123,7 +123,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def find_state_dict(content: Any, path: Path) -> dict[str, LazyTensor]:
-    """Finds the state dict in what a torch file holds, and takes wrappers' prefixes off.
+    """Finds the state dict in the content of a torch file, without wrappers' prefixes.
 
     Raises:
         WeightsError: if there is none.
@@ -143,7 +143,7 @@ def find_state_dict(content: Any, path: Path) -> dict[str, LazyTensor]:
 
 
 def strip_wrappers(tensors: dict[str, LazyTensor], path: Path) -> dict[str, LazyTensor]:
-    """Takes off "module.", "model.", "ema." and the like, as long as a wrapper is there.
+    """Strips prefixes of wrappers such as "module.", "model." and "ema.".
 
     Lightning files hold several modules side by side; then the first of `CHOICES` is taken and
     the rest, such as a discriminator, is left, which is logged.

@@ -44,14 +44,14 @@ DAMAGE = (
 
 
 class StorageType(NamedTuple):
-    """What a pickle gets when it names a storage class: nothing it could call or change."""
+    """Inert stand-in for a storage class named in a pickle."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of numbers in the zip, not yet read."""
+    """Location of a storage in the zip, not yet read."""
 
     entry: str
     dtype: np.dtype
@@ -97,7 +97,7 @@ class TensorOnlyUnpickler(pickle.Unpickler):
         self.read_storage = read_storage
 
     def find_class(self, module: str, name: str) -> Any:
-        """Looks a pickled name up among the few that are harmless."""
+        """Returns the allowed object for a pickled name; raises for all others."""
         match module, name:
             case "collections", "OrderedDict":
                 return OrderedDict
@@ -115,7 +115,7 @@ class TensorOnlyUnpickler(pickle.Unpickler):
         )
 
     def persistent_load(self, pid: Any) -> Storage:
-        """Notes a storage: ("storage", type, key, device, length)."""
+        """Records a storage: ("storage", type, key, device, length)."""
         match pid:
             case ("storage", StorageType(name=name), str(key), _, int(length)):
                 return Storage(f"{self.root}/data/{key}", DTYPES[name], length)
@@ -129,12 +129,12 @@ class TensorOnlyUnpickler(pickle.Unpickler):
         strides: tuple[int, ...],
         *_: Any,
     ) -> LazyTensor:
-        """What `torch._utils._rebuild_tensor_v2` does, without reading."""
+        """Makes a LazyTensor from the arguments of `torch._utils._rebuild_tensor_v2`."""
         return LazyTensor(storage, offset, tuple(shape), tuple(strides), self.read_storage)
 
 
 class StorageReader:
-    """Reads storages from one zip and remembers the last, which tensors may share."""
+    """Reads storages from one zip; caches the last one, which tensors may share."""
 
     def __init__(self, archive: zipfile.ZipFile):
         self.archive = archive
@@ -142,7 +142,7 @@ class StorageReader:
         self.numbers = np.empty(0)
 
     def __call__(self, storage: Storage) -> np.ndarray:
-        """The numbers of a storage, read-only."""
+        """Reads the numbers of a storage; the array is read-only."""
         if storage.entry != self.entry:
             try:
                 raw = self.archive.read(storage.entry)
@@ -159,7 +159,7 @@ class StorageReader:
 
 
 def read_torch_file(path: str | Path) -> Any:
-    """The object in a torch file, with a `LazyTensor` wherever it has a tensor.
+    """Reads the object in a torch file, with a `LazyTensor` for every tensor.
 
     Raises:
         WeightsError: if the file is not a torch zip, is truncated, or holds more than tensors,

@@ -1,4 +1,4 @@
-"""Torch files from before 1.6, which are no zips: the Inception of FID and VGG16 are published so.
+"""Torch files in the format before 1.6, without zip: FID's Inception and VGG16 are published so.
 
 Such a file is a row of pickles: a magic number, a version, facts about the machine, the object, and
 the keys of its storages; then, for each key, the number of elements and the elements. The rules are
@@ -23,26 +23,26 @@ COUNT_BYTES = 8  # of the number of elements before each storage
 
 
 def is_legacy(path: str | Path) -> bool:
-    """Whether a file begins as these do."""
+    """Tells whether a file starts with the magic number of this format."""
     with Path(path).open("rb") as file:
         return file.read(len(START)) == START
 
 
 class LegacyUnpickler(TensorOnlyUnpickler):
-    """Notes the storages it meets."""
+    """Unpickler that records the storages it reads."""
 
     def __init__(self, file: Any, reader: "LegacyReader"):
         super().__init__(file, "", reader)
         self.met: dict[str, Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Knows one name more, that of tensors before torch 0.4."""
+        """Allows one more name, that of tensors before torch 0.4."""
         if (module, name) == ("torch._utils", "_rebuild_tensor"):
             return self.rebuild_tensor
         return super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> Storage:
-        """Notes a storage: ("storage", type, key, device, length, None)."""
+        """Records a storage: ("storage", type, key, device, length, None)."""
         match pid:
             case ("storage", StorageType(name=name), str(key), _, int(length), None):
                 self.met[key] = Storage(key, DTYPES[name], length)
@@ -51,14 +51,14 @@ class LegacyUnpickler(TensorOnlyUnpickler):
 
 
 class LegacyReader:
-    """Reads storages of one file; where each begins is known once the pickles are read."""
+    """Reads storages of one file; their offsets are known once the pickles are read."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.places: dict[str, int] = {}
 
     def locate(self, keys: list[str], storages: dict[str, Storage], start: int) -> None:
-        """Notes where the elements of each storage begin, in the order of the file.
+        """Records the offset of each storage, in the order of the file.
 
         Raises:
             WeightsError: the file is shorter than its storages.
@@ -73,7 +73,7 @@ class LegacyReader:
             )
 
     def __call__(self, storage: Storage) -> np.ndarray:
-        """The numbers of a storage, read-only."""
+        """Reads the numbers of a storage; the array is read-only."""
         with self.path.open("rb") as file:
             file.seek(self.places[storage.entry] - COUNT_BYTES)
             count = int.from_bytes(file.read(COUNT_BYTES), "little")
@@ -87,7 +87,7 @@ class LegacyReader:
 
 
 def read_legacy(path: str | Path) -> Any:
-    """The object in such a file, with a `LazyTensor` wherever it has a tensor.
+    """Reads the object in such a file, with a `LazyTensor` for every tensor.
 
     Raises:
         WeightsError: the file is damaged, was written on a big-endian machine, or holds more than
