@@ -216,7 +216,7 @@ def images(count, side=8):
     ("changes", "message"),
     [
         (lambda d: {"evaluate.inception": ""}, "evaluate.inception: got ''; expected the file pt_"),
-        (lambda d: {"evaluate.inception": f"{d}/no.pth"}, "evaluate.inception: .*no.pth', exp"),
+        (lambda d: {"evaluate.inception": f"{d}/no.pth"}, "evaluate.inception: .*no.pth'; exp"),
         (lambda d: {"evaluate.reference": f"{d}/no.npz"}, "evaluate.reference: .* does not exist"),
         (
             lambda d: {"evaluate.reference": save(d, mean=np.zeros(3))},

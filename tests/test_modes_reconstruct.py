@@ -148,9 +148,9 @@ def test_equal_images_have_no_finite_psnr(monkeypatch, tmp_path):
         ({"reconstruct.path": "{d}/none"}, "reconstruct.path: got .*none', which does not exist"),
         (
             {"reconstruct.path": "{d}/empty"},
-            "reconstruct.path: got .*empty', which holds none, exp",
+            "reconstruct.path: got .*empty', which holds none; exp",
         ),
-        ({"reconstruct.path": "{d}/notes.txt"}, r"reconstruct.path: .*notes.txt', which is none, "),
+        ({"reconstruct.path": "{d}/notes.txt"}, r"reconstruct.path: .*notes.txt', which is none; "),
         ({"evaluate.inception": "{d}/none"}, "evaluate.inception: got .*none'; expected a file of"),
         (
             {"perceptual.vgg": "{d}/none", "perceptual.linear": "{d}/none"},
