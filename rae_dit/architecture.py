@@ -12,6 +12,7 @@ from rae_dit.ranges import Count, Positive
 
 Attention = Literal["auto", "xla", "cudnn", "splash"]
 Remat = Literal["none", "dots", "full"]
+Triple = tuple[float, float, float]
 
 
 @dataclasses.dataclass(frozen=True)

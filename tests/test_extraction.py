@@ -123,7 +123,7 @@ def save_untrained(config: Config, run: Path) -> None:
     [
         (["export-diffusers", "x"], "Give a run of ours, or --encoder and --decoder"),
         (["export-diffusers", "x", "RUN", "--decoder=y"], "Got a run and parts besides"),
-        (["export-diffusers", "x", "RUN"], "diffusers' AutoencoderRAE fixes"),
+        (["export-diffusers", "x", "RUN"], "diffusers' AutoencoderRAE would build a different RAE"),
         (["export-decoder", "nowhere", "x.pt"], "There is no file or directory nowhere"),
         (["export-decoder", "RUN", "x.onnx"], r"Cannot write weights as '.onnx'"),
     ],

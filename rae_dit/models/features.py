@@ -9,11 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from rae_dit.architecture import Compute, EncoderArchitecture
+from rae_dit.architecture import Compute, EncoderArchitecture, Triple
 from rae_dit.models.encoders.base import VisionTransformer, small_normal
 from rae_dit.models.transformer import prepend
-
-Triple = tuple[float, float, float]
 
 
 class DINO(VisionTransformer):

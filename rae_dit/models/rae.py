@@ -16,14 +16,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Float
 
+from rae_dit.architecture import Triple
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoders.base import VisionTransformer
 from rae_dit.models.layers import Constant
 from rae_dit.models.resize import resize_bicubic
 
 VARIANCE_EPS = 1e-5
-
-Triple = tuple[float, float, float]
 
 
 def latent_scale(variance: ArrayLike | None) -> np.ndarray | None:

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from flax import nnx
 
-from rae_dit.architecture import Compute, EncoderArchitecture
+from rae_dit.architecture import Compute, EncoderArchitecture, Triple
 from rae_dit.models.encoders import FAMILIES, make_encoder
 from rae_dit.models.encoders.base import VisionTransformer
-from rae_dit.models.encoders.family import EncoderFamily, Triple
+from rae_dit.models.encoders.family import EncoderFamily
 from rae_dit.weights.encoder_names import canonical, encoder_entries
 from rae_dit.weights.mapping import Tensors, WeightsError, build, import_tensors, parameters_of
 from rae_dit.weights.tensor_file import open_tensors
