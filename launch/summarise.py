@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def last(run: Path, name: str) -> float:
-    """The newest value of a metric in a run's metrics.jsonl."""
+    """Returns the newest value of a metric in a run's metrics.jsonl."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
     values = [record[name] for record in map(json.loads, lines) if name in record]
     return float(values[-1])

@@ -1,4 +1,4 @@
-"""Three kills of the campaign, and that its judge would have noticed."""
+"""Three kills of the campaign, and that its comparison would have noticed."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 from support.training_states import biggest_file, flip_byte
 
 from launch.campaigns.kill_lane import KEEP_LAST, ROOT
-from launch.campaigns.killed_run import Judge, committed
+from launch.campaigns.killed_run import RunComparison, committed
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def test_three_kills_lose_nothing(campaign: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def judge(campaign: Path) -> Judge:
-    return Judge(campaign / "reference", KEEP_LAST)
+def comparison(campaign: Path) -> RunComparison:
+    return RunComparison(campaign / "reference", KEEP_LAST)
 
 
 def cut_metrics(run: Path) -> None:
@@ -101,12 +101,16 @@ def set_aside(run: Path) -> None:
         (set_aside, "set aside"),
     ],
 )
-def test_the_judge_sees(
-    campaign: Path, judge: Judge, tmp_path: Path, harm: Callable[[Path], None], message: str
+def test_the_comparison_sees(
+    campaign: Path,
+    comparison: RunComparison,
+    tmp_path: Path,
+    harm: Callable[[Path], None],
+    message: str,
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(campaign / "lane_0" / "run", run)
     newest = committed(run)[-1]
-    assert judge.problems_at_the_end(run, newest) == []
+    assert comparison.problems_at_the_end(run, newest) == []
     harm(run)
-    assert any(message in problem for problem in judge.problems(run, newest))
+    assert any(message in problem for problem in comparison.problems(run, newest))

@@ -1,4 +1,4 @@
-r"""How fast the parts of a run are on this machine: one JSON line per measurement.
+r"""Speed of training, encoding, decoding and sampling: one JSON line per measurement.
 
     python launch/benchmarks/bench.py --config=configs/dit_dino.py --parts=train,sample \
         --config.precision=bf16 --config.data.batch_size=128
@@ -63,7 +63,7 @@ def main(_: list[str]) -> None:
 
 
 def facts(config: Config) -> dict[str, Any]:
-    """What a figure depends on besides the code."""
+    """Returns what a figure depends on: precision, device, versions, commit, date, memory."""
     return {
         "precision": config.precision,
         "compute": dataclasses.asdict(config.compute),
@@ -78,7 +78,7 @@ def facts(config: Config) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Short name of the commit; '' outside a checkout, '+' after it when files differ."""
+    """Returns the commit's short name, with '+' if files differ; '' outside a checkout."""
     try:
         command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -87,24 +87,24 @@ def commit() -> str:
 
 
 def peak_bytes() -> int:
-    """Most device memory in use since the process began; 0 where the device does not say."""
+    """Returns the process's peak device memory in bytes; 0 where the device does not report it."""
     return int((jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0))
 
 
 def median_seconds(call: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds of the first call and of one in the median window, as the flags say."""
+    """Returns the seconds of the first call and of one in the median window, by the flags."""
     return timing.median_seconds(
         call, jax.block_until_ready, windows=WINDOWS.value, repeats=REPEATS.value
     )
 
 
 def rates(seconds: tuple[float, float], images: int, flops_per_image: float) -> dict[str, float]:
-    """The figures of a part that handles `images` images a call."""
+    """Returns milliseconds, images/s and TFLOP/s of a part that takes `images` images a call."""
     return timing.rates(seconds, images, flops_per_image / 1e12, jax.device_count())
 
 
 def measure_ceiling(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
-    """A product of square bfloat16 matrices of normal numbers on one device, cold and warm.
+    """Times a product of square bfloat16 matrices on one device, cold and warm.
 
     A large GPU holds its highest clock for a moment only: after seconds of matrix products its
     power limit sets the pace, and that is the ceiling of a run that goes on for days.
@@ -122,7 +122,7 @@ def measure_ceiling(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[st
 
 
 def measure_train(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
-    """The step of `rae_dit.main`: encode, loss, backward, clip, AdamW and EMA."""
+    """Times the step of `rae_dit.main`: encode, loss, backward, clip, AdamW and EMA."""
     program = make_program(config, mesh)
     frozen = make_task(config).load_frozen(mesh)
     state = program.create()
@@ -143,7 +143,7 @@ def measure_train(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str,
 
 
 def measure_encode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
-    """Images to latents."""
+    """Times images to latents."""
     graph, parameters = weights.place_rae(config, mesh, decoder=False)
     image = shard_batch(random_images(config), mesh)["image"]
     seconds = median_seconds(lambda: encode(graph, parameters, image))
@@ -151,7 +151,7 @@ def measure_encode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str
 
 
 def measure_decode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
-    """Latents to images."""
+    """Times latents to images."""
     graph, parameters = weights.place_rae(config, mesh, decoder=True)
     latents = jax.device_put(random_latents(config), batch_sharding(mesh))
     seconds = median_seconds(lambda: decode(graph, parameters, latents))
@@ -159,7 +159,7 @@ def measure_decode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str
 
 
 def measure_sample(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
-    """Noise to latents, and on to images, without guidance and with CFG."""
+    """Times noise to latents, and on to images, without guidance and with CFG."""
     ddt = nnx.merge(*weights.initialize(models.make_ddt, config, mesh))
     rae = weights.place_rae(config, mesh, decoder=True)
     noise = jax.device_put(random_latents(config), batch_sharding(mesh))
@@ -195,7 +195,7 @@ MEASUREMENTS = {
 
 
 def random_images(config: Config) -> dict[str, np.ndarray]:
-    """A batch of noise: f32 [B,H,W,3] in [0, 1] and int32 labels."""
+    """Returns a batch of noise: f32 [B,H,W,3] in [0, 1] and int32 labels."""
     generator = np.random.default_rng(0)
     size, count = config.data.image_size, config.data.batch_size
     return {
@@ -205,7 +205,7 @@ def random_images(config: Config) -> dict[str, np.ndarray]:
 
 
 def random_latents(config: Config) -> jnp.ndarray:
-    """Normal noise in the shape of `sample.batch_size` latents."""
+    """Returns normal noise in the shape of `sample.batch_size` latents."""
     grid = models.latent_grid(config)
     shape = (grid, grid, config.encoder.hidden_size)
     return initial_noise(jax.random.key(0), jnp.arange(config.sample.batch_size), shape)

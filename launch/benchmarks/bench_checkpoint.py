@@ -1,4 +1,4 @@
-r"""What a checkpoint costs on this machine: one JSON line for saving, one for restoring.
+r"""Duration of saving and restoring a checkpoint: one JSON line for each.
 
     python launch/benchmarks/bench_checkpoint.py --config=configs/dit_dino_s.py --directory=DIR
 
@@ -39,7 +39,7 @@ def main(_: list[str]) -> None:
 
 
 def measurements(config: Config, directory: Path) -> Iterator[dict[str, Any]]:
-    """Saves a fresh state twice, of which the second counts (the first compiles), and reads it."""
+    """Saves a state twice, timing the second (the first compiles), and restores it."""
     program = make_program(config, make_mesh(config.sharding.fsdp))
     state = program.create()
     trees = (state.params, state.ema, state.opt_state)
@@ -59,7 +59,7 @@ def measurements(config: Config, directory: Path) -> Iterator[dict[str, Any]]:
 
 
 def rate(size: int, seconds: float) -> dict[str, float]:
-    """Size and speed."""
+    """Returns size and speed."""
     gib = size / 2**30
     return {
         "gib": round(gib, 2),

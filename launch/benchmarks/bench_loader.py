@@ -3,7 +3,7 @@ r"""Images per second of the loader, beside a torch DataLoader with PIL that doe
     python launch/benchmarks/bench_loader.py [--workers 0 1 4 16] [--seconds 5] [--repeats 5] \
         [--output FILE]
 
-Both read the same JPEG files of 500 x 375 pixels from a folder, cut out ADM's centre crop of 256
+Both read the same JPEG files of 500 x 375 pixels from a folder, cut out ADM's center crop of 256
 pixels and yield shuffled batches of float32 in [0, 1]; their pixels are compared first. Each
 measurement runs in a process of its own on as many cores as it has workers (0 workers: one core),
 so that images/s/core compares alike with alike; the loaders take turns. Beside it stands the CPU
@@ -43,7 +43,7 @@ OURS, TORCH = "ours", "torch"
 
 
 def ours(folder: Path, size: int) -> Any:
-    """Our source of the same files."""
+    """Opens the folder with rae_dit."""
     return open_source(
         "folder",
         str(folder),
@@ -56,7 +56,7 @@ def ours(folder: Path, size: int) -> Any:
 
 
 def our_batches(folder: Path, size: int, batch_size: int, workers: int) -> Iterator[int]:
-    """Yields how many images each batch of ours has."""
+    """Yields the number of images of each of rae_dit's batches."""
     stream = train_batches(
         ours(folder, size),
         batch_size=batch_size,
@@ -73,7 +73,7 @@ def our_batches(folder: Path, size: int, batch_size: int, workers: int) -> Itera
 
 
 def torch_batches(folder: Path, size: int, batch_size: int, workers: int) -> Iterator[int]:
-    """Yields how many images each batch of torch has."""
+    """Yields the number of images of each of torch's batches."""
     from torch.utils.data import DataLoader  # noqa: TID251 - what ours is measured against
 
     source = PlainFolder(folder, size)
@@ -188,7 +188,7 @@ def measure(
 
 
 def medians(found: dict[str, list[tuple[float, float]]], cores: int) -> dict[str, float]:
-    """Of images/s/core, of CPU ms/image, and of both of ours over torch's in the same turn."""
+    """Returns medians of images/s/core, of CPU ms/image, and of the ratios to torch."""
     row = {}
     for name, values in found.items():
         row[name] = round(statistics.median(rate for rate, _ in values) / cores, 1)
@@ -203,7 +203,7 @@ def medians(found: dict[str, list[tuple[float, float]]], cores: int) -> dict[str
 
 
 def table(report: dict[str, Any]) -> str:
-    """The rows as Markdown."""
+    """Formats the rows as Markdown."""
     names = list(report["rows"][0])
     lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     lines += ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in report["rows"]]

@@ -1,12 +1,12 @@
-r"""What the parts of a stage-1 step cost on this machine: one JSON line per configuration.
+r"""Cost of the parts of a stage-1 step: one JSON line per configuration.
 
     python launch/benchmarks/bench_stage1.py --config=configs/rae_dino.py --config.precision=bf16 \
         --config.data.batch_size=32
 
 Weights are random. Lines, each a step of `rae_dit.main` that does more than the one before:
 "draw" encodes and adds noise; "l1" trains the decoder on L1 alone, "lpips" on LPIPS besides; of
-"gan", one program, "waiting" has neither side of the discriminator yet, "judging" trains it,
-"both" has the decoder's term as well. A part's cost is the difference of two lines. `peak_gib` is
+"gan", one program, "waiting" does not use the discriminator yet, "judging" trains it, "both" has
+the decoder's adversarial term as well. A part's cost is the difference of two lines. `peak_gib` is
 the most since the process began, which grows with the lines; all three of "gan" are one program.
 """
 
@@ -38,7 +38,7 @@ def main(_: list[str]) -> None:
 
 
 def with_random_weights(config: Config) -> Config:
-    """The same shapes without any file; the discriminator starts at step 1, its term at 2."""
+    """Removes all files; starts the discriminator at step 1, its term at step 2."""
     return dataclasses.replace(
         without_files(config),
         perceptual=dataclasses.replace(config.perceptual, vgg="", linear="", start=0),
@@ -48,7 +48,7 @@ def with_random_weights(config: Config) -> Config:
 
 
 def measurements(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
-    """All lines, from the step that does least."""
+    """Yields all lines, from the step that does least."""
     batch = shard_batch(random_images(config), mesh)
     plain = dataclasses.replace(
         config,
@@ -56,9 +56,9 @@ def measurements(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, 
         gan=dataclasses.replace(config.gan, weight=0.0),
     )
     frozen = make_task(plain).load_frozen(mesh)
-    draw = jax.jit(make_task(plain).objective.draw)
+    sample_inputs = jax.jit(make_task(plain).objective.sample_inputs)
     key = jax.random.key(0)
-    yield line("draw", config, median_seconds(lambda: draw(frozen, batch, key)))
+    yield line("draw", config, median_seconds(lambda: sample_inputs(frozen, batch, key)))
     yield from steps("l1", plain, mesh, batch, {"": 0})
     if config.perceptual.weight:
         changed = dataclasses.replace(plain, perceptual=config.perceptual)
@@ -69,7 +69,7 @@ def measurements(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, 
 def steps(
     part: str, config: Config, mesh: jax.sharding.Mesh, batch: Any, phases: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
-    """One compiled step, timed while it stands at each of the given steps of the run."""
+    """Times one compiled step at each of the given step numbers."""
     program = make_program(config, mesh)
     frozen = make_task(config).load_frozen(mesh)
     state = program.create()
@@ -88,7 +88,7 @@ def steps(
 
 
 def line(part: str, config: Config, seconds: tuple[float, float]) -> dict[str, Any]:
-    """What is printed of one configuration."""
+    """Returns the printed line of one configuration."""
     first, median = seconds
     return {
         "part": part,

@@ -1,4 +1,4 @@
-r"""Seconds from starting `rae_dit.main` to the end of its first step, without and with a cache.
+r"""Start-up time of `rae_dit.main` to the end of its first step, without and with a cache.
 
     python launch/benchmarks/bench_start.py --config=configs/dit_dino.py \
         --config.data.source=synthetic --config.encoder.pretrained= --config.decoder.pretrained= \

@@ -1,4 +1,4 @@
-r"""The peer of launch/benchmarks/bench.py: the same work in PyTorch, as the official code does it.
+r"""The measurements of launch/benchmarks/bench.py in PyTorch, after the official code.
 
     python launch/benchmarks/bench_torch.py [--parts ceiling train sample] \
         [--as_shipped] [--as_written]
@@ -49,7 +49,7 @@ def wait(_: object) -> None:
 
 
 def make_ddt() -> TorchDDT:
-    """DiT^DH-XL with random weights on the GPU."""
+    """Makes a DiT^DH-XL with random weights on the GPU."""
     switches = {"qk": False, "swiglu": True, "rope": True, "rms": True, "pos": True}
     model = TorchDDT(grid=GRID, channels=CHANNELS, classes=CLASSES, ratio=4, **XL, **switches)
     model.t_embedder.W.requires_grad_(False)
@@ -57,7 +57,7 @@ def make_ddt() -> TorchDDT:
 
 
 def make_encode(fast: bool) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Images [B,3,256,256] in [0, 1] -> latents [B,768,16,16] of DINOv2-B with registers."""
+    """Makes images [B,3,256,256] in [0, 1] -> latents [B,768,16,16] (DINOv2-B, registers)."""
     from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
     config = Dinov2WithRegistersConfig(image_size=518, patch_size=14)
@@ -81,7 +81,7 @@ def make_encode(fast: bool) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def measure_train(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Encode, flow-matching loss, backward, clip, AdamW, EMA."""
+    """Times encoding, flow-matching loss, backward, clip, AdamW and EMA."""
     model, average = make_ddt(), make_ddt().requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
     followed, followers = list(model.parameters()), list(average.parameters())
@@ -124,7 +124,7 @@ def measure_train(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def measure_sample(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Noise to latents without guidance and with CFG, 50 points of the official grid."""
+    """Times noise to latents without and with CFG, 50 points of the official grid."""
     model = make_ddt().requires_grad_(False).eval()
     velocity = torch.compile(model, dynamic=False)
     count = options.sample_batch
@@ -155,7 +155,7 @@ def measure_sample(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def measure_ceiling(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A product of square bfloat16 matrices."""
+    """Times a product of square bfloat16 matrices."""
     left, right = torch.randn(2, CEILING_SIZE, CEILING_SIZE, device="cuda", dtype=torch.bfloat16)
     _, seconds = median_seconds(lambda: left @ right, wait)
     yield {"ms": round(1e3 * seconds, 3), "tflops": round(2e-12 * CEILING_SIZE**3 / seconds, 1)}

@@ -1,4 +1,4 @@
-r"""Takes the figures of docs/performance.md anew: one command after another, results in one file.
+r"""Runs the measurements of docs/performance.md one after another into one file.
 
     python launch/benchmarks/measure.py --list
     python launch/benchmarks/measure.py --output measured.jsonl --seconds 500 one_gpu
@@ -93,7 +93,7 @@ SETS = {
 
 
 def main() -> None:
-    """Runs the measurements of a set that the file has not yet."""
+    """Runs the measurements of a set that the file lacks."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sets", nargs="*", help=f"of {', '.join(SETS)}; all if none is named")
     parser.add_argument("--output", type=Path, default=Path("measured.jsonl"))
@@ -120,7 +120,7 @@ def main() -> None:
 
 
 def finished(path: Path) -> set[str]:
-    """Names of the measurements that a file holds to their end."""
+    """Returns the names of the measurements that a file holds completely."""
     if not path.exists():
         return set()
     lines = [json.loads(line) for line in path.read_text().splitlines()]

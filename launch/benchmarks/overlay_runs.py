@@ -1,4 +1,4 @@
-r"""One picture of several runs' training losses, and how far each is from the first.
+r"""Plot of several runs' training losses and of their distance from the first run.
 
     python launch/benchmarks/overlay_runs.py fp32=runs/a/metrics.jsonl bf16=runs/b/metrics.jsonl \
         --output losses.png --title "DiT^DH-S, same seed and batches"
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from launch.curves import read_losses
 from rae_dit.evaluation.image_grid import FONT, write_png
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe & Ito, for colour-blind readers
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe & Ito, for color-blind readers
 
 
 def main() -> None:
@@ -31,8 +31,8 @@ def main() -> None:
     if unnamed := [run for run in options.runs if "=" not in run]:
         parser.error(f"got {unnamed[0]!r}; expected NAME=METRICS.jsonl")
     named = dict(run.split("=", 1) for run in options.runs)
-    if len(named) > len(COLOURS):
-        parser.error(f"got {len(named)} runs; expected at most {len(COLOURS)}, one a colour")
+    if len(named) > len(COLORS):
+        parser.error(f"got {len(named)} runs; expected at most {len(COLORS)}, one a color")
     losses = {name: read_losses(path)["train/loss"] for name, path in named.items()}
     for name, found in draw(options.output, losses, options.title).items():
         print(f"{name}: median distance {np.median(found):.2%}, largest {np.max(found):.2%}")
@@ -41,21 +41,21 @@ def main() -> None:
 def draw(
     path: Path, losses: dict[str, tuple[np.ndarray, np.ndarray]], title: str
 ) -> dict[str, np.ndarray]:
-    """Writes the picture; returns the distances of every run but the first, f64 [steps]."""
+    """Writes the plot; returns each run's distances from the first, f64 [steps]."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     (first, (steps, values)), *others = losses.items()
-    upper.plot(steps, values, color=COLOURS[0], label=first, linewidth=3.0, alpha=0.35)
+    upper.plot(steps, values, color=COLORS[0], label=first, linewidth=3.0, alpha=0.35)
     reference = dict(zip(steps, values, strict=True))
     distances = {}
-    for (name, (steps, values)), colour in zip(others, COLOURS[1:], strict=False):
-        upper.plot(steps, values, color=colour, label=name, linewidth=1.1)
+    for (name, (steps, values)), color in zip(others, COLORS[1:], strict=False):
+        upper.plot(steps, values, color=color, label=name, linewidth=1.1)
         mine = dict(zip(steps, values, strict=True))
         shared = [step for step in mine if step in reference]
         distances[name] = np.array([abs(mine[step] / reference[step] - 1) for step in shared])
-        lower.plot(shared, distances[name], color=colour, linewidth=1.1)
+        lower.plot(shared, distances[name], color=color, linewidth=1.1)
     upper.set_title(title, fontsize=FONT + 1, loc="left")
     upper.set_ylabel("training loss", fontsize=FONT)
     upper.set_yscale("log")

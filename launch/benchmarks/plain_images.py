@@ -1,4 +1,4 @@
-"""What bench_loader.py measures with: JPEG files, how else one reads them, and CPU time."""
+"""Helpers of bench_loader.py: JPEG files, a plain torch data set of them, CPU time."""
 
 import io
 import multiprocessing
@@ -16,7 +16,7 @@ QUALITY = 90  # gives 110 kB a file, ImageNet's mean
 
 
 def picture(number: int) -> Image.Image:
-    """Noise with the spectrum of photographs (amplitude 1/f) and their correlated colours."""
+    """Makes noise with a photograph's spectrum (amplitude 1/f) and correlated colors."""
     rng = np.random.default_rng(number)
     rows, columns = np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(WIDTH)[None]
     amplitude = 1 / np.maximum(np.hypot(rows, columns), 1 / WIDTH)
@@ -41,7 +41,7 @@ def write_jpegs(folder: Path, count: int, names: int = 1) -> None:
 
 
 def plain_crop(image: Image.Image, size: int) -> np.ndarray:
-    """ADM's centre crop as one would write it: uint8 [size,size,3]."""
+    """Crops the center as ADM does, written plainly: uint8 [size,size,3]."""
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
@@ -52,7 +52,7 @@ def plain_crop(image: Image.Image, size: int) -> np.ndarray:
 
 
 class PlainFolder:
-    """What a torch data set of image files does; it needs no base class."""
+    """A map-style torch data set of image files; it needs no base class."""
 
     def __init__(self, folder: Path, size: int) -> None:
         """Lists the files, in the order of ours."""
@@ -71,7 +71,7 @@ class PlainFolder:
 
 
 def cpu_seconds() -> float:
-    """What this process and its workers have used so far."""
+    """Returns the CPU seconds of this process and its workers so far."""
     ticks = 0
     for number in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
         fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()

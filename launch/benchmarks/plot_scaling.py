@@ -1,4 +1,4 @@
-r"""How a training step grows with batch, depth, tokens and GPUs: one picture of measure.py's lines.
+r"""Plot of a training step's time by batch, depth, tokens and GPUs, from measure.py's lines.
 
     python launch/benchmarks/plot_scaling.py docs/measured/h100_2026-11-26.jsonl \
         --output docs/images/scaling.png
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rae_dit.evaluation.image_grid import FONT, write_png
 
-BLUE, RED, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe & Ito, for colour-blind readers
+BLUE, RED, GRAY = "#0072B2", "#D55E00", "#999999"  # Okabe & Ito, for color-blind readers
 GPUS = {
     "XL": ("one of two", "data parallel", "fsdp"),
     "S": ("small, one of two", "small, data parallel", "small, fsdp"),
@@ -38,13 +38,13 @@ def main() -> None:
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
-    """The line of every measurement of a training step, by its name."""
+    """Reads the lines of training-step measurements, by name."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return {line["measurement"]: line for line in lines if line.get("part") == "train"}
 
 
 def draw(path: Path, found: dict[str, dict[str, Any]]) -> list[str]:
-    """Writes the picture; returns what its lines and bars say."""
+    """Writes the plot; returns a sentence for each fit and bar."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.6, 6.0), layout="constrained")
@@ -85,17 +85,17 @@ def draw(path: Path, found: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def batches(found: dict[str, dict[str, Any]]) -> list[str]:
-    """Names of the lines that differ in their batch alone, from the smallest."""
+    """Returns the names of the lines that differ in batch size alone, smallest first."""
     names = [name for name in found if name.startswith("batch ")] + ["train"]
     return sorted(names, key=lambda name: found[name]["batch"])
 
 
 def line_through(axes: Any, what: str, points: dict[int, float]) -> str:
-    """Milliseconds over sizes, and a straight line through them from 0 on."""
+    """Plots milliseconds over sizes with a least-squares line from 0 on."""
     sizes, ms = np.array(list(points)), np.array(list(points.values()))
     slope, rest = np.polyfit(sizes, ms, 1)
     ends = np.array([0, sizes[-1]])
-    axes.plot(ends, slope * ends + rest, color=GREY, linewidth=1.0)
+    axes.plot(ends, slope * ends + rest, color=GRAY, linewidth=1.0)
     axes.plot(sizes, ms, "o", color=BLUE)
     axes.set(xlim=(0, None), ylim=(0, None), xticks=sizes)
     axes.set_xlabel(what, fontsize=FONT)
@@ -107,7 +107,7 @@ def line_through(axes: Any, what: str, points: dict[int, float]) -> str:
 
 
 def bars(axes: Any, values: dict[str, float], unit: str) -> list[str]:
-    """One bar for each value, with its number."""
+    """Plots one labelled bar for each value."""
     names = list(values)
     drawn = axes.barh(names, list(values.values()), color=[BLUE, *[RED] * (len(names) - 1)])
     axes.bar_label(drawn, fmt="%.1f", padding=3, fontsize=FONT - 1)
@@ -118,7 +118,7 @@ def bars(axes: Any, values: dict[str, float], unit: str) -> list[str]:
 
 
 def weak_scaling(found: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Percentages of one GPU's images/s that each GPU makes, for the lines that there are."""
+    """Returns each GPU's images/s in percent of a single GPU's, by number of GPUs."""
     shares = {}
     for size, names in GPUS.items():
         one = found[names[0]]["images_per_second"]

@@ -1,4 +1,4 @@
-r"""What is lost when many devices add up their gradients in bfloat16, as XLA has them do in bf16.
+r"""Rounding error of gradients that are summed over devices in bfloat16, as XLA does in bf16.
 
     bash launch/quickstart.sh runs/quickstart
     python launch/benchmarks/sum_in_bfloat16.py runs/quickstart
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def make_config(work: Path) -> Config:
-    """Stage 2 of a quickstart, in bfloat16."""
+    """Makes the config of a quickstart's stage 2, in bfloat16."""
     values = dit_digits.get_config()
     values.precision = "bf16"
     values.encoder.checkpoint = str(work / "encoder")
@@ -61,7 +61,7 @@ def make_config(work: Path) -> Config:
 
 
 def gradients(config: Config, run: Path) -> np.ndarray:
-    """The gradient of every part, bfloat16 numbers as f32 [PARTS, parameters]."""
+    """Returns the gradient of every part, bfloat16 numbers as f32 [PARTS, parameters]."""
     mesh = make_mesh(1, jax.devices()[:1])
     frozen = make_task(config).load_frozen(mesh)
     params = weights.place_ddt(config, run, mesh).parameters

@@ -1,4 +1,4 @@
-"""How every bench here times: warmed up, windows of repeated calls, the median window counts."""
+"""Timing shared by the benchmarks: warm-up, windows of repeated calls, the median window."""
 
 import statistics
 import time
@@ -13,7 +13,7 @@ def median_seconds(
     windows: int = 5,
     repeats: int = 10,
 ) -> tuple[float, float]:
-    """Seconds of the first call, with its compilation, and of one call in the median window.
+    """Returns the seconds of the first call, compilation included, and of one in the median window.
 
     Args:
         call: queues work on the device and gives its result.
@@ -37,7 +37,7 @@ def median_seconds(
 def rates(
     seconds: tuple[float, float], images: int, tflop_per_image: float, devices: int = 1
 ) -> dict[str, float]:
-    """The figures of a part that handles `images` images a call."""
+    """Returns milliseconds, images/s and TFLOP/s of a part that takes `images` images a call."""
     first, median = seconds
     return {
         "batch": images,

@@ -1,4 +1,4 @@
-r"""Where a step's time goes on a GPU: reads a profiler trace and adds up kernels by kind.
+r"""GPU time of a training step by kind of kernel, from a profiler trace.
 
     python launch/benchmarks/bench.py --config=configs/dit_dino.py --parts=train --profile=DIR ...
     python launch/benchmarks/trace_account.py DIR --steps 3
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def account(path: Path, steps: int) -> dict[str, tuple[float, float, float]]:
-    """Kind -> (milliseconds a step, kernels a step, share of the busy time), largest first."""
+    """Returns kind -> (ms a step, kernels a step, share of busy time), largest first."""
     busy: Counter[str] = Counter()
     kernels: Counter[str] = Counter()
     for plane in ProfileData.from_file(str(path)).planes:
@@ -58,7 +58,7 @@ def account(path: Path, steps: int) -> dict[str, tuple[float, float, float]]:
 
 
 def kind_of(kernel: str) -> str:
-    """The kind of a kernel; a fusion's is its name without its number."""
+    """Returns the kind of a kernel; for a fusion, its name without the number."""
     for kind, pattern in KINDS:
         if re.search(pattern, kernel):
             return kind

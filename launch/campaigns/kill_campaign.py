@@ -1,4 +1,4 @@
-r"""Kills a training run again and again, and shows that it ends as if nothing had happened.
+r"""Crash test: kills a training run at random and compares its end with an uninterrupted run.
 
     python launch/campaigns/kill_campaign.py --kills 100 --seed 0 --workers 2 \
         --output runs/kills --parallel 8
@@ -49,7 +49,7 @@ TINY = {
 
 
 def command(settings: dict[str, Any]) -> list[str]:
-    """The command line of the README, without its workdir."""
+    """Returns the README's command line, without the workdir."""
     changes = [f"--config.{name}={value}" for name, value in (TINY | settings).items()]
     start = [sys.executable, "-m", "rae_dit.main", f"--config={ROOT}/configs/dit_digits.py"]
     return start + changes
@@ -120,7 +120,7 @@ def run_campaign(
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+    """Formats the report as Markdown."""
     rows = ["| killed | kills | in a write | steps lost, mean | most |", "|---|---|---|---|---|"]
     groups = {"while " + aim: [x for x in report["lives"] if x["aim"] == aim] for aim in set(AIMS)}
     for name, lives in [*sorted(groups.items()), ("all", report["lives"])]:

@@ -1,4 +1,4 @@
-"""One of the campaigns that kill_campaign.py runs side by side: starts, kills, judges, again."""
+"""One lane of kill_campaign.py: starts a run, kills it, checks what it left, and repeats."""
 
 import contextlib
 import itertools
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launch.campaigns.killed_run import Judge, committed, metric_lines, unfinished
+from launch.campaigns.killed_run import RunComparison, committed, metric_lines, unfinished
 
 ROOT = Path(__file__).resolve().parents[2]
 KEEP_LAST = 2
@@ -57,12 +57,12 @@ def finish(arguments: list[str], workdir: Path, log: Path) -> None:
 
 
 def tail(log: Path) -> str:
-    """The end of a log."""
+    """Returns the end of a log."""
     return log.read_text()[-3000:]
 
 
 def await_aim(aim: str, target: int, workdir: Path, process: subprocess.Popen) -> bool:
-    """Waits until the run does what it is to be killed at; False if it ends or hangs instead."""
+    """Waits until the run reaches the point to kill it at; False if it ends or hangs."""
     before, metrics = unfinished(workdir), workdir / "metrics.jsonl"
     begun, deadline = time.time(), time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < deadline:
@@ -78,11 +78,11 @@ def await_aim(aim: str, target: int, workdir: Path, process: subprocess.Popen) -
 def run_lane(task: Task) -> dict[str, list[Any]]:
     """One campaign; returns its lives and the problems that it found.
 
-    A run that ends before it is hit is judged as ended, and the next one begins from nothing.
+    A run that ends before it is hit is counted as ended, and the next one begins from nothing.
     """
     os.sched_setaffinity(0, task.cores)
     draw, workdir = random.Random(task.seed), task.work / "run"
-    judge = Judge(task.work.parent / "reference", KEEP_LAST)
+    comparison = RunComparison(task.work.parent / "reference", KEEP_LAST)
     newest, lives, problems = 0, [], []
     for number in itertools.count():
         if len(lives) == task.kills:
@@ -98,13 +98,13 @@ def run_lane(task: Task) -> dict[str, list[Any]]:
         with contextlib.suppress(ProcessLookupError):  # it ended by itself: reported below
             os.killpg(process.pid, signal.SIGKILL)
         if process.wait() == 0:
-            found = judge.problems_at_the_end(workdir, newest)
+            found = comparison.problems_at_the_end(workdir, newest)
             problems += [f"{task.work.name}, start {number}: {text}" for text in found]
             shutil.rmtree(workdir)
             newest = 0
             continue
 
-        found = judge.problems(workdir, newest)
+        found = comparison.problems(workdir, newest)
         if ended or not hit:
             found.append(f"it failed or hung before it was killed:\n{tail(log)}")
         match = re.search(r"continuing from step (\d+)", log.read_text())
@@ -119,7 +119,7 @@ def run_lane(task: Task) -> dict[str, list[Any]]:
         )
     try:
         finish(task.arguments, workdir, task.work / "last.log")
-        found = judge.problems_at_the_end(workdir, newest)
+        found = comparison.problems_at_the_end(workdir, newest)
     except RuntimeError as error:
         found = [str(error)]
     problems += [f"{task.work.name}, at the end: {text}" for text in found]

@@ -1,4 +1,4 @@
-"""What a killed run leaves on the disk, compared with what the uninterrupted one left."""
+"""Comparison of a killed run's files with those of the uninterrupted run."""
 
 import json
 from pathlib import Path
@@ -20,17 +20,17 @@ def metric_lines(workdir: Path) -> list[dict[str, Any]]:
 
 
 def committed(workdir: Path) -> list[int]:
-    """Steps on disk, in order."""
+    """Lists the complete steps on disk, in order."""
     return sorted(int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit())
 
 
 def unfinished(workdir: Path) -> set[str]:
-    """Names of checkpoints in the making."""
+    """Lists the names of unfinished checkpoints."""
     return {path.name for path in (workdir / "checkpoints").glob("*tmp*")}
 
 
-class Judge:
-    """Knows the uninterrupted run, which has kept every step, and compares others with it."""
+class RunComparison:
+    """Compares runs with the uninterrupted one, which has kept every step."""
 
     def __init__(self, reference: Path, keep_last: int) -> None:
         """Reads the uninterrupted run.
@@ -80,14 +80,14 @@ class Judge:
         return found + [text for step in kept for text in self.differences(workdir, step)]
 
     def problems_at_the_end(self, workdir: Path, newest_before: int) -> list[str]:
-        """What is wrong with a run that was killed and then went on to its end."""
+        """Lists what is wrong with a killed run that was resumed to its end."""
         found = self.problems(workdir, newest_before)
         if committed(workdir)[-1:] != [len(self.metrics)] or metric_lines(workdir) != self.metrics:
             found.append("it does not end where the uninterrupted run ends")
         return found
 
     def differences(self, workdir: Path, step: int) -> list[str]:
-        """Whether a stored step is another than that of the uninterrupted run."""
+        """Lists how a stored step differs from the uninterrupted run's."""
         import jax
         import numpy as np
 

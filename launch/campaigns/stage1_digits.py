@@ -1,4 +1,4 @@
-r"""Stage 1 on digits with and without a discriminator: trains, measures, draws; one seed.
+r"""Stage 1 on digits with and without a discriminator: training, figures and plots of one seed.
 
     python launch/campaigns/stage1_digits.py --work=runs/stage1_digits/seed0 --seed=0 \
         [--steps=640 --tau=3]
@@ -6,9 +6,9 @@ r"""Stage 1 on digits with and without a discriminator: trains, measures, draws;
 Two decoders of one encoder: L1 alone ("l1"), and with a discriminator that is shown reconstructions
 of noisy tokens ("gan"). Prints one JSON line: for each, decoding clean and noisy tokens of held-out
 digits, the sharpness relative to the real images (launch/campaigns/sharpness.py), PSNR, the Frechet
-distance of pixels to the real images, and the share that a judge reads correctly; and whether all
-losses stayed finite. Pictures go to WORK. Run again after an interruption: finished steps are not
-repeated. Minutes on a CPU.
+distance of pixels to the real images, and the share that a digit classifier reads correctly; and
+whether all losses stayed finite. Pictures go to WORK. Run again after an interruption: finished
+steps are not repeated. Minutes on a CPU.
 """
 
 import argparse
@@ -32,7 +32,7 @@ CURVES = {  # title -> metrics, drawn full and dashed
     "mean logit: real, fake (dashed)": ("train/logits_real", "train/logits_fake"),
     "adaptive weight": ("train/adaptive_weight",),
 }
-RUNS = {  # name -> flags beside the lengths, and its colour in pictures
+RUNS = {  # name -> flags beside the lengths, and its color in pictures
     "l1": (["--config.gan.weight=0.0"], "#222222"),
     "gan": ([], "#ee6677"),
 }
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def train_decoder(work: Path, run: str, *, seed: int, steps: int, tau: float) -> None:
-    """Trains the decoder of one of RUNS; the lengths are the config's shares of `steps`."""
+    """Trains the decoder of one of RUNS, with lengths in proportion to `steps`."""
     values = {
         "seed": seed,
         "encoder.checkpoint": work / "encoder",
@@ -80,7 +80,7 @@ def train(config: str, workdir: Path, *flags: str) -> None:
 
 
 def report(work: Path) -> dict[str, object]:
-    """The figures of all decoders; draws curves and reconstructions."""
+    """Returns the figures of all decoders; plots curves and reconstructions."""
     from rae_dit.evaluation.image_grid import write_mosaic
 
     found: dict[str, object] = {"finite": True}
@@ -103,13 +103,13 @@ def report(work: Path) -> dict[str, object]:
 
 
 def enlarged(image: np.ndarray) -> np.ndarray:
-    """An image in [0, 1] as uint8, every pixel a square."""
+    """Enlarges an image in [0, 1] to uint8, every pixel a square."""
     levels = np.rint(image * 255).astype(np.uint8)
     return levels.repeat(ENLARGEMENT, axis=0).repeat(ENLARGEMENT, axis=1)
 
 
 def reconstructions(workdir: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Held-out images, labels, and what the EMA of a run's decoder makes of tokens, in [0, 1]."""
+    """Returns held-out images, labels and reconstructions by the run's EMA decoder, in [0, 1]."""
     import dataclasses
 
     import jax
@@ -138,7 +138,7 @@ def reconstructions(workdir: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np
 
 
 def stacked(source: "Source") -> tuple[np.ndarray, np.ndarray]:
-    """All images in [0, 1] and labels of a source."""
+    """Returns all images in [0, 1] and labels of a source."""
     from rae_dit.data.transforms import to_float
 
     every = [source[number] for number in range(len(source))]
@@ -147,7 +147,7 @@ def stacked(source: "Source") -> tuple[np.ndarray, np.ndarray]:
 
 
 def figures(result: np.ndarray, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """What is said of one set of reconstructions."""
+    """Returns the figures of one set of reconstructions."""
     from launch.campaigns.sharpness import sharpness
     from rae_dit.data.sources import digits
     from rae_dit.evaluation.digits import DigitClassifier, pixel_features
@@ -166,25 +166,25 @@ def figures(result: np.ndarray, images: np.ndarray, labels: np.ndarray) -> dict[
 
 
 def grey(images: np.ndarray) -> np.ndarray:
-    """The mean over channels: noise in colour would count as sharpness, and digits have none."""
+    """Averages over channels: color noise would count as sharpness, and digits are gray."""
     return images.mean(axis=-1, keepdims=True)
 
 
 def draw_curves(path: Path, curves: dict[str, list[dict[str, float]]]) -> None:
-    """One panel for each entry of CURVES, one colour for each run."""
+    """Plots one panel for each entry of CURVES, one color for each run."""
     from matplotlib.figure import Figure
 
     from rae_dit.evaluation.image_grid import write_png
 
     figure = Figure(figsize=(11, 6), dpi=100, layout="constrained")
     for axes, (title, names) in zip(figure.subplots(2, 2).flat, CURVES.items(), strict=True):
-        for run, (_, colour) in RUNS.items():
+        for run, (_, color) in RUNS.items():
             for name, style in zip(names, ("-", "--"), strict=False):
                 # What is not computed, before its start or at all, is 0 or missing.
                 points = [(line["step"], line[name]) for line in curves[run] if line.get(name)]
                 if points:
                     label = run if style == "-" else None
-                    axes.plot(*zip(*points, strict=True), style, color=colour, label=label)
+                    axes.plot(*zip(*points, strict=True), style, color=color, label=label)
         axes.set_title(title, fontsize=11, loc="left")
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
