@@ -7,7 +7,7 @@ from PIL import Image
 from rae_dit.data.images import (
     _rows_of,
     _window,
-    adm_centre_crop,
+    adm_center_crop,
     random_crop,
     random_resized_crop,
 )
@@ -80,7 +80,7 @@ SIZES = [
 @pytest.mark.parametrize("size", [16, 15])
 def test_adm_crop_is_the_slow_one(shape, size):
     image = picture(*shape)
-    fast = adm_centre_crop(image, size)
+    fast = adm_center_crop(image, size)
     assert fast.shape == (size, size, 3)
     assert fast.dtype == np.uint8
     # PIL's weights are whole numbers: now and then it rounds to the other side of one half.
@@ -96,7 +96,7 @@ def test_adm_crop_is_that_of_guided_diffusion_to_the_bit(shape):
     small = small.resize(tuple(round(x * scale) for x in small.size), resample=Image.BICUBIC)
     array = np.array(small)
     y, x = (array.shape[0] - 16) // 2, (array.shape[1] - 16) // 2
-    np.testing.assert_array_equal(adm_centre_crop(image, 16), array[y : y + 16, x : x + 16])
+    np.testing.assert_array_equal(adm_center_crop(image, 16), array[y : y + 16, x : x + 16])
 
 
 @pytest.mark.parametrize(

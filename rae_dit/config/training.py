@@ -22,8 +22,8 @@ class DataConfig:
     source: Literal["digits", "synthetic", "folder", "huggingface", "tfds", "tar"]
     path: str  # training images; a directory or a pattern; '' for sources that read no files
     validation_path: str  # held-out images, like `path`; '' = none, and no validation
-    # Training crop: the centre; a random place of the image at 1.5 times the size (stage 1); or a
-    # random part of 8 to 100 % of it, scaled (probes). Validation takes the centre
+    # Training crop: the center; a random place of the image at 1.5 times the size (stage 1); or a
+    # random part of 8 to 100 % of it, scaled (probes). Validation takes the center
     crop: Literal["adm_center", "random", "random_resized"]
     max_bad_share: Probability  # of damaged images; more of them stop the run
     image_size: Count  # pixels, side of a training image = side of its reconstruction

@@ -13,7 +13,7 @@ from PIL import Image
 
 from rae_dit.data.images import (
     BadImageError,
-    adm_centre_crop,
+    adm_center_crop,
     decode,
     random_crop,
     random_resized_crop,
@@ -67,7 +67,7 @@ class Images:
         image_size: side of the images in pixels.
         num_classes: labels are 0..num_classes-1.
         crop: "adm_center", or another place ("random"), and size and shape ("random_resized"), in
-            every epoch of `train_batches`. An ordered pass, and `images[i]`, take the centre.
+            every epoch of `train_batches`. An ordered pass, and `images[i]`, take the center.
         max_bad_share: share of damaged files above which `pipeline` stops, 0..1.
     """
 
@@ -86,7 +86,7 @@ class Images:
         return len(self.files)
 
     def __getitem__(self, index: int, /) -> ImageRecord:
-        return self._record(index, lambda image: adm_centre_crop(image, self.image_size))
+        return self._record(index, lambda image: adm_center_crop(image, self.image_size))
 
     def randomly_cropped(self, index: int, rng: np.random.Generator) -> ImageRecord:
         """Returns record `index` with a random crop drawn from `rng`."""
@@ -131,7 +131,7 @@ def _substitute(index: int, attempt: int, length: int) -> int:
     """Chooses the record after `attempt` failures: itself first, then hashed indices."""
     if attempt == 0:
         return index
-    # splitmix64: neighbours in a broken shard are often broken too, so go far away.
+    # splitmix64: neighbors in a broken shard are often broken too, so go far away.
     mask = 2**64 - 1
     mixed = (index * 0x9E3779B97F4A7C15 + attempt * 0xBF58476D1CE4E5B9) & mask
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & mask

@@ -72,7 +72,7 @@ def open_images(
         image, label = images[0]  # uint8 [256, 256, 3] in 0..255, int in 0..999
 
     The images are those of an ordered pass of training: resized and cropped to a square at the
-    centre as ADM does it, RGB. `len`, indices, slices and iteration work as in a list; nothing is
+    center as ADM does it, RGB. `len`, indices, slices and iteration work as in a list; nothing is
     read before it is asked for, so the sequence suits threads and worker processes.
 
     Args:

@@ -45,7 +45,7 @@ class BadImageError(ValueError):
 def decode(content: bytes) -> Image.Image:
     """Decodes an image file.
 
-    Grey, palette, CMYK and alpha images become RGB by `Image.convert`, which drops alpha. The
+    Gray, palette, CMYK and alpha images become RGB by `Image.convert`, which drops alpha. The
     orientation that EXIF may ask for is ignored, because the reference ignores it.
 
     Args:
@@ -83,7 +83,7 @@ def _as_rgb(file: Image.Image) -> Image.Image:
     return file
 
 
-def adm_centre_crop(image: Image.Image, size: int) -> np.ndarray:
+def adm_center_crop(image: Image.Image, size: int) -> np.ndarray:
     """Scales the shorter side to `size` and cuts out the middle: the crop of ADM, DiT and RAE.
 
     Halves with a box filter while the shorter side is at least `2 * size`, then scales the rest

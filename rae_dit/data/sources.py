@@ -80,8 +80,8 @@ def image_shape(source: Source) -> tuple[int, ...]:
 def digits(split: Literal["train", "validation"], image_size: int) -> "Digits":
     """Opens scikit-learn's handwritten digits: 1,797 images of 8 x 8, 10 classes.
 
-    The grey levels v = 0..16 become `round(v / 16 * 255)` (ties to even, so 8 -> 128), three
-    equal channels, and every pixel a square of `image_size / 8` pixels (nearest neighbour).
+    The gray levels v = 0..16 become `round(v / 16 * 255)` (ties to even, so 8 -> 128), three
+    equal channels, and every pixel a square of `image_size / 8` pixels (nearest neighbor).
     The split is fixed and stratified: a fifth of every class, to the nearest whole image, is
     kept for validation (359 images; 1,438 remain for training), in the order of the file.
 
@@ -110,15 +110,15 @@ def digits(split: Literal["train", "validation"], image_size: int) -> "Digits":
     # Late: scikit-learn takes a second to import and other sources do not need it.
     from sklearn.datasets import load_digits
 
-    grey, label = load_digits(return_X_y=True)
-    grey = np.rint(grey / _DIGITS_LEVELS * 255).astype(np.uint8)
-    grey = grey.reshape(-1, _DIGITS_SIDE, _DIGITS_SIDE)
+    gray, label = load_digits(return_X_y=True)
+    gray = np.rint(gray / _DIGITS_LEVELS * 255).astype(np.uint8)
+    gray = gray.reshape(-1, _DIGITS_SIDE, _DIGITS_SIDE)
     label = label.astype(np.int32)
     chosen = _is_validation(label) == (split == "validation")
-    grey, label = grey[chosen], label[chosen]
-    content = hashlib.sha256(grey.tobytes() + label.astype("<i4").tobytes()).hexdigest()
+    gray, label = gray[chosen], label[chosen]
+    content = hashlib.sha256(gray.tobytes() + label.astype("<i4").tobytes()).hexdigest()
     return Digits(
-        grey=grey,
+        gray=gray,
         label=label,
         image_size=image_size,
         fingerprint=f"digits/{split}/{image_size}/{content[:12]}",
@@ -141,7 +141,7 @@ def _is_validation(label: np.ndarray) -> np.ndarray:
 class Digits:
     """The source of `digits`: stores the 8 x 8 originals and enlarges them on access."""
 
-    grey: np.ndarray
+    gray: np.ndarray
     label: np.ndarray
     image_size: int
     fingerprint: str
@@ -153,14 +153,14 @@ class Digits:
     def __getitem__(self, index: int, /) -> Record:
         index = checked_index(index, len(self))
         scale = self.image_size // _DIGITS_SIDE
-        enlarged = self.grey[index].repeat(scale, axis=0).repeat(scale, axis=1)
+        enlarged = self.gray[index].repeat(scale, axis=0).repeat(scale, axis=1)
         return {"image": enlarged[:, :, None].repeat(3, axis=2), "label": int(self.label[index])}
 
 
 def synthetic(image_size: int, num_classes: int, length: int, seed: int) -> "Synthetic":
     """Makes colored blobs on gradients, drawn on access: data of any size for tests and timing.
 
-    The class decides the hue of the blob and the direction of the grey gradient behind it; the
+    The class decides the hue of the blob and the direction of the gray gradient behind it; the
     index decides where the blob lies and how wide it is. Labels go round: index mod num_classes.
 
     Args:
@@ -209,18 +209,18 @@ class Synthetic:
         index = checked_index(index, self.length)
         label = index % self.num_classes
         rng = np.random.Generator(np.random.PCG64([self.seed, index]))
-        centre_row, centre_column, width = rng.uniform((-0.5, -0.5, 0.2), (0.5, 0.5, 0.4))
+        center_row, center_column, width = rng.uniform((-0.5, -0.5, 0.2), (0.5, 0.5, 0.4))
 
         side = (np.arange(self.image_size) + 0.5) / self.image_size * 2 - 1
         row, column = side[:, None], side[None, :]
         angle = 2 * np.pi * label / self.num_classes
         slope = np.cos(angle) * column + np.sin(angle) * row
         background = (0.5 + 0.2 * slope)[:, :, None]
-        distance = (row - centre_row) ** 2 + (column - centre_column) ** 2
+        distance = (row - center_row) ** 2 + (column - center_column) ** 2
         blob = np.exp(-distance / (2 * width**2))[:, :, None]
-        colour = np.array(colorsys.hsv_to_rgb(label / self.num_classes, 1.0, 1.0))
+        color = np.array(colorsys.hsv_to_rgb(label / self.num_classes, 1.0, 1.0))
 
-        image = (1 - blob) * background + blob * colour
+        image = (1 - blob) * background + blob * color
         return {"image": np.rint(image.clip(0, 1) * 255).astype(np.uint8), "label": label}
 
 
