@@ -99,7 +99,7 @@ def test_two_steps_of_stage_2_on_a_pretrained_autoencoder():
         ("encoder.mlp_ratio", 2.0, "encoder.mlp_ratio: got 2.0; expected 4.0, which"),
         ("encoder.position_grid", 4, "encoder.position_grid: got 4; expected 5, which"),
         ("encoder.num_registers", 1, "encoder.num_registers: got 1; expected 4, which"),
-        ("encoder.image_mean", (0.5, 0.5, 0.5), "encoder.image_mean: got (0.5, 0.5, 0.5), exp"),
+        ("encoder.image_mean", (0.5, 0.5, 0.5), "encoder.image_mean: got (0.5, 0.5, 0.5); exp"),
         ("decoder.depth", 2, "decoder.depth: got 2; expected 3, which"),
         ("decoder.num_heads", 8, "decoder.num_heads: got 8; expected 4, which"),
         ("decoder.intermediate_size", 64, "decoder.intermediate_size: got 64; expected 128"),

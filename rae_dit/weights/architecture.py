@@ -54,9 +54,7 @@ def ddt_architecture(
             "The file is of a model without shifts in its adaLN (wo_shift), which neither the "
             "reference nor this project can run."
         )
-    qk_norm, rope = "blocks.0.attn.q_norm.weight", "enc_feat_rope.freqs_cos"
-    hidden_size = (narrow, wide)
-    last = len(numbers) - 1
+    hidden_size, last = (narrow, wide), len(numbers) - 1
     return DDTArchitecture(
         input_size=ddt_input_size(tensors, patch, hint=input_size),
         in_channels=channels,
@@ -66,17 +64,15 @@ def ddt_architecture(
         num_heads=ddt_heads(tensors, hidden_size, last=last, hint=num_heads),
         mlp_ratio=ddt_mlp_ratio(tensors, hidden_size, last=last, hint=mlp_ratio),
         num_classes=shape_of(tensors, "y_embedder.embedding_table.weight", "a DiT^DH")[0] - 1,
-        use_qknorm=qk_norm in tensors,
+        use_qknorm="blocks.0.attn.q_norm.weight" in tensors,
         use_swiglu="blocks.0.mlp.w12.weight" in tensors,
-        use_rope=rope in tensors,
+        use_rope="enc_feat_rope.freqs_cos" in tensors,
         use_rmsnorm="blocks.0.norm1.weight" in tensors,
         use_pos_embed="pos_embed" in tensors,
     )
 
 
-def ddt_depth(
-    tensors: Tensors, numbers: range, hidden_size: Pair, *, hint: Pair | None = None
-) -> Pair:
+def ddt_depth(tensors: Tensors, numbers: range, hidden_size: Pair, *, hint: Pair | None) -> Pair:
     """Counts the blocks of backbone and head: the head begins where the width changes.
 
     When it does not change, the width of an attention head may (qk-norm shows it). When nothing
@@ -141,9 +137,7 @@ def ddt_heads(tensors: Tensors, hidden_size: Pair, *, last: int, hint: Pair | No
     )
 
 
-def ddt_mlp_ratio(
-    tensors: Tensors, hidden_size: Pair, *, last: int, hint: float | None = None
-) -> float:
+def ddt_mlp_ratio(tensors: Tensors, hidden_size: Pair, *, last: int, hint: float | None) -> float:
     """Returns a ratio that gives the MLP widths of both parts, rounded down as the models do."""
     swiglu = "blocks.0.mlp.w12.weight" in tensors
     name = "blocks.{}.mlp.w3.weight" if swiglu else "blocks.{}.mlp.fc2.weight"
