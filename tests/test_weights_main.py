@@ -54,4 +54,4 @@ def test_misfits_end_the_program_with_the_reason(monkeypatch, tmp_path, capsys):
             f"--decoder={GOLDEN / 'rae_mae_decoder'}",
         )
     assert end.value.code == 1
-    assert "diffusers' AutoencoderRAE fixes" in capsys.readouterr().err
+    assert "diffusers' AutoencoderRAE would build a different RAE" in capsys.readouterr().err
