@@ -19,6 +19,8 @@ from rae_dit.weights.official import import_ddt
 Fields = dict[str, tuple[object, object]]
 # Fields of an architecture that no field of a config states.
 UNNAMED = ("activation", "eps", "layer_scale", "position_spacing")
+# Fields that explain the others: named first where several differ.
+FIRST = ("family", "patch_size")
 
 
 def pretrained_encoder(config: Config) -> VisionTransformer:
@@ -36,7 +38,6 @@ def pretrained_encoder(config: Config) -> VisionTransformer:
         grid=None,
     )
     found = encoder.architecture
-    check("encoder", wanted.pretrained, {"family": (wanted.family, found.family)})
     fields = differences(models.encoder_architecture(config), found)
     if fields.pop("intermediate_size", None):
         fields["mlp_ratio"] = wanted.mlp_ratio, found.intermediate_size / found.hidden_size
@@ -97,7 +98,7 @@ def check_ddt(config: Config, source: str, found: DDTArchitecture) -> None:
 def check(section: str, source: str, fields: Fields) -> None:
     """Raises ConfigError at the first field whose values (config, file) differ."""
     different = [name for name, (asked, found) in fields.items() if asked != found]
-    for name in different:
+    for name in sorted(different, key=lambda name: name not in FIRST):
         if name not in UNNAMED:
             asked, found = fields[name]
             raise invalid_value(f"{section}.{name}", asked, f"{found!r}, which {source} has")
