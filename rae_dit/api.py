@@ -125,7 +125,7 @@ def load_rae(
             return rae_of_run(with_compute(read_config(run), make_compute(**compute)), Path(source))
         return read_diffusers(find(source, DIFFUSERS_FILES), make_compute(**compute))
     if encoder is None:
-        raise ValueError("load_rae needs an encoder, or a whole autoencoder in its place.")
+        raise ValueError("encoder: got None; expected an encoder, or `source` for a whole RAE")
     decoding = None if decoder is None else load_decoder(decoder, **compute)
     encoding, image_mean, image_std = read_encoder(
         find_encoder(encoder),

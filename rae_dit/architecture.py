@@ -17,7 +17,7 @@ Triple = tuple[float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """How a network computes; every choice gives the same result up to rounding.
+    """Computation of a network; every choice gives the same result up to rounding.
 
     Attributes:
         attention: implementation, see `models/attention.dot_product_attention`.

@@ -4,7 +4,7 @@ Only matrix products count, 2 m n k each, attention's two included: the *model F
 literature (PaLM, arXiv 2204.02311, appendix B). Resizing, norms, activations and the optimizer
 are left out; so is whatever rematerialization computes twice, which makes
 
-    model FLOPs utilisation (MFU) = images/s x train_step FLOPs / peak FLOP/s      (1)
+    model FLOPs utilization (MFU) = images/s x train_step FLOPs / peak FLOP/s      (1)
 
 comparable between settings. XLA's own count cannot be used: it counts the body of a loop once.
 
@@ -61,7 +61,7 @@ class ModelFlops(NamedTuple):
 class Work(NamedTuple):
     """Products of a training step for one image: networks that are only used, and one trained.
 
-    Networks that only judge (LPIPS and the discriminator of stage 1) are left out.
+    Networks of the loss alone (LPIPS and the discriminator of stage 1) are left out.
     """
 
     frozen: list[Matmul]

@@ -190,7 +190,7 @@ def set_up_log(process_index: int) -> None:
 
 
 def run() -> None:
-    """Entry point of the command line."""
+    """Runs the command line."""
     define_flags(flags.FLAGS)
     app.run(main, flags_parser=read_request)
 

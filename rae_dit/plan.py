@@ -72,7 +72,7 @@ def parse(argv: list[str], values: flags.FlagValues) -> Request:
 
 
 def main(request: Request) -> None:
-    """Plans, prints and, if asked to, writes."""
+    """Makes a plan, prints it and writes it to --output, if given."""
     # After `prepare`: jax reads its environment when it is imported.
     from rae_dit.planning import planner
     from rae_dit.planning.report import report
@@ -92,7 +92,7 @@ def main(request: Request) -> None:
 
 
 def run() -> None:
-    """Entry point of the command line."""
+    """Runs the command line."""
     define_flags(flags.FLAGS)
     app.run(main, flags_parser=read_request)
 

@@ -72,7 +72,7 @@ def test_arguments_may_be_numpy_and_come_back_float32():
 
 
 def test_misused_arguments_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="needs an encoder"):
+    with pytest.raises(ValueError, match="encoder: got None; expected an encoder"):
         load_rae()
     with pytest.raises(ValueError, match="one or the other"):
         load_rae(GOLDEN / "diffusers_mae", encoder=ENCODER)

@@ -121,7 +121,7 @@ def save_untrained(config: Config, run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["export-diffusers", "x"], "Give a run of ours, or --encoder and --decoder"),
+        (["export-diffusers", "x"], "Give a run, or --encoder and --decoder"),
         (["export-diffusers", "x", "RUN", "--decoder=y"], "Got a run and parts besides"),
         (["export-diffusers", "x", "RUN"], "diffusers' AutoencoderRAE would build a different RAE"),
         (["export-decoder", "nowhere", "x.pt"], "There is no file or directory nowhere"),

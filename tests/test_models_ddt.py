@@ -13,7 +13,6 @@ from support.small_ddt import SMALL, T, X, Y, awake, make_ddt
 from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.models.ddt import DDT
 from rae_dit.models.ddt_block import DDTBlock
-from rae_dit.training.optim import parameter_count
 
 MANIFESTS = json.loads((Path(__file__).parent / "golden" / "manifests.json").read_text())
 
@@ -139,4 +138,4 @@ def test_true_size_has_the_released_number_of_parameters(size):
     )
     ddt = nnx.eval_shape(lambda: DDT(architecture, Compute(), rngs=nnx.Rngs(0)))
     expected = MANIFESTS[f"ddt_{size}_params"]
-    assert parameter_count(nnx.to_pure_dict(nnx.state(ddt))) == expected
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(ddt))) == expected

@@ -25,7 +25,7 @@ def test_mesh_axes():
 
 
 def test_fsdp_must_divide_the_devices():
-    with pytest.raises(ValueError, match=r"fsdp is 3.*8 devices"):
+    with pytest.raises(ValueError, match=r"sharding.fsdp: got 3.*8 devices"):
         make_mesh(3)
 
 

@@ -95,8 +95,7 @@ def _read_step(
     position = _together(directory, "data position", lambda: _read_position(directory, record))
     trees = {}
     for item, structs in wanted.items():
-        read_item = functools.partial(_read_item, directory / item, structs)
-        named = _together(directory, item, read_item)
+        named = _together(directory, item, functools.partial(_read_item, directory / item, structs))
         problem = first_error(_disagreement(record.trees[item], named))
         if problem:
             raise DamagedCheckpointError(_damage(directory, item, problem))
@@ -105,8 +104,7 @@ def _read_step(
 
 
 def _read_record(directory: epath.Path) -> integrity.Record:
-    stored = ocp.JsonCheckpointHandler().restore(directory / "integrity")
-    return integrity.Record.from_json(stored)
+    return integrity.Record.from_json(ocp.JsonCheckpointHandler().restore(directory / "integrity"))
 
 
 def _read_position(directory: epath.Path, record: integrity.Record) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class EncoderConfig:
 
     family: Literal["dinov2", "siglip", "mae"]
     pretrained: str  # hub id or directory; '' = random weights, or those of `checkpoint`
-    checkpoint: str  # workdir of a run of ours with objective 'classification'; '' = none
+    checkpoint: str  # workdir of a run with objective 'classification'; '' = none
     statistics: str  # mean and variance of latents, .npz or .pt; '' = none
     input_size: Count  # pixels, side of the image as the encoder sees it (resized before)
     position_grid: Count  # side of its position table, in patches; interpolated if they are others
@@ -53,7 +53,7 @@ class DecoderConfig:
     # Both: what images are decoded with, and what a new run with objective 'reconstruction' starts
     # from
     pretrained: str  # hub id, directory or .pt file; '' = random weights, or those of `checkpoint`
-    checkpoint: str  # workdir of a run of ours with objective 'reconstruction'; '' = none
+    checkpoint: str  # workdir of a run with objective 'reconstruction'; '' = none
     patch_size: Count  # pixels per latent cell and side
     hidden_size: Count
     depth: Count  # blocks

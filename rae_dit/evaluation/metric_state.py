@@ -38,7 +38,7 @@ class MetricState:
         return cls({kind: kind(feature_stride) for kind in kinds})
 
     def __getitem__(self, kind: type[M]) -> M:
-        """The sums of one metric."""
+        """Returns the sums of one metric."""
         found = self.metrics[kind]
         assert isinstance(found, kind)
         return found

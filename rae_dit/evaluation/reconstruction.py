@@ -92,7 +92,7 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _windows(length: int) -> np.ndarray:
-    """Matrix [length - 10, length]: Gaussian weights of each window that fits, summing to 1."""
+    """Returns [length - 10, length]: Gaussian weights of each window that fits, summing to 1."""
     distance = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     weights = np.exp(-0.5 * np.square(distance / SSIM_DEVIATION))
     matrix = np.zeros((length - SSIM_WINDOW + 1, length))

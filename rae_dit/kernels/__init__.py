@@ -1,1 +1,1 @@
-"""Kernels of the hot path that XLA does not bring; each computes what a plain form also does."""
+"""Accelerator kernels, each equal to a plain JAX function up to rounding."""

@@ -32,7 +32,7 @@ def splash_attention(
     *,
     interpret: bool = False,
 ) -> Float[Array, "B N H Dh"]:
-    """softmax(q k^T / sqrt(Dh)) v without mask; logits and softmax in float32.
+    """Computes softmax(q k^T / sqrt(Dh)) v without mask; logits and softmax in float32.
 
     Args:
         q: queries, float32 or bfloat16.
@@ -59,7 +59,7 @@ def splash_attention(
 
 
 def _attend(q: Array, k: Array, v: Array, *, interpret: bool) -> Array:
-    """The kernel over the examples of one device."""
+    """Runs the kernel over the examples of one device."""
     tokens, heads, width = q.shape[1:]
     padding = -tokens % LANES
     scaled = (q.astype(jnp.float32) * width**-0.5).astype(q.dtype)

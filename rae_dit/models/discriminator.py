@@ -71,7 +71,7 @@ class SpectralConv(nnx.Module):
 
 @jax.checkpoint
 def convolve(x: Float[Array, "B N C"], kernel: Float[Array, "K C E"]) -> Float[Array, "B N E"]:
-    """A circular convolution along tokens as one product over K neighbors; K is odd.
+    """Convolves circularly along tokens, as one product over K neighbors; K is odd.
 
     A product, because convolutions inside `lax.cond` are 20 times slower in XLA on CPUs. The
     backward pass concatenates the neighbors again: kept, they would be K times the input.

@@ -27,7 +27,6 @@ from rae_dit.models.resize import resize_like_tensorflow1
 
 SIDE = 299  # pixels of the resized input
 CLASSES = 1008
-POOL_WIDTH = 2048
 SPATIAL_CHANNELS = 7
 BATCH_NORM_EPS = 1e-3
 EXACT = jax.lax.Precision.HIGHEST

@@ -73,7 +73,7 @@ class RAE(nnx.Module):
             )
         if (latent_mean is None) != (latent_variance is None):
             raise ValueError(
-                "Got one of latent_mean and latent_variance; give both, or None for both."
+                "latent_mean, latent_variance: got one of the two; expected both, or None for both"
             )
         self.latent_mean = self.statistic("latent_mean", latent_mean)
         self.latent_scale = self.statistic("latent_variance", latent_scale(latent_variance))

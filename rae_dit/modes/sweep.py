@@ -115,7 +115,9 @@ def check(path: Path, settings: Provenance) -> None:
     try:
         before = json.loads(path.read_text())["settings"]
     except (ValueError, KeyError) as error:
-        raise ConfigError(f"{path}: got no results of a sweep. Move it away") from error
+        raise ConfigError(
+            f"{path}: got other content; expected results of a sweep. Move it away"
+        ) from error
     settings.require_same(before, str(path), "Move it away to start over", partly=True)
 
 

@@ -1,1 +1,1 @@
-"""What a run minimizes: one file per objective."""
+"""Objectives: what a run minimizes, one file each."""

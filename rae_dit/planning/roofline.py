@@ -15,7 +15,7 @@ writes its tensors, the matrix units wait. So the prediction adds what cannot ov
 where product_bytes belong to kernels that multiply (loads overlap with products there) and
 other_bytes to all others; and collectives run beside kernels, as with XLA's latency-hiding
 scheduler. Bandwidths and FLOP/s are those reached in practice (hardware.py), measured on products
-and copies alone, except that of two constants of the H200 which were chosen among six pairs with
+and copies alone, except that two constants of the H200 were chosen among six pairs with
 the trace of one training step in view (hardware.py).
 
 FLOPs are those of the task's `Work`, each trained product once forward and twice backward: for

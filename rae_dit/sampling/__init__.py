@@ -1,1 +1,1 @@
-"""From a trained model to images: latents, decoding, labels, files."""
+"""Sampling with a trained model: latents, decoding, labels, image files."""

@@ -4,8 +4,7 @@ Image number i depends on the seed, i and its label: its noise is drawn from the
 size is rounded up to a multiple of the devices, and the last batch is padded with images that are
 discarded, so that one compiled program serves all.
 
-Whoever generates needs a `Generator` (setup/sampling.py loads one; training makes one of its EMA),
-`SamplerOptions`, the guidance scale, the batch size and the seed.
+setup/sampling.py loads a `Generator`; training makes one of its EMA.
 """
 
 import functools

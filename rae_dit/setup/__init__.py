@@ -1,1 +1,1 @@
-"""From a config to objects: the only room that matches on config values."""
+"""Config -> objects: the only package that matches on config values."""

@@ -15,12 +15,7 @@ from rae_dit.sampling import codec
 from rae_dit.sampling.generate import Generator, NotFiniteError, generate
 from rae_dit.sampling.labels import display_names, image_labels
 from rae_dit.setup import models, weights
-from rae_dit.setup.evaluation import (
-    check_evaluation,
-    during_training,
-    make_feature_extractor,
-    score,
-)
+from rae_dit.setup.evaluation import during_training, make_feature_extractor, score
 from rae_dit.setup.sampling import sampler_options
 from rae_dit.training.hooks import Hook, Values
 from rae_dit.training.run import Run
@@ -47,7 +42,7 @@ def sample_hooks(run: Run, workdir: Path) -> Sequence[Hook]:
     hooks = []
     generator_of = ema_generator(run)
     if evaluate_every is not None:
-        settings = check_evaluation(during_training(config))
+        settings = during_training(config)
         extractor = make_feature_extractor(settings)
 
         def evaluate(step: int, state: TrainState, batch: Tree) -> Values:
@@ -132,7 +127,7 @@ def ema_generator(run: Run) -> Callable[[Tree], Generator]:
 def warns_if_not_finite(
     call: Callable[[int, TrainState, Tree], Values],
 ) -> Callable[[int, TrainState, Tree], Values]:
-    """Turns samples that are not finite into a warning: training is judged by its own losses."""
+    """Turns samples that are not finite into a warning: they do not stop training."""
 
     def careful(step: int, state: TrainState, batch: Tree) -> Values:
         try:

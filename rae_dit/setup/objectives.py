@@ -1,4 +1,4 @@
-"""Config -> task: the one place that matches on the objective's name."""
+"""Config -> task: the only match on the objective's name besides config/."""
 
 import functools
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def make_task(config: Config) -> Task:
 
 
 def flow_matching_task(config: Config) -> Task:
-    """Stage 2: a DDT on the latents of a frozen RAE."""
+    """Makes the task of stage 2: a DDT on the latents of a frozen RAE."""
     ddt = models.abstract(models.make_ddt, config)
     graph = nnx.graphdef(ddt)
     make_objective = functools.partial(
@@ -62,7 +62,7 @@ def flow_matching_task(config: Config) -> Task:
 
 
 def reconstruction_task(config: Config) -> Task:
-    """Stage 1: a decoder of noise-augmented tokens, with LPIPS and a discriminator if asked."""
+    """Makes the task of stage 1: a decoder, with LPIPS and a discriminator if weighted."""
     has_lpips, has_discriminator = config.perceptual.weight > 0, config.gan.weight > 0
     make_objective = functools.partial(
         reconstruction,
@@ -89,7 +89,7 @@ def reconstruction_task(config: Config) -> Task:
 
 
 def classification_task(config: Config) -> Task:
-    """An encoder and a linear layer from labels, trained together."""
+    """Makes the task of an encoder and a linear layer that are trained together."""
     graph = nnx.graphdef(models.abstract(models.make_classifier, config))
     objective = classification(graph)
     return Task(
@@ -101,7 +101,7 @@ def classification_task(config: Config) -> Task:
 
 
 def probing_task(config: Config) -> Task:
-    """A linear layer on a frozen encoder."""
+    """Makes the task of a linear layer on a frozen encoder."""
     graph = nnx.graphdef(models.abstract(models.make_head, config))
     objective = probing(models.rae_graph(config, decoder=False), graph)
     return Task(

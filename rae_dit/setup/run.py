@@ -6,6 +6,7 @@ from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import invalid_value
 from rae_dit.data.sources import Source
 from rae_dit.setup import data
+from rae_dit.setup.evaluation import check_evaluation, during_training
 from rae_dit.setup.objectives import make_task
 from rae_dit.training.program import Program, build_program
 from rae_dit.training.run import Run
@@ -15,7 +16,8 @@ def open_run(config: Config, mesh: Mesh) -> Run:
     """Opens the data, loads the frozen networks and builds the functions; compiles nothing.
 
     Raises:
-        ConfigError: the data do not suffice for a batch, or held-out images are missing.
+        ConfigError: the data do not suffice for a batch, held-out images are missing, or the
+            evaluation during training cannot be made.
     """
     source = data.open_source(config, "train")
     if config.data.batch_size > len(source):
@@ -24,6 +26,8 @@ def open_run(config: Config, mesh: Mesh) -> Run:
     validation = data.open_source(config, "validation")
     config = config.in_steps(len(source))
     check_held_out(config, validation)
+    if config.metrics.evaluate_every is not None:
+        check_evaluation(during_training(config))
     task = make_task(config)
     return Run(
         config,

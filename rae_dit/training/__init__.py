@@ -1,1 +1,1 @@
-"""State, step, shardings, checkpoints and the loop that drives them."""
+"""State, step, shardings, hooks, metrics and the training loop."""

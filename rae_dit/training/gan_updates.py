@@ -1,4 +1,4 @@
-r"""Gradients of decoder and discriminator in stage 1.
+"""Gradients of decoder and discriminator in stage 1.
 
 The weight of the decoder's adversarial term needs two gradients at its last kernel, and both losses
 reach the decoder through the image alone. So each loss is differentiated with respect to the image,

@@ -26,7 +26,7 @@ class History:
         losses: the newest logged training losses that were no spikes, oldest first; none are kept
             without `optim.spike_factor`.
         sound_step: newest step at which a loss was logged and no spike; states later than that
-            have not been judged.
+            have not been checked for a spike.
         rollbacks: how often the run went back.
         skipped_batches: how far the data are ahead: step s trains on batch s + skipped_batches.
         best: the best step by `checkpoint.best_metric`; None before it was measured.

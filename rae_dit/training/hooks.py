@@ -1,4 +1,4 @@
-"""What happens every so often during training: telemetry, validation, and whatever a task adds."""
+"""Hooks of the training loop: telemetry and validation; a task adds its own."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

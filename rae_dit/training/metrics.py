@@ -100,7 +100,7 @@ class MetricsWriter(AbstractContextManager):
             events.write_images(int(step), {name: pixels})
 
     def truncate(self, step: int) -> None:
-        """Drops lines of later steps from `metrics.jsonl`: the resumed run writes them anew.
+        """Drops lines of later steps from `metrics.jsonl`: the resumed run writes them again.
 
         The file is replaced at once, so a kill leaves the old one or the new one. TensorBoard's
         events stay; it shows the repeated steps on top of each other.
@@ -120,7 +120,7 @@ class MetricsWriter(AbstractContextManager):
             events.flush()
 
     def __exit__(self, *exception: object) -> None:
-        """Closes; an exception of the block goes on."""
+        """Closes; an exception of the block propagates."""
         self.close()
 
     def close(self) -> None:

@@ -1,6 +1,5 @@
 """Learning-rate schedule and optimizers."""
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
@@ -46,7 +45,7 @@ def learning_rate(
             remaining = 0.5 * (1 + jnp.cos(jnp.pi * progress))
         case _:
             raise ValueError(
-                f"optim.decay is {decay!r}; expected 'constant', 'linear' or 'cosine'."
+                f"optim.decay: got {decay!r}; expected 'constant', 'linear' or 'cosine'"
             )
     rate = final + (peak - final) * remaining
     if warmup_from_zero:
@@ -115,10 +114,5 @@ def sgd(
 
 
 def clip(norm: float | None) -> optax.GradientTransformation:
-    """Scales a gradient of a larger global norm down to `norm`; None leaves all as they are."""
+    """Scales a gradient of a larger global norm down to `norm`; None changes nothing."""
     return optax.identity() if norm is None else optax.clip_by_global_norm(norm)
-
-
-def parameter_count(parameters: dict) -> int:
-    """Number of elements in a parameter tree; shapes are enough."""
-    return sum(leaf.size for leaf in jax.tree.leaves(parameters))

@@ -37,7 +37,7 @@ class Profile(AbstractContextManager):
             self.close()
 
     def __exit__(self, *exception: object) -> None:
-        """Closes; an exception of the block goes on."""
+        """Closes; an exception of the block propagates."""
         self.close()
 
     def close(self) -> None:

@@ -192,7 +192,7 @@ class Progress(AbstractContextManager):
         return " · ".join(parts)
 
     def __exit__(self, *exception: object) -> None:
-        """Closes; an exception of the block goes on."""
+        """Closes; an exception of the block propagates."""
         self.close()
 
     def close(self) -> None:

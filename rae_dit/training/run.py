@@ -1,4 +1,4 @@
-"""A training run: what its steps share, how it starts, and its return after a spike."""
+"""A training run: its shared parts, its initial state, and the rollback after a spike."""
 
 import dataclasses
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Run(NamedTuple):
-    """What the steps of a run share; setup/run.py opens one.
+    """Everything that the steps of a run share; setup/run.py opens one.
 
     Attributes:
         config: with all lengths in steps.
@@ -116,7 +116,7 @@ def restore_or_create(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, H
 def initial_state(run: Run) -> TrainState:
     """Creates the state of a new run, from the weights that the task loads, if any.
 
-    Optimizer and discriminator start anew in any case.
+    Optimizer and discriminator always start from their initial state.
     """
     state = run.program.create()
     params = run.task.load_initial(run.mesh)

@@ -41,8 +41,7 @@ def make_mesh(fsdp: int, devices: list[jax.Device] | None = None) -> Mesh:
     devices = jax.devices() if devices is None else devices
     if len(devices) % fsdp:
         raise ValueError(
-            f"sharding.fsdp is {fsdp}, which does not divide the {len(devices)} devices; "
-            "choose a divisor."
+            f"sharding.fsdp: got {fsdp}; expected a divisor of the {len(devices)} devices"
         )
     shape = (len(devices) // fsdp, fsdp)
     grid = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)

@@ -1,7 +1,7 @@
 """A task: everything that depends on which objective a run has, in one record.
 
 `setup/objectives.make_task` makes it from a config, by the one `match` on the objective's name.
-Loop, program, hooks and planning ask the task and never the name.
+Loop, program, hooks and planning use the task and never the name.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ def no_hooks(run: "Run", workdir: Path) -> "Sequence[Hook]":
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a run trains, what it needs for that, and what can be watched meanwhile.
+    """The trained network of a run, its step, its frozen networks and its hooks.
 
     Attributes:
         objective: of training.

@@ -1,1 +1,1 @@
-"""The only door for other people's files: what they call a tensor, and what we call it."""
+"""Readers and writers of third-party weights, both by one mapping of tensor names."""

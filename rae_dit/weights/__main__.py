@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
             if arguments.run and any(parts):
                 raise WeightsError("Got a run and parts besides; give one or the other.")
             if not arguments.run and not (arguments.encoder and arguments.decoder):
-                raise WeightsError("Give a run of ours, or --encoder and --decoder.")
+                raise WeightsError("Give a run, or --encoder and --decoder.")
             rae = load_rae(
                 arguments.run,
                 encoder=arguments.encoder,

@@ -1,7 +1,7 @@
 """The record of an encoder family: everything outside its class that depends on the family.
 
-Nobody else asks for the name of a family. The names of tensors in foreign files stand here as plain
-strings; `weights/encoder_names.py` turns them into the mapping that is read in both directions.
+No other code branches on the name of a family. Names of tensors in third-party files are plain
+strings here; `weights/encoder_names.py` makes them a mapping that is read in both directions.
 """
 
 import dataclasses
