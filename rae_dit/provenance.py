@@ -17,7 +17,7 @@ _MISSING = object()
 
 
 class Change(NamedTuple):
-    """A value that is not what it was; prints as 'name: got X; expected Y'."""
+    """A value that differs; prints as 'name: got X; expected Y'."""
 
     name: str
     got: Any

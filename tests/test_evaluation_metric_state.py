@@ -86,7 +86,7 @@ def test_a_file_gives_every_bit_back(pair):
         np.testing.assert_array_equal(value, after.to_arrays()[name])
         assert value.dtype == after.to_arrays()[name].dtype
     assert (after[PrecisionRecall].feature_stride, after.num_images) == (3, 40)
-    assert after[ClassAccuracy].num_labelled == 40
+    assert after[ClassAccuracy].num_labeled == 40
     assert after[InceptionScore].compute() == before[InceptionScore].compute()
 
 

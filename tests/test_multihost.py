@@ -66,7 +66,7 @@ def state_of(numbers):
     return state
 ours, whole = merge_processes(state_of(np.arange(6)[me::2])), state_of(np.arange(6))
 accuracy = ours[ClassAccuracy]
-assert (ours.num_images, accuracy.num_correct, accuracy.num_labelled) == (6, 1, 6)
+assert (ours.num_images, accuracy.num_correct, accuracy.num_labeled) == (6, 1, 6)
 assert ours[PrecisionRecall].feature_stride == 2
 moments = ours[FID].moments()
 np.testing.assert_allclose(moments.mean, images.mean(0), rtol=1e-15)  # float64

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 FORMAT = 1  # raised when the meaning of the record changes
-_SPREAD = 0x9E3779B1  # 2^32 / golden ratio, odd: spreads neighbouring positions over 32 bits
+_SPREAD = 0x9E3779B1  # 2^32 / golden ratio, odd: spreads neighboring positions over 32 bits
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def checksums(named: Mapping[str, jax.Array]) -> dict[str, int]:
         pending[name] = _jitted_checksum(replicated)(leaf)
         if jax.process_count() > 1:
             # On CPUs programs in flight together run in any order, and processes that take their
-            # collectives in different orders wait for each other for ever.
+            # collectives in different orders deadlock.
             jax.block_until_ready(pending[name])
     return {name: int(value) for name, value in jax.device_get(pending).items()}
 

@@ -189,7 +189,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         raise CheckpointError(
             f"no usable checkpoint in {self._directory}; nothing was renamed. "
             + " | ".join(damaged.values())
-            + " | Start in another workdir, or move these directories away to start anew"
+            + " | Start in another workdir, or move these directories away to start over"
         )
 
     def has(self, step: int) -> bool:

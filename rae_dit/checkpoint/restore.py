@@ -2,7 +2,7 @@
 
 Items are read by Orbax's handlers, process by process, and not by its CheckpointManager: the
 manager's restore has barriers, in which healthy processes would wait for one that met a damaged
-file. Here every process reads, then all of them hear whether anyone failed.
+file. Here every process reads, then all agree whether one of them failed.
 """
 
 import dataclasses

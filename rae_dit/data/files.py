@@ -117,7 +117,7 @@ class Images:
             if not 0 <= label < self.num_classes:
                 raise ValueError(
                     f"{self.name(current)}: got label {label}; expected 0..{self.num_classes - 1}. "
-                    "Correct data.num_classes, or choose files of a labelled split."
+                    "Correct data.num_classes, or choose files of a labeled split."
                 )
             return {"image": crop(image), "label": label, "replaced": attempt > 0}
         raise OSError(

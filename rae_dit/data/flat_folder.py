@@ -1,4 +1,4 @@
-"""Reader of unlabelled images: one file, or all in one directory; every label is 0."""
+"""Reader of unlabeled images: one file, or all in one directory; every label is 0."""
 
 import hashlib
 from dataclasses import dataclass

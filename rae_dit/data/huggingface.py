@@ -175,7 +175,7 @@ def _read(shard: Path, group: int, columns: list[str]) -> pa.Table:
     """One group of a file."""
     if shard.suffix == ".arrow":
         return _map(shard).select(columns)
-    # Opened anew: a ParquetFile is not for several threads, and hundreds of shards are many files.
+    # Opened again: a ParquetFile is not for several threads, and hundreds of shards are many files.
     with pyarrow.parquet.ParquetFile(shard, memory_map=True) as file:
         return file.read_row_group(group, columns=columns, use_threads=False)
 

@@ -42,7 +42,7 @@ def train_batches(
     """Shuffles, repeats, mirrors and batches without end: this process's share of every batch.
 
     The local batches of one step, concatenated in the order of the processes, are the global
-    batch of that step. Every epoch is shuffled anew and holds every record once; a batch may
+    batch of that step. Every epoch is reshuffled and holds every record once; a batch may
     straddle two epochs, and only such a batch may hold a record twice.
 
     Args:

@@ -127,7 +127,7 @@ def digits(split: Literal["train", "validation"], image_size: int) -> "Digits":
 
 def _is_validation(label: np.ndarray) -> np.ndarray:
     """Marks a fifth of every class: int32 [n] -> bool [n], the same on every machine."""
-    # Raw bits of PCG64 are promised to stay the same for ever; `Generator.permutation` is not.
+    # Raw bits of PCG64 are promised never to change; `Generator.permutation` is not.
     ticket = np.random.PCG64(_SPLIT_SEED).random_raw(len(label))
     chosen = np.zeros(len(label), dtype=bool)
     for digit in range(_DIGITS_CLASSES):

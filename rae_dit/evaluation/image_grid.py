@@ -1,4 +1,4 @@
-"""Grids of images with words beside them, and PNG files that are never half written.
+"""Image grids with row names and captions, written atomically as PNG files.
 
 Pillow enlarges the images and writes the words. A cell of the PNG is exactly the image shown, so
 nothing is resampled twice.

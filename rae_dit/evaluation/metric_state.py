@@ -123,7 +123,7 @@ def with_current_names(arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndar
     """Returns arrays of a cached reference; until November 2026 one array held all counts."""
     if "counts" not in arrays:
         return arrays
-    names = ("feature_stride", "num_images", "num_correct", "num_labelled")
+    names = ("feature_stride", "num_images", "num_correct", "num_labeled")
     return dict(arrays) | dict(zip(names, arrays["counts"], strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The loop's memory of a run beside its state: recent losses, rollbacks, the best step.
+"""History of a run, kept beside its state: recent losses, rollbacks, the best step.
 
 It is saved with every checkpoint, as JSON, so that a run that was interrupted decides as one that
 was not. It is made of replicated numbers alone, so that all processes decide the same.

@@ -33,7 +33,7 @@ def train_step(
         frozen: networks that are used and not trained; an argument, since constants inlined in a
             program make it large and slow to compile.
         batch: {"image": f32 [B,H,W,3] in [0,1], "label": i32 [B]}.
-        objective: what is minimized.
+        objective: the objective to minimize.
         optimizer: the optax chain.
         ema_decay: d of e <- d e + (1 - d) p, once per optimizer step.
         accumulate_steps: micro-batches per step; divides B.

@@ -38,7 +38,7 @@ class WeightsAndBiases:
 
         Args:
             project: its name at W&B.
-            workdir: of our run, whose name it gets.
+            workdir: of the run; gives the W&B run its name.
             config: every value, for W&B's table of runs.
         """
         self._wandb = importlib.import_module("wandb")

@@ -19,34 +19,34 @@ class ClassAccuracy(Metric):
     needs_labels = True
 
     num_correct: int = 0
-    num_labelled: int = 0
+    num_labeled: int = 0
 
     def update(self, numbers: np.ndarray, features: Features, labels: np.ndarray | None) -> None:
         """Adds a batch; images without labels do not count."""
         if labels is not None:
-            self.num_labelled += len(labels)
+            self.num_labeled += len(labels)
             self.num_correct += int(np.sum(features.classes == labels))
 
     def merge(self, other: Self) -> None:
         """Adds the counts of other images."""
         self.num_correct += other.num_correct
-        self.num_labelled += other.num_labelled
+        self.num_labeled += other.num_labeled
 
     def compute(self, reference: Self | None) -> dict[str, float]:
         """Computes the share, in [0, 1]."""
-        if not self.num_labelled:
+        if not self.num_labeled:
             raise ValueError("class_accuracy: got no labels; expected at least one labeled image")
-        return {"class_accuracy": self.num_correct / self.num_labelled}
+        return {"class_accuracy": self.num_correct / self.num_labeled}
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Returns both counts, int64."""
         return {
             "num_correct": np.array(self.num_correct, np.int64),
-            "num_labelled": np.array(self.num_labelled, np.int64),
+            "num_labeled": np.array(self.num_labeled, np.int64),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
         """Restores the counts from `to_arrays`."""
-        names = ("num_correct", "num_labelled")
+        names = ("num_correct", "num_labeled")
         return cls(**{name: int(arrays[name]) for name in names})
