@@ -31,4 +31,4 @@ frozen+=(--config.encoder.statistics="$rae/statistics.npz" --config.decoder.chec
 run --config=configs/dit_digits.py --workdir="$dit" "${frozen[@]}" "$@"
 run --config=configs/dit_digits.py --workdir="$dit" --mode=evaluate "${frozen[@]}" "$@"
 
-"$python" launch/summarise.py "$work" --seconds $((SECONDS - started))
+"$python" launch/summarize.py "$work" --seconds $((SECONDS - started))

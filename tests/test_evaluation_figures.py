@@ -57,15 +57,11 @@ def test_sample_grid_puts_each_class_in_its_row_in_order(tmp_path):
     assert picture.shape[0] == 2 * (CELL + GAP) - GAP + 2 * 24
 
 
-def test_sample_grid_writes_the_names_left_of_their_rows_and_the_title_above(tmp_path):
+def test_sample_grid_writes_the_names_left_of_their_rows(tmp_path):
     images, labels = _smooth_images(1, 2), np.array([0, 1])
-    for file, names, title in [
-        ("short", ["a", "b"], None),
-        ("long", ["a", "a much longer name"], None),
-        ("title", ["a", "b"], "A title wider than the single image"),
-    ]:
-        sample_grid(tmp_path / f"{file}.png", images, labels, names, columns=1, title=title)
-    short, long, title = (_read(tmp_path / f"{f}.png") for f in ("short", "long", "title"))
+    for file, names in [("short", ["a", "b"]), ("long", ["a", "a much longer name"])]:
+        sample_grid(tmp_path / f"{file}.png", images, labels, names, columns=1)
+    short, long = (_read(tmp_path / f"{f}.png") for f in ("short", "long"))
     left = short.shape[1] - 24 - CELL
     for row in range(2):
         name = short[24 + row * (CELL + GAP) :][:CELL, :left]
@@ -74,9 +70,7 @@ def test_sample_grid_writes_the_names_left_of_their_rows_and_the_title_above(tmp
         assert not _is_ink(name[66:])
     assert long.shape[1] > short.shape[1] + 100
     assert long.shape[0] == short.shape[0]
-    assert title.shape[0] > short.shape[0] + 15
-    assert _is_ink(title[: title.shape[0] - short.shape[0] + 20])
-    for picture in (short, long, title):  # nothing is cut off: the margin stays white
+    for picture in (short, long):  # nothing is cut off: the margin stays white
         for edge in (picture[:20], picture[-20:], picture[:, :20], picture[:, -20:]):
             assert not _is_ink(edge)
 
@@ -128,7 +122,7 @@ def test_reconstruction_grid_shows_original_reconstruction_and_difference(tmp_pa
 def test_equal_pairs_have_a_black_difference(tmp_path):
     images = _smooth_images(5, 1)
     with np.errstate(invalid="raise"):  # 0 / 0 would only happen to come out black
-        reconstruction_grid(tmp_path / "a.png", images, images, columns=1, title="exact")
+        reconstruction_grid(tmp_path / "a.png", images, images, columns=1)
     picture = _read(tmp_path / "a.png")
     left = picture.shape[1] - 24 - CELL
     black = (picture[:, left : left + CELL] == 0).all(axis=(1, 2)).sum()

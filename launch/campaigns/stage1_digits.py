@@ -98,7 +98,7 @@ def report(work: Path) -> dict[str, object]:
     draw_curves(work / "curves.png", curves)
     # Squares, since a smooth enlargement would hide what this is about.
     cells = [[enlarged(image) for image in row[:SHOWN]] for row in drawn.values()]
-    write_mosaic(work / "reconstructions.png", cells, list(drawn), title=None, captions=())
+    write_mosaic(work / "reconstructions.png", cells, list(drawn), captions=())
     return found
 
 

@@ -1,4 +1,4 @@
-"""The door to all data sources: name and path -> numbered records."""
+"""Data sources by name: name and path -> numbered records."""
 
 from typing import Literal, assert_never, get_args
 

@@ -20,7 +20,6 @@ def sample_grid(
     class_names: Sequence[str],
     *,
     columns: int,
-    title: str | None = None,
 ) -> None:
     """Writes a PNG of samples: one row per class present, its name at the left.
 
@@ -30,7 +29,6 @@ def sample_grid(
         labels: int [n], the class of each image.
         class_names: name of each class; `class_names[label]` is written.
         columns: most images shown of one class, the first ones; classes with fewer leave blanks.
-        title: a line above the rows.
 
     Raises:
         ValueError: a wrong shape, NaN, a label without a name, columns < 1, or not .png.
@@ -50,7 +48,7 @@ def sample_grid(
     _require_columns("sample_grid", columns)
     present = np.unique(labels)
     rows = [[resize(image) for image in images[labels == label][:columns]] for label in present]
-    write_mosaic(path, rows, [class_names[label] for label in present], title=title, captions=())
+    write_mosaic(path, rows, [class_names[label] for label in present], captions=())
 
 
 def reconstruction_grid(
@@ -59,7 +57,6 @@ def reconstruction_grid(
     reconstructions: np.ndarray,
     *,
     columns: int,
-    title: str | None = None,
 ) -> None:
     """Writes a PNG with rows original, reconstruction, difference, and the PSNR below each pair.
 
@@ -71,7 +68,6 @@ def reconstruction_grid(
         originals: float [n, H, W, 3]; clipped to [0, 1].
         reconstructions: float [n, H, W, 3]; clipped to [0, 1].
         columns: most pairs shown, the first ones.
-        title: a line above the rows.
 
     Raises:
         ValueError: shapes wrong or different, NaN, columns < 1, or not .png.
@@ -96,7 +92,6 @@ def reconstruction_grid(
         path,
         [[resize(image) for image in row] for row in (originals, reconstructions, stretched)],
         ["original", "reconstruction", f"|difference|\n{scale}"],
-        title=title,
         captions=["exact" if math.isinf(d) else f"{d:.1f} dB" for d in decibels],
     )
 

@@ -81,7 +81,6 @@ def write_mosaic(
     rows: Sequence[Sequence[np.ndarray]],
     names: Sequence[str],
     *,
-    title: str | None,
     captions: Sequence[str],
 ) -> None:
     """Writes rows of images of one size, a name left of each row, a caption below each column.
@@ -90,27 +89,21 @@ def write_mosaic(
         path: from `png_path`.
         rows: u8 [H', W', 3] each; rows may differ in length.
         names: one per row.
-        title: a line above, or None.
         captions: one per column, or empty for none.
     """
     from PIL import Image, ImageDraw
 
-    font, small, large = (_font(size) for size in (FONT, SMALL_FONT, FONT + 1))
+    font, small = _font(FONT), _font(SMALL_FONT)
     cell_height, cell_width = rows[0][0].shape[:2]
-    title_width, title_height = _extent([title] if title else [], large)
     left = MARGIN + _extent(names, font)[0] + 3 * GAP
-    top = MARGIN + (title_height + 4 * GAP if title else 0)
     right = left + max(len(row) for row in rows) * (cell_width + GAP) - GAP
-    bottom = top + len(rows) * (cell_height + GAP) - GAP
-    width = max(right, left + title_width) + MARGIN
+    bottom = MARGIN + len(rows) * (cell_height + GAP) - GAP
     height = bottom + (_extent(captions, small)[1] + 2 * GAP if captions else 0) + MARGIN
 
-    sheet = Image.new("RGB", (width, height), "white")
+    sheet = Image.new("RGB", (right + MARGIN, height), "white")
     pen = ImageDraw.Draw(sheet)
-    if title:
-        pen.text((left, MARGIN), title, INK, large, anchor="la")
     for r, (row, name) in enumerate(zip(rows, names, strict=True)):
-        y = top + r * (cell_height + GAP)
+        y = MARGIN + r * (cell_height + GAP)
         middle = (left - 3 * GAP, y + cell_height / 2)
         pen.text(middle, name, INK, font, anchor="rm", align="right")
         for c, cell in enumerate(row):
