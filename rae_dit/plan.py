@@ -1,4 +1,4 @@
-r"""Command line of the planner: memory and time of a training step on absent devices.
+r"""Command line of the planner: memory and time of a training step on given devices.
 
     python -m rae_dit.plan --config=configs/dit_dino.py --topology=v5e:16x16 \
         [--config.sharding.fsdp=128 ...] [--output=plan.json] [--nolargest_batch]

@@ -68,6 +68,18 @@ def test_a_batch_larger_than_the_data_is_refused_before_anything_is_built():
         open_run(config, make_mesh(1, jax.devices()[:1]))
 
 
+def test_an_evaluation_that_cannot_be_made_is_refused_before_anything_is_built(monkeypatch):
+    """Encoder and decoder may take minutes to read."""
+    changes = {"judge": "inception", "inception": "nowhere.pth", "metrics": ("fid",)}
+    config = small_config(
+        **{f"evaluate.{name}": value for name, value in changes.items()},
+        **{"metrics.evaluate_every": 2},
+    )
+    monkeypatch.setattr("rae_dit.setup.run.make_task", lambda config: pytest.fail("was built"))
+    with pytest.raises(ConfigError, match=r"^evaluate.inception: got 'nowhere.pth'; expected "):
+        open_run(config, make_mesh(1, jax.devices()[:1]))
+
+
 def test_a_run_without_a_step_is_refused():
     config = small_config(**{"optim.max_epochs": 0.01})
     with pytest.raises(ConfigError, match=r"^optim.max_epochs: got 0.01; expected at least one"):

@@ -188,10 +188,10 @@ def resume(
     if jax.process_count() > 1:
         # As 32-bit halves: outside of `enable_x64` JAX would truncate 64 bits silently.
         halves = jax.tree.map(lambda leaf: np.atleast_1d(leaf).view(np.int32), (totals, done))
-        told = multihost_utils.broadcast_one_to_all(halves)
+        shared = multihost_utils.broadcast_one_to_all(halves)
         totals, done = jax.tree.map(
             lambda leaf, like: np.asarray(leaf).view(np.int64).reshape(np.shape(like)),
-            told,
+            shared,
             (totals, np.int64(done)),
         )
     return totals, int(done)

@@ -35,8 +35,8 @@ PATIENCE = 0.2  # seconds between looks
 ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (.*)", re.MULTILINE)
 
 
-def compile_absent(config: Config, topology: str) -> Compiled:
-    """Compiles a step for an absent topology, as `compiled.compile_step` does here.
+def cross_compile_step(config: Config, topology: str) -> Compiled:
+    """Compiles a step for TPUs that are not attached, as `compiled.compile_step` does for others.
 
     Args:
         config: one `without_files`.

@@ -12,7 +12,7 @@ from rae_dit.hardware import Device, find_device
 from rae_dit.planning import hlo
 from rae_dit.planning.advice import advise
 from rae_dit.planning.compiled import Compiled, Step, abstract_step, compile_step, without_files
-from rae_dit.planning.cross_compile import compile_absent
+from rae_dit.planning.cross_compile import cross_compile_step
 from rae_dit.planning.max_batch import Point, largest_batch, second_batch
 from rae_dit.planning.memory import (
     Memory,
@@ -23,7 +23,7 @@ from rae_dit.planning.memory import (
     split_widths,
 )
 from rae_dit.planning.roofline import Roofline, predict
-from rae_dit.planning.topology import find_devices, is_absent
+from rae_dit.planning.topology import find_devices, is_compile_only
 from rae_dit.planning.traffic import Traffic, count_traffic
 from rae_dit.setup.objectives import make_task
 from rae_dit.training.sharding import make_mesh
@@ -150,8 +150,10 @@ def memory_limit(device: jax.Device, facts: Device | None) -> int | None:
 def compile_and_log(config: Config, step: Step, topology: str) -> Compiled:
     """Compiles a config's step and logs before and after: it may take minutes."""
     log.info("compiling a step of %d images for %s ...", config.data.batch_size, topology)
-    absent = is_absent(topology)
-    compiled = compile_absent(config, topology) if absent else compile_step(step)
+    if is_compile_only(topology):
+        compiled = cross_compile_step(config, topology)
+    else:
+        compiled = compile_step(step)
     log.info("... took %.0f s", compiled.seconds)
     return compiled
 

@@ -1,4 +1,4 @@
-"""Devices by name: local ones, absent TPU slices, or a CPU split into several."""
+"""Devices by name: local ones, TPU slices to compile for, or a CPU split into several."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def prepare(topology: str, environment: MutableMapping[str, str]) -> None:
     cpu = CPU.fullmatch(topology)
     if topology == "local":
         return
-    if not cpu and not is_absent(topology):
+    if not cpu and not is_compile_only(topology):
         raise ConfigError(f"--topology: got {topology!r}; expected one such as {EXAMPLES}")
     environment["JAX_PLATFORMS"] = "cpu"
     if cpu:
@@ -40,13 +40,13 @@ def prepare(topology: str, environment: MutableMapping[str, str]) -> None:
     environment.update(LIBTPU)
 
 
-def is_absent(topology: str) -> bool:
-    """Tells whether a topology names absent TPUs, which can be compiled for but not run on."""
+def is_compile_only(topology: str) -> bool:
+    """Tells whether a topology names TPUs that are not attached: to compile for, not to run on."""
     return bool(TPU.fullmatch(topology))
 
 
 def find_devices(topology: str) -> list:
-    """Finds the devices of a topology; absent TPUs can be compiled for but not run on.
+    """Finds the devices of a topology; TPUs that are not attached can only be compiled for.
 
     Call `prepare` first, before jax is imported.
 
@@ -59,7 +59,7 @@ def find_devices(topology: str) -> list:
     import jax
     from jax.experimental import topologies
 
-    if not is_absent(topology):
+    if not is_compile_only(topology):
         devices = jax.devices()
         cpu = CPU.fullmatch(topology)
         return devices[: int(cpu[1])] if cpu else devices

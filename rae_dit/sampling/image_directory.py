@@ -84,7 +84,7 @@ class ImageDirectory:
             raise self._unwritable(str(error.strerror)) from error
 
     def missing(self) -> set[int]:
-        """Returns the numbers of the images that are absent or incomplete."""
+        """Returns the numbers of the images that are missing or incomplete."""
         return {i for i in range(len(self.labels)) if not _is_complete(self.path(i))}
 
     def read(self, number: int) -> UInt8[np.ndarray, "H W 3"]:
