@@ -52,7 +52,7 @@ def train(config: Config, workdir: Path) -> None:
         hooks = [
             telemetry_hook(run),
             validation_hook(run),
-            *run.task.make_image_hooks(run, workdir),
+            *run.task.make_image_hooks(run.mesh, run.frozen, run.validation, workdir),
         ]
         log.info(describe(run))
         state, history = restore_or_create(run, checkpoints)

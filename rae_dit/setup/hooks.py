@@ -7,7 +7,10 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
+from rae_dit.config import Config
+from rae_dit.data.sources import Source
 from rae_dit.data.transforms import to_float
 from rae_dit.evaluation.figures import reconstruction_grid, sample_grid
 from rae_dit.objectives.base import Tree
@@ -17,8 +20,7 @@ from rae_dit.sampling.labels import display_names, image_labels
 from rae_dit.setup import models, weights
 from rae_dit.setup.evaluation import during_training, make_feature_extractor, score
 from rae_dit.setup.sampling import sampler_options
-from rae_dit.training.hooks import Hook, Values
-from rae_dit.training.run import Run
+from rae_dit.training.hook import Hook, Values
 from rae_dit.training.sharding import replicated
 from rae_dit.training.state import TrainState
 
@@ -27,20 +29,28 @@ log = logging.getLogger(__name__)
 COLUMNS = 10
 
 
-def sample_hooks(run: Run, workdir: Path) -> Sequence[Hook]:
+def sample_hooks(
+    config: Config, mesh: Mesh, frozen: Tree, validation: Source | None, workdir: Path
+) -> Sequence[Hook]:
     """Makes the hooks of a stage-2 run: evaluation and pictures of the EMA's samples.
 
     The decoder, the guide and the feature extractor are loaded now, if they are needed.
 
+    Args:
+        config: of the run.
+        mesh: all of its devices.
+        frozen: parameters of its RAE without decoder.
+        validation: not used.
+        workdir: of the run.
+
     Raises:
         ConfigError: a file that the config names is missing or cannot be used.
     """
-    config = run.config
     evaluate_every, sample_every = config.metrics.evaluate_every, config.metrics.sample_every
     if evaluate_every is None and sample_every is None:
         return ()
     hooks = []
-    generator_of = ema_generator(run)
+    generator_of = ema_generator(config, mesh, frozen)
     if evaluate_every is not None:
         settings = during_training(config)
         extractor = make_feature_extractor(settings)
@@ -79,20 +89,29 @@ def sample_hooks(run: Run, workdir: Path) -> Sequence[Hook]:
     return [*hooks, Hook(sample_every, warns_if_not_finite(draw))]
 
 
-def reconstruction_hooks(run: Run, workdir: Path) -> Sequence[Hook]:
-    """Makes the hook of a stage-1 run: pictures of held-out images and their reconstructions."""
-    validation = run.validation
+def reconstruction_hooks(
+    config: Config, mesh: Mesh, frozen: Tree, validation: Source | None, workdir: Path
+) -> Sequence[Hook]:
+    """Makes the hook of a stage-1 run: pictures of held-out images and their reconstructions.
+
+    Args:
+        config: of the run.
+        mesh: all of its devices.
+        frozen: parameters of its frozen networks, the RAE without decoder among them.
+        validation: held-out records; None for no pictures.
+        workdir: of the run.
+    """
     if validation is None:
         return ()
     count = min(COLUMNS, len(validation))
-    everywhere = replicated(run.mesh)  # a few images: every device makes them all
-    graph = models.rae_graph(run.config, decoder=True)
+    everywhere = replicated(mesh)  # a few images: every device makes them all
+    graph = models.rae_graph(config, decoder=True)
 
     def draw(step: int, state: TrainState, batch: Tree) -> Values:
         images = to_float(np.stack([validation[i]["image"] for i in range(count)]))
         made = codec.reconstruct(
             graph,
-            run.frozen["rae"] | {"decoder": state.ema},
+            frozen["rae"] | {"decoder": state.ema},
             jax.device_put(images, everywhere),
         )
         made = jax.device_put(made, everywhere)
@@ -102,21 +121,20 @@ def reconstruction_hooks(run: Run, workdir: Path) -> Sequence[Hook]:
             reconstruction_grid(path, images, shown, columns=COLUMNS)
         return {"samples": path}
 
-    return [Hook(run.config.metrics.sample_every, draw)]
+    return [Hook(config.metrics.sample_every, draw)]
 
 
-def ema_generator(run: Run) -> Callable[[Tree], Generator]:
+def ema_generator(config: Config, mesh: Mesh, frozen: Tree) -> Callable[[Tree], Generator]:
     """Loads decoder and guide; returns a function that makes a generator of a stage-2 run's EMA."""
-    config, mesh = run.config, run.mesh
     decoder = jax.device_put(weights.place_decoder(config, mesh), replicated(mesh))
     guide = weights.place_guide(config, mesh) if config.sample.guide_checkpoint else None
-    ddt = nnx.graphdef(run.task.module)
+    ddt = nnx.graphdef(models.abstract(models.make_ddt, config))
     rae = models.rae_graph(config, decoder=True)
 
     def generator(ema: Tree) -> Generator:
         return Generator(
             nnx.merge(ddt, ema),
-            nnx.merge(rae, run.frozen | {"decoder": decoder}),
+            nnx.merge(rae, frozen | {"decoder": decoder}),
             mesh,
             None if guide is None else nnx.merge(*guide),
         )

@@ -57,7 +57,7 @@ def flow_matching_task(config: Config) -> Task:
         load_initial=lambda mesh: weights.initial_ddt(config, mesh),
         telemetry=observe if config.metrics.telemetry else None,
         attention_tokens=(models.latent_grid(config) // config.ddt.patch_size) ** 2,
-        make_image_hooks=hooks.sample_hooks,
+        make_image_hooks=functools.partial(hooks.sample_hooks, config),
     )
 
 
@@ -84,7 +84,7 @@ def reconstruction_task(config: Config) -> Task:
         work=Work(frozen=encoder_matmuls(config), trained=decoder_matmuls(config)),
         load_frozen=lambda mesh: weights.place_stage1(config, mesh),
         load_initial=lambda mesh: weights.initial_decoder(config, mesh),
-        make_image_hooks=hooks.reconstruction_hooks,
+        make_image_hooks=functools.partial(hooks.reconstruction_hooks, config),
     )
 
 

@@ -1,50 +1,22 @@
 """Hooks of the training loop: telemetry and validation; a task adds its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key
 
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
-from rae_dit.objectives.base import Objective, Tree
+from rae_dit.objectives.base import Tree
+from rae_dit.training.hook import Hook, Values
+from rae_dit.training.run import Run
 from rae_dit.training.sharding import shard_batch
 from rae_dit.training.state import TrainState
 
-if TYPE_CHECKING:
-    from rae_dit.training.run import Run
 
-Values = Mapping[str, float | Path]
-"""Metrics by name; a Path is that of a PNG to show beside them."""
-
-
-class Hook(NamedTuple):
-    """A function that the loop calls every so often, and after the last step.
-
-    Attributes:
-        every: steps between calls; None for never.
-        call: (step, state, batch) -> metrics and pictures. All processes call it. The state's
-            arrays are gone after the next step.
-    """
-
-    every: int | None
-    call: Callable[[int, TrainState, Tree], Values]
-
-    def is_due(self, step: int, last: int) -> bool:
-        """Tells whether to call it after `step` of a run of `last` steps."""
-        return is_due(step, self.every, last)
-
-
-def is_due(step: int, every: int | None, last: int) -> bool:
-    """Tells whether what happens every so many steps, and after the last one, happens now."""
-    return every is not None and (step % every == 0 or step == last)
-
-
-def telemetry_hook(run: "Run") -> Hook:
+def telemetry_hook(run: Run) -> Hook:
     """Measures activations whenever a step is logged, if the task has telemetry."""
     telemetry = run.program.telemetry
     if telemetry is None:
@@ -57,7 +29,7 @@ def telemetry_hook(run: "Run") -> Hook:
     return Hook(run.config.metrics.log_every, measure)
 
 
-def validation_hook(run: "Run") -> Hook:
+def validation_hook(run: Run) -> Hook:
     """Measures held-out losses: "val/..." of the parameters, "val_ema/..." of their EMA.
 
     The same images, times and noise are used at every call, so that curves are comparable. Without
@@ -84,17 +56,6 @@ def validation_hook(run: "Run") -> Hook:
         return values
 
     return Hook(config.metrics.validate_every, validate)
-
-
-def validation_sums(
-    params: Tree, frozen: Tree, batch: Tree, key: Key[Array, ""], *, objective: Objective
-) -> dict[str, Float[Array, ""]]:
-    """Sums loss and metrics over a padded batch, with the "weight" to divide them by."""
-    inputs = objective.sample_inputs(frozen, batch, key)
-    loss, metrics = objective.loss(params, frozen, inputs)
-    weight = batch["weight"]
-    sums = {name: jnp.sum(value * weight) for name, value in (metrics | {"loss": loss}).items()}
-    return sums | {"weight": jnp.sum(weight)}
 
 
 def held_out_means(

@@ -14,7 +14,7 @@ import jax
 from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.multihost import Preemption
 from rae_dit.training.history import History, check_good
-from rae_dit.training.hooks import Hook, is_due
+from rae_dit.training.hook import Hook, is_due
 from rae_dit.training.metrics import MetricsWriter
 from rae_dit.training.profile import Profile
 from rae_dit.training.progress import Progress, Throttle

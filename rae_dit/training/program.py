@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key
 
 from rae_dit import compiler
-from rae_dit.objectives.base import Tree
-from rae_dit.training.hooks import validation_sums
+from rae_dit.objectives.base import Objective, Tree
 from rae_dit.training.sharding import parameter_shardings, replicated, with_mesh
 from rae_dit.training.state import TrainState
 from rae_dit.training.task import Task
@@ -85,6 +85,17 @@ def build_program(task: Task, mesh: Mesh, *, seed: int) -> Program:
             shardings,
         ),
     )
+
+
+def validation_sums(
+    params: Tree, frozen: Tree, batch: Tree, key: Key[Array, ""], *, objective: Objective
+) -> dict[str, Float[Array, ""]]:
+    """Sums loss and metrics over a padded batch, with the "weight" to divide them by."""
+    inputs = objective.sample_inputs(frozen, batch, key)
+    loss, metrics = objective.loss(params, frozen, inputs)
+    weight = batch["weight"]
+    sums = {name: jnp.sum(value * weight) for name, value in (metrics | {"loss": loss}).items()}
+    return sums | {"weight": jnp.sum(weight)}
 
 
 def state_shardings(

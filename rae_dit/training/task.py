@@ -7,28 +7,25 @@ Loop, program, hooks and planning use the task and never the name.
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
+from rae_dit.data.sources import Source
 from rae_dit.flops import Work
 from rae_dit.objectives.base import Objective, Tree
+from rae_dit.training.hook import Hook
 from rae_dit.training.state import DiscriminatorState, TrainState
-
-if TYPE_CHECKING:
-    from rae_dit.training.hooks import Hook
-    from rae_dit.training.run import Run
 
 Step = Callable[[TrainState, Tree, Tree], tuple[TrainState, Tree]]
 """(state, frozen, batch) -> (state, metrics)."""
 
 
-def no_hooks(run: "Run", workdir: Path) -> "Sequence[Hook]":
-    """Makes no images."""
-    return ()
+ImageHooks = Callable[[Mesh, Tree, Source | None, Path], Sequence[Hook]]
+"""(mesh, frozen, held-out records, workdir) -> hooks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,4 +67,4 @@ class Task:
     create_discriminator: Callable[[], DiscriminatorState] | None = None
     telemetry: Callable[[Tree, Tree, Tree, Key[Array, ""]], dict[str, Any]] | None = None
     attention_tokens: int | None = None
-    make_image_hooks: "Callable[[Run, Path], Sequence[Hook]]" = no_hooks
+    make_image_hooks: ImageHooks = lambda mesh, frozen, validation, workdir: ()
