@@ -76,7 +76,7 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32():
 
 
 def test_tokens_of_another_encoder_are_refused():
-    with pytest.raises(ValueError, match=r"\(9, 12\) and expected \(9, 10\)"):
+    with pytest.raises(ValueError, match=r"got shape \(9, 12\); expected \(9, 10\)"):
         decoder()(np.zeros((1, 9, 12), np.float32))
 
 

@@ -84,13 +84,15 @@ def test_decoding_adds_the_image_constants():
 
 
 def test_parts_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="give both, or None for both"):
+    with pytest.raises(ValueError, match="expected both, or None for both"):
         make_rae(mean=np.zeros((3, 3, 8)))
     with pytest.raises(ValueError, match=r"latent_mean: got shape \(4, 4, 8\); expected"):
         make_rae(mean=np.zeros((4, 4, 8)), variance=np.ones((4, 4, 8)))
-    with pytest.raises(ValueError, match="3x3 tokens of width 8, the decoder expects 4x4"):
+    with pytest.raises(
+        ValueError, match=r"decoder: got one of 4x4 tokens of width .*; expected 3x3 of width 8"
+    ):
         make_rae(grid=4)
-    with pytest.raises(ValueError, match="has no decoder"):
+    with pytest.raises(ValueError, match="decoder: got None; expected an RAE"):
         make_rae(decoder=False).decode(np.zeros((1, 3, 3, 8), np.float32))
     with pytest.raises(ValueError, match="so transpose NCHW latents first"):
         make_rae().decode(np.zeros((1, 8, 3, 3), np.float32))

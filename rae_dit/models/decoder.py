@@ -66,8 +66,8 @@ class Decoder(nnx.Module):
         expected = (self.grid**2, self.in_width)
         if tokens.shape[1:] != expected:
             raise ValueError(
-                f"The decoder got tokens of shape {tokens.shape[1:]} and expected {expected}; "
-                "encode at the resolution this decoder was made for."
+                f"tokens: got shape {tokens.shape[1:]}; expected {expected}. Encode at "
+                "the resolution that this decoder was made for"
             )
         spacing = self.architecture.position_spacing
         position = decoder_positions(self.architecture.hidden_size, self.grid, spacing)

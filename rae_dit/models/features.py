@@ -64,8 +64,7 @@ class Features(nnx.Module):
     ):
         if not all(0 <= layer < network.trunk.depth for layer in layers):
             raise ValueError(
-                f"Features of layers {layers} were asked for, of a network with blocks 0 ... "
-                f"{network.trunk.depth - 1}."
+                f"layers: got {layers}; expected blocks 0 ... {network.trunk.depth - 1}"
             )
         self.network = network
         self.image_mean = image_mean

@@ -66,10 +66,9 @@ class RAE(nnx.Module):
             encoder.hidden_size,
         ):
             raise ValueError(
-                f"The encoder gives {encoder.grid}x{encoder.grid} tokens of width "
-                f"{encoder.hidden_size}, the decoder expects {decoder.grid}x{decoder.grid} of "
-                f"width {decoder.in_width}; choose a decoder trained on this encoder and input "
-                "size."
+                f"decoder: got one of {decoder.grid}x{decoder.grid} tokens of width "
+                f"{decoder.in_width}; expected {encoder.grid}x{encoder.grid} of width "
+                f"{encoder.hidden_size}, for this encoder and input size"
             )
         if (latent_mean is None) != (latent_variance is None):
             raise ValueError(
@@ -135,6 +134,6 @@ class RAE(nnx.Module):
             ValueError: if this RAE has no decoder.
         """
         if self.decoder is None:
-            raise ValueError("This RAE has no decoder; build or load it with one to decode.")
+            raise ValueError("decoder: got None; expected an RAE that was built or loaded with one")
         mean, std = jnp.asarray(self.image_mean), jnp.asarray(self.image_std)
         return self.decoder(jnp.asarray(tokens, jnp.float32)) * std + mean

@@ -64,9 +64,7 @@ def make_trunk(architecture: ViTArchitecture, compute: Compute, rngs: nnx.Rngs) 
     """
     width, num_heads = architecture.hidden_size, architecture.num_heads
     if width % num_heads:
-        raise ValueError(
-            f"{num_heads} heads do not divide the width {width}; choose a divisor of {width}."
-        )
+        raise ValueError(f"num_heads: got {num_heads}; expected a divisor of the width {width}")
 
     def make_block(rngs: nnx.Rngs) -> TransformerBlock:
         return TransformerBlock(architecture, compute, rngs=rngs)

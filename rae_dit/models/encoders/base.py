@@ -33,8 +33,8 @@ class VisionTransformer(nnx.Module):
         if input_size % patch_size:
             lower = input_size // patch_size * patch_size
             raise ValueError(
-                f"Patches of {patch_size} pixels do not tile an input of {input_size}; "
-                f"use an input size of {lower} or {lower + patch_size}."
+                f"input_size: got {input_size}; expected a multiple of patch_size = {patch_size} "
+                f"such as {lower} or {lower + patch_size}"
             )
         self.architecture = architecture
         self.input_size = input_size
@@ -94,8 +94,8 @@ class VisionTransformer(nnx.Module):
         expected = (self.input_size, self.input_size, 3)
         if image.shape[1:] != expected:
             raise ValueError(
-                f"The encoder got images of shape {image.shape[1:]} and expected {expected}; "
-                "resize them first, or use RAE.tokens, which does."
+                f"image: got shape {image.shape[1:]}; expected {expected}. Resize images "
+                "first, or use RAE.tokens, which does"
             )
         image = jnp.asarray(image, self.dtype)
         return self.embed_tokens(self.embed(patchify(image, self.patch_size)))
