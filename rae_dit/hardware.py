@@ -80,7 +80,7 @@ def find_device(device_kind: str) -> Device | None:
 def _gpu(
     name: str, *, memory: int, bf16: float, fp32: float, bandwidth: float, network: float
 ) -> Device:
-    """A GPU with tensor cores: TF32 products run at half the speed of bfloat16 ones."""
+    """Describes a GPU with tensor cores: TF32 products run at half the speed of bfloat16 ones."""
     return Device(
         names=(name,),
         memory=memory,
@@ -99,7 +99,7 @@ def _gpu(
 def _tpu(
     *names: str, memory: int, bf16: float, bandwidth: float, network: float, tile: int
 ) -> Device:
-    """A TPU; shares are assumed."""
+    """Describes a TPU; shares are assumed."""
     return Device(
         names=names,
         memory=memory,

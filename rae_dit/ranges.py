@@ -18,13 +18,13 @@ class Range:
     high_allowed: bool = True
 
     def holds(self, number: float) -> bool:
-        """Whether `number` lies in the interval (NaN never does)."""
+        """Tells whether `number` lies in the interval (NaN never does)."""
         above = number >= self.low if self.low_allowed else number > self.low
         below = number <= self.high if self.high_allowed else number < self.high
         return above and below
 
     def __str__(self) -> str:
-        """The interval in words: '>= 1', '> 0', 'in [0, 1)'."""
+        """Returns the interval in words: '>= 1', '> 0', 'in [0, 1)'."""
         if math.isinf(self.high):
             return f"{'>=' if self.low_allowed else '>'} {self.low:.15g}"
         opening, closing = "[" if self.low_allowed else "(", "]" if self.high_allowed else ")"

@@ -79,7 +79,7 @@ class Tables:
 
 
 def open_huggingface(path: str) -> Tables:
-    """Look into all shards; only their descriptions are read.
+    """Opens all shards; reads only their schemas and row counts.
 
     The image is a column of structs {bytes, path} or of bytes, the label one of integers. Where
     there are several such columns, those named "image" and "label" are taken. A parquet file is
@@ -172,7 +172,7 @@ def describe(shard: Path) -> tuple[pa.Schema, list[int]]:
 
 
 def _read(shard: Path, group: int, columns: list[str]) -> pa.Table:
-    """One group of a file."""
+    """Reads one row group of a file."""
     if shard.suffix == ".arrow":
         return _map(shard).select(columns)
     # Opened again: a ParquetFile is not for several threads, and hundreds of shards are many files.
@@ -181,7 +181,7 @@ def _read(shard: Path, group: int, columns: list[str]) -> pa.Table:
 
 
 def _map(shard: Path) -> pa.Table:
-    """A whole arrow file as a view of the disk; takes next to no memory."""
+    """Maps a whole arrow file into memory without reading it."""
     mapped = pa.memory_map(str(shard))
     if mapped.read(6) == b"ARROW1":
         return pyarrow.ipc.open_file(mapped).read_all()

@@ -76,7 +76,7 @@ def decode(content: bytes) -> Image.Image:
 
 
 def _as_rgb(file: Image.Image) -> Image.Image:
-    """`convert("RGB")` without the copy for images already in RGB."""
+    """Converts to RGB, without the copy for images already in RGB."""
     if file.mode != "RGB":
         return file.convert("RGB")
     file.load()  # what is damaged is found here, while the file is open
@@ -168,7 +168,7 @@ def random_resized_crop(image: Image.Image, size: int, rng: np.random.Generator)
 
 
 def _largest(image: Image.Image, ratio: float) -> tuple[int, int]:
-    """Width and height of the largest part with the longer side at most `ratio` of the other."""
+    """Returns the size of the largest part with the longer side at most `ratio` of the other."""
     shorter = min(image.size)
     longest = round(shorter * ratio)
     return min(image.width, longest), min(image.height, longest)

@@ -11,7 +11,7 @@ _SHOWN = 5
 
 
 def found_in(folder: Path) -> str:
-    """What lies in a directory, in words: "3 files (a.txt, ...) and 1 directory (b)"."""
+    """Describes the content of a directory: "3 files (a.txt, ...) and 1 directory (b)"."""
     files: list[str] = []
     folders: list[str] = []
     for path in sorted(folder.iterdir()):
@@ -26,7 +26,7 @@ def found_in(folder: Path) -> str:
 
 
 def directory(path: str, expected: str) -> Path:
-    """Check that `path` is a directory.
+    """Checks that `path` is a directory.
 
     Args:
         path: as the user gave it.

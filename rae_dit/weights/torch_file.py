@@ -198,7 +198,7 @@ def write_torch_file(path: str | Path, tensors: Mapping[str, np.ndarray]) -> Non
 
 
 def pickle_state_dict(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """The pickle of an OrderedDict of contiguous float32 tensors, opcode by opcode.
+    """Writes the pickle of an OrderedDict of contiguous float32 tensors, opcode by opcode.
 
     `pickle.dumps` would need torch to be importable, to name its classes.
     """
