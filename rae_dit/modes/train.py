@@ -38,9 +38,9 @@ def train(config: Config, workdir: Path) -> None:
     is_main = jax.process_index() == 0
     check_installed(config.metrics.wandb_project)
     with (
+        Preemption() as preemption,  # first: SIGTERM is heard while the lock is waited for, too
         workdir_lock(workdir) if is_main else nullcontext(),
         jax.default_matmul_precision(models.matmul_precision(config)),
-        Preemption() as preemption,
         Checkpoints(
             workdir / "checkpoints",
             save_every=config.checkpoint.save_every,
