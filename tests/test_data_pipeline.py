@@ -190,7 +190,7 @@ def test_numbers_that_do_not_fit_are_refused(changes, message):
 
 def test_a_bad_record_is_named_and_ends_the_stream():
     stream = train_batches(Tagged(24, bad=17), **_TRAIN)
-    with pytest.raises(ValueError, match=r"record 17 .*float64"):
+    with pytest.raises(ValueError, match=r"record 17: .*float64"):
         list(itertools.islice(stream, 3))
     with pytest.raises(ValueError, match="stream is closed"):
         next(stream)

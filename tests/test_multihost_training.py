@@ -69,7 +69,12 @@ def test_numbers_are_those_of_one_process(runs: Runs, name: str) -> None:
         last_state(getattr(runs, name)),
         last_state(runs.alone),
     )
+    # On CPUs several processes sum over devices by Gloo, one does not: losses may differ in
+    # their last bit. The data position is exactly the same.
+    history, same_history = position.pop("history"), same_position.pop("history")
     assert position == same_position
+    assert history.pop("losses") == pytest.approx(same_history.pop("losses"), rel=1e-5)
+    assert history == same_history
     assert int(state.step) == 4
     for ours, theirs in ((state.params, other.params), (state.ema, other.ema)):
         jax.tree.map(
