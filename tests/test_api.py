@@ -76,7 +76,7 @@ def test_misused_arguments_are_refused(tmp_path):
         load_rae()
     with pytest.raises(ValueError, match="one or the other"):
         load_rae(GOLDEN / "diffusers_mae", encoder=ENCODER)
-    with pytest.raises(ValueError, match="4x4 of width 48"):
+    with pytest.raises(ValueError, match="got one of 4x4 tokens of width 48;"):
         load_rae(encoder=ENCODER, decoder=DECODER, encoder_input_size=70)
     with pytest.raises(WeightsError, match=r"should hold one file of weights and holds \[\]"):
         load_ddt(tmp_path)

@@ -82,7 +82,7 @@ def test_stage_2_takes_either_form_by_one_field(run, monkeypatch, tmp_path):
 
 def test_a_run_s_decoder_goes_with_an_encoder_of_others(run):
     # Its encoder is small and DINOv2-like; the golden one has other widths, which is told.
-    with pytest.raises(ValueError, match=r"4x4 of\s+width 16"):
+    with pytest.raises(ValueError, match=r"got one of 4x4 tokens of width 16;"):
         rae_dit.load_rae(encoder=GOLDEN / "rae_dinov2_encoder", decoder=run)
 
 
