@@ -17,7 +17,7 @@ from rae_dit.config import Config
 from rae_dit.objectives.base import Tree
 from rae_dit.setup import models
 from rae_dit.setup.objectives import make_task
-from rae_dit.setup.run import make_program
+from rae_dit.training.program import build_program
 from rae_dit.training.sharding import batch_sharding, replicated
 from rae_dit.training.state import TrainState
 
@@ -61,11 +61,12 @@ def without_files(config: Config) -> Config:
 
 def abstract_step(config: Config, mesh: Mesh) -> Step:
     """Builds the step of a config `without_files`."""
-    program = make_program(config, mesh)
+    task = make_task(config)
+    program = build_program(task, mesh, seed=config.seed)
     everywhere = replicated(mesh)
     frozen = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-        jax.eval_shape(lambda: make_task(config).load_frozen(mesh)),
+        jax.eval_shape(lambda: task.load_frozen(mesh)),
     )
     images, side = config.data.batch_size, config.data.image_size
     split = batch_sharding(mesh)
