@@ -185,6 +185,11 @@ def checksums(named: Mapping[str, jax.Array]) -> dict[str, int]:
     return {name: int(value) for name, value in jax.device_get(pending).items()}
 
 
+def tree_checksum(tree: Any) -> int:
+    """Returns one checksum of all leaves of a tree and their names; a collective as `checksums`."""
+    return json_checksum(checksums(named_leaves(tree)))
+
+
 def leaf_records(named: Mapping[str, jax.Array]) -> dict[str, LeafRecord]:
     """Describes every leaf: shape, dtype and checksum."""
     sums = checksums(named)

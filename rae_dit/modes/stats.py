@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from rae_dit.checkpoint.integrity import checksums, json_checksum, named_leaves
+from rae_dit.checkpoint.integrity import tree_checksum
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import invalid_value
 from rae_dit.data.pipeline import ordered_batches
@@ -155,7 +155,6 @@ def describe(config: Config, source: Source, encoder: Model) -> Provenance:
     """Returns everything that the statistics depend on, a checksum of the encoder included."""
     fields = dataclasses.asdict(config.encoder)
     del fields["statistics"]
-    sums = checksums(named_leaves(encoder.parameters))
     return Provenance.of(
         {
             "source": config.data.source,
@@ -163,7 +162,7 @@ def describe(config: Config, source: Source, encoder: Model) -> Provenance:
             "image_size": config.data.image_size,
             "precision": config.precision,
             "encoder": fields,
-            "encoder_checksum": json_checksum(sums),
+            "encoder_checksum": tree_checksum(encoder.parameters),
         }
     )
 

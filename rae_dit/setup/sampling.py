@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flax import nnx
 
-from rae_dit.checkpoint import integrity
+from rae_dit.checkpoint.integrity import tree_checksum
 from rae_dit.config import Config
 from rae_dit.diffusion.sampler import SamplerOptions
 from rae_dit.provenance import Provenance
@@ -75,9 +75,7 @@ def weights_provenance(generator: Generator) -> dict[str, int]:
     """Returns a checksum of each model's parameters, independent of the file they came from."""
     found = {"ddt": generator.ddt, "rae": generator.rae, "guide": generator.guide}
     return {
-        f"weights of {name}": integrity.json_checksum(
-            integrity.checksums(integrity.named_leaves(nnx.to_pure_dict(nnx.state(model))))
-        )
+        f"weights of {name}": tree_checksum(nnx.to_pure_dict(nnx.state(model)))
         for name, model in found.items()
         if model is not None
     }
