@@ -41,6 +41,8 @@ MAIN = {
     for name, text in TEXTS.items()
     for number, line in enumerate(commands(text, r"rae_dit\.main"))
 }
+# All but the mistake that docs/training.md shows.
+RIGHT = {name: line for name, line in MAIN.items() if "learning_rat=" not in line}
 PLAN = [line for text in TEXTS.values() for line in commands(text, r"rae_dit\.plan")]
 
 
@@ -82,10 +84,8 @@ def test_every_config_field_named_exists(page):
     assert named - fields == set()
 
 
-@pytest.mark.parametrize("command", MAIN.values(), ids=MAIN)
+@pytest.mark.parametrize("command", RIGHT.values(), ids=RIGHT)
 def test_every_command_is_accepted(command, monkeypatch):
-    if "learning_rat=" in command:
-        pytest.skip("the mistake that docs/training.md shows")
     argv = ["rae_dit.main", *shlex.split(command)]
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", argv)  # where ml_collections looks for overrides
