@@ -25,7 +25,7 @@ from rae_dit.sampling.npz import write_npz
 from rae_dit.setup import data, models
 from rae_dit.setup import evaluation as setup
 from rae_dit.setup.evaluation import make_feature_extractor, score
-from rae_dit.setup.sampling import sampler_options
+from rae_dit.setup.sampling import generation_settings
 from rae_dit.training.sharding import make_mesh
 
 INCEPTION = {
@@ -58,8 +58,8 @@ def inception(monkeypatch, tmp_path):
 
 def images_of(generator, config, count=11, scale=1.0):
     labels = [i % 4 for i in range(count)]
-    how = {"cfg_scale": scale, "batch_size": config.sample.batch_size, "seed": config.sample.seed}
-    return np.concatenate(list(generate(generator, sampler_options(config), labels, **how)))
+    made = generate(generator, generation_settings(config), labels, cfg_scale=scale)
+    return np.concatenate(list(made))
 
 
 def projected(images):

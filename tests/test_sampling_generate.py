@@ -23,7 +23,7 @@ from rae_dit.models.ddt import DDT
 from rae_dit.sampling import generate as generation
 from rae_dit.sampling.latents import initial_noise, sample_keys, step_noise
 from rae_dit.setup import weights
-from rae_dit.setup.sampling import load_generator, sampler_options
+from rae_dit.setup.sampling import generation_settings, load_generator
 from rae_dit.training.sharding import make_mesh
 
 LABELS = [i % 10 for i in range(20)]
@@ -48,15 +48,9 @@ def images(changes=None, *, devices=8, labels=LABELS, guided=False, first=0):
     config = sampling_config(**((GUIDED if guided else {}) | (changes or {})))
     generator = generator_on(devices, guided=guided)
     made = generation.generate(
-        generator, sampler_options(config), labels, **how(config), first=first
+        generator, generation_settings(config), labels, cfg_scale=2.0, first=first
     )
     return np.concatenate(list(made))
-
-
-def how(config):
-    """What `generate` is told besides the sampler's options."""
-    sample = config.sample
-    return {"cfg_scale": 2.0, "batch_size": sample.batch_size, "seed": sample.seed}
 
 
 def difference(a, b):
@@ -93,7 +87,7 @@ def test_parameters_split_over_devices_make_the_same_images(eights):
     kernel = generator.ddt.backbone.blocks.attention.qkv.kernel[...]
     assert kernel.sharding.shard_shape(kernel.shape)[1] == kernel.shape[1] // 4
     config = sampling_config()
-    made = generation.generate(generator, sampler_options(config), LABELS, **how(config))
+    made = generation.generate(generator, generation_settings(config), LABELS, cfg_scale=2.0)
     assert difference(np.concatenate(list(made)), eights) < CLOSE
 
 
@@ -108,8 +102,8 @@ def test_the_sampler_is_traced_with_the_mesh_in_force(monkeypatch):
     monkeypatch.setattr(generation, "run_sampler", run_sampler)
     generator = generator_on(8, fsdp=4)
     labels = np.zeros(8, np.int32)
-    options = sampler_options(sampling_config())
-    generation.make_latents(generator, options, labels, cfg_scale=1.0, seed=0, first=0)
+    settings = generation_settings(sampling_config())
+    generation.make_latents(generator, settings, labels, cfg_scale=1.0, first=0)
     assert seen == [generator.mesh.abstract_mesh]
     assert jax.sharding.get_abstract_mesh().empty
 
@@ -124,8 +118,8 @@ def test_an_image_that_is_not_finite_stops_its_batch_and_is_named(monkeypatch):
     monkeypatch.setattr(generation, "make_latents", spoil)
     config = sampling_config(**{"sample.batch_size": 7})
     labels = [3] * 8 + [5] * 12
-    options = sampler_options(config)
-    batches = generation.generate(generator_on(1), options, labels, **how(config), first=100)
+    settings = generation_settings(config)
+    batches = generation.generate(generator_on(1), settings, labels, cfg_scale=2.0, first=100)
     assert len(next(batches)) == 7
     with pytest.raises(generation.NotFiniteError, match=r"^image 108 \(label 5\) is not finite: "):
         next(batches)
@@ -154,7 +148,7 @@ def test_shares_hold_what_is_wanted_and_nothing_else(eights):
     generator = load_generator(config, Path("nowhere"))
     shares = list(
         generation.generate_shares(
-            generator, sampler_options(config), LABELS, **how(config), wanted={2, 3, 17}
+            generator, generation_settings(config), LABELS, cfg_scale=2.0, wanted={2, 3, 17}
         )
     )
     assert [share.numbers.tolist() for share in shares] == [[2, 3], [17]]  # not batch 8-15

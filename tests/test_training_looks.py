@@ -16,7 +16,7 @@ from rae_dit.modes.train import train
 from rae_dit.sampling.generate import generate
 from rae_dit.setup.objectives import make_task
 from rae_dit.setup.run import make_program
-from rae_dit.setup.sampling import load_generator, sampler_options
+from rae_dit.setup.sampling import generation_settings, load_generator
 from rae_dit.training.sharding import make_mesh, shard_batch
 
 pytestmark = pytest.mark.slow
@@ -104,8 +104,8 @@ def test_pictures_are_the_first_samples_of_the_ema(looked_at):
     config = small_config(**SETTINGS)
     labels = [0, 1, 2, 3]
     generator = load_generator(config, workdir)
-    how = {"cfg_scale": 1.0, "batch_size": config.sample.batch_size, "seed": config.sample.seed}
-    images = np.concatenate(list(generate(generator, sampler_options(config), labels, **how)))
+    made = generate(generator, generation_settings(config), labels, cfg_scale=1.0)
+    images = np.concatenate(list(made))
     names = [str(label) for label in labels]
     sample_grid(workdir / "again.png", images, np.array(labels), names, columns=10)
     pixels = [np.asarray(Image.open(workdir / p)) for p in ("again.png", "pictures/step_4.png")]

@@ -28,7 +28,7 @@ from rae_dit.setup.evaluation import (
     make_reference,
     open_samples,
 )
-from rae_dit.setup.sampling import load_generator, sampler_options
+from rae_dit.setup.sampling import generation_settings, load_generator
 from rae_dit.storage.files import write_json
 from rae_dit.workdir import newest_step
 
@@ -77,16 +77,7 @@ def write_grid(generator: Generator, config: Config, path: Path, cfg_scale: floa
     """Generates the first images of at most ten classes again and draws them."""
     classes = min(GRID_ROWS, config.data.num_classes)
     labels = labels_of(config, GRID_COLUMNS * classes)
-    parts = list(
-        generate(
-            generator,
-            sampler_options(config),
-            labels,
-            cfg_scale=cfg_scale,
-            batch_size=config.sample.batch_size,
-            seed=config.sample.seed,
-        )
-    )
+    parts = list(generate(generator, generation_settings(config), labels, cfg_scale=cfg_scale))
     if jax.process_index() == 0:
         names = [str(label) for label in range(config.data.num_classes)]
         sample_grid(path, np.concatenate(parts), np.array(labels), names, columns=GRID_COLUMNS)

@@ -18,9 +18,9 @@ from rae_dit.sampling.labels import display_names, image_labels
 from rae_dit.sampling.npz import write_npz
 from rae_dit.setup import models
 from rae_dit.setup.sampling import (
+    generation_settings,
     load_generator,
     sample_provenance,
-    sampler_options,
     weights_provenance,
 )
 
@@ -55,11 +55,9 @@ def sample(config: Config, workdir: Path) -> None:
         with ImageWriter(directory) as writer:
             for share in generate_shares(
                 generator,
-                sampler_options(config),
+                generation_settings(config),
                 labels,
                 cfg_scale=config.sample.cfg_scale,
-                batch_size=config.sample.batch_size,
-                seed=config.sample.seed,
                 wanted=missing,
             ):
                 writer.write(share.numbers, to_uint8(share.images))

@@ -50,6 +50,20 @@ class Generator(NamedTuple):
     guide: DDT | None = None
 
 
+class GenerationSettings(NamedTuple):
+    """Settings that images depend on, besides models, labels and guidance scale.
+
+    Attributes:
+        options: of the sampler.
+        batch_size: images at once over all devices; rounded up to a multiple of their number.
+        seed: of all noise.
+    """
+
+    options: SamplerOptions
+    batch_size: int
+    seed: int
+
+
 class Share(NamedTuple):
     """Images of one batch that this process's devices hold, float32 in [0, 1]."""
 
@@ -59,60 +73,44 @@ class Share(NamedTuple):
 
 def generate(
     generator: Generator,
-    options: SamplerOptions,
+    settings: GenerationSettings,
     labels: Sequence[int],
     *,
     cfg_scale: float,
-    batch_size: int,
-    seed: int,
     first: int = 0,
 ) -> Iterator[Float[np.ndarray, "b H W 3"]]:
     """Yields the images of `labels` in order, batch by batch, float32 in [0, 1], on every process.
 
     Args:
         generator: models, and the mesh that they lie on.
-        options: settings of the sampler.
+        settings: of sampler, batches and noise.
         labels: class of each image.
         cfg_scale: guidance scale; 1 is none.
-        batch_size: images at once over all devices; rounded up to a multiple of their number.
-        seed: of all noise.
         first: number of the first image.
 
     Raises:
         NotFiniteError: an image is not finite.
     """
-    for start, batch in batches(
-        generator,
-        options,
-        labels,
-        cfg_scale=cfg_scale,
-        batch_size=batch_size,
-        seed=seed,
-        first=first,
-    ):
+    for start, batch in batches(generator, settings, labels, cfg_scale=cfg_scale, first=first):
         images = multihost_utils.process_allgather(batch, tiled=True)
         yield np.asarray(images)[: len(labels) - start]
 
 
 def generate_shares(
     generator: Generator,
-    options: SamplerOptions,
+    settings: GenerationSettings,
     labels: Sequence[int],
     *,
     cfg_scale: float,
-    batch_size: int,
-    seed: int,
     wanted: Container[int],
 ) -> Iterator[Share]:
     """Yields each process the images that its own devices hold, once a batch.
 
     Args:
         generator: models, and the mesh that they lie on.
-        options: settings of the sampler.
+        settings: of sampler, batches and noise.
         labels: class of each image, from number 0 on.
         cfg_scale: guidance scale; 1 is none.
-        batch_size: images at once over all devices; rounded up to a multiple of their number.
-        seed: of all noise.
         wanted: numbers of the images that are needed. A batch without any is skipped; one with some
             is computed completely, so that an image is always part of the same batch.
 
@@ -120,15 +118,7 @@ def generate_shares(
         NotFiniteError: an image is not finite.
     """
     sharding = batch_sharding(generator.mesh)
-    for start, batch in batches(
-        generator,
-        options,
-        labels,
-        cfg_scale=cfg_scale,
-        batch_size=batch_size,
-        seed=seed,
-        wanted=wanted,
-    ):
+    for start, batch in batches(generator, settings, labels, cfg_scale=cfg_scale, wanted=wanted):
         shards = jax.device_put(batch, sharding).addressable_shards
         rows = [np.arange(len(batch))[shard.index[0]] for shard in shards]
         numbers = start + np.concatenate(rows)
@@ -139,12 +129,10 @@ def generate_shares(
 
 def batches(
     generator: Generator,
-    options: SamplerOptions,
+    settings: GenerationSettings,
     labels: Sequence[int],
     *,
     cfg_scale: float,
-    batch_size: int,
-    seed: int,
     first: int = 0,
     wanted: Container[int] | None = None,
 ) -> Iterator[tuple[int, Float[Array, "B H W 3"]]]:
@@ -157,7 +145,7 @@ def batches(
         NotFiniteError: an image is not finite; written to a file it would only look black.
     """
     devices = generator.mesh.size
-    size = -(-batch_size // devices) * devices  # rounded up
+    size = -(-settings.batch_size // devices) * devices  # rounded up
     spans = [range(i, min(i + size, len(labels))) for i in range(0, len(labels), size)]
     needed = [span for span in spans if wanted is None or any(i in wanted for i in span)]
     done = len(labels) - sum(map(len, needed))
@@ -177,12 +165,7 @@ def batches(
             if span is not None:
                 chosen = np.resize(np.asarray(labels[span.start : span.stop], np.int32), size)
                 latents = make_latents(
-                    generator,
-                    options,
-                    chosen,
-                    cfg_scale=cfg_scale,
-                    seed=seed,
-                    first=first + span.start,
+                    generator, settings, chosen, cfg_scale=cfg_scale, first=first + span.start
                 )
                 waiting.append((span, codec.decode(graph, parameters, latents)))
             if len(waiting) > ahead or (span is None and waiting):
@@ -192,8 +175,8 @@ def batches(
                     place = finished[int(np.argmax(bad))]
                     raise NotFiniteError(
                         f"image {first + place} (label {labels[place]}) is not finite: the model "
-                        f"has diverged, or sample.method {options.method!r} needs other settings "
-                        "(dopri5 a larger sample.rtol, guidance a smaller cfg_scale)"
+                        f"has diverged, or sample.method {settings.options.method!r} needs other "
+                        "settings (dopri5 a larger sample.rtol, guidance a smaller cfg_scale)"
                     )
                 yield finished.start, images
                 progress.update(len(finished))
@@ -201,18 +184,17 @@ def batches(
 
 def make_latents(
     generator: Generator,
-    options: SamplerOptions,
+    settings: GenerationSettings,
     labels: Int[np.ndarray, " B"],
     *,
     cfg_scale: float,
-    seed: int,
     first: int,
 ) -> Float[Array, "B h w C"]:
     """Samples the latents of the images numbered first, first + 1, ...; devices divide B."""
     noise, on_devices, keys = initial_inputs(
         np.arange(first, first + len(labels), dtype=np.int32),
         labels,
-        seed=seed,
+        seed=settings.seed,
         shape=generator.rae.latent_shape,
         sharding=batch_sharding(generator.mesh),
     )
@@ -221,7 +203,7 @@ def make_latents(
             generator.ddt,
             noise,
             on_devices,
-            options,
+            settings.options,
             cfg_scale=cfg_scale,
             guide=generator.guide,
             keys=keys,

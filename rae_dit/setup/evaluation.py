@@ -42,7 +42,7 @@ from rae_dit.provenance import file_hash
 from rae_dit.sampling.generate import Generator, generate_shares
 from rae_dit.sampling.labels import image_labels
 from rae_dit.setup import data, models
-from rae_dit.setup.sampling import sampler_options
+from rae_dit.setup.sampling import generation_settings
 from rae_dit.storage.files import first_unwritable
 from rae_dit.weights.inception import read_inception
 
@@ -216,15 +216,9 @@ def score(
 def generated_batches(generator: Generator, config: Config, cfg_scale: float) -> Iterator[Batch]:
     """Yields this process's share of the generated images, `evaluate.batch_size` at once."""
     labels = labels_of(config, config.evaluate.num_samples)
-    shares = generate_shares(
-        generator,
-        sampler_options(config),
-        labels,
-        cfg_scale=cfg_scale,
-        batch_size=config.sample.batch_size,
-        seed=config.sample.seed,
-        wanted=range(len(labels)),
-    )
+    settings = generation_settings(config)
+    wanted = range(len(labels))
+    shares = generate_shares(generator, settings, labels, cfg_scale=cfg_scale, wanted=wanted)
     known = np.asarray(labels)
     for numbers, images in regrouped(shares, config.evaluate.batch_size):
         yield Batch(numbers, images, known[numbers])

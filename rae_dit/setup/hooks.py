@@ -19,7 +19,7 @@ from rae_dit.sampling.generate import Generator, NotFiniteError, generate
 from rae_dit.sampling.labels import display_names, image_labels
 from rae_dit.setup import models, weights
 from rae_dit.setup.evaluation import during_training, make_feature_extractor, score
-from rae_dit.setup.sampling import sampler_options
+from rae_dit.setup.sampling import generation_settings
 from rae_dit.training.hook import Hook, Values
 from rae_dit.training.sharding import replicated
 from rae_dit.training.state import TrainState
@@ -65,16 +65,9 @@ def sample_hooks(
         """Draws the first `sample.batch_size` images of --mode=sample, a row for each class."""
         labels = image_labels(config)[: config.sample.batch_size]
         generator = generator_of(state.ema)
-        images = list(
-            generate(
-                generator,
-                sampler_options(config),
-                labels,
-                cfg_scale=config.sample.cfg_scale,
-                batch_size=config.sample.batch_size,
-                seed=config.sample.seed,
-            )
-        )
+        scale = config.sample.cfg_scale
+        parts = generate(generator, generation_settings(config), labels, cfg_scale=scale)
+        images = list(parts)
         path = picture_path(workdir, step)
         if jax.process_index() == 0:
             sample_grid(

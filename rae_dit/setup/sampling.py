@@ -9,7 +9,7 @@ from rae_dit.checkpoint.integrity import tree_checksum
 from rae_dit.config import Config
 from rae_dit.diffusion.sampler import SamplerOptions
 from rae_dit.provenance import Provenance
-from rae_dit.sampling.generate import Generator
+from rae_dit.sampling.generate import GenerationSettings, Generator
 from rae_dit.sampling.labels import chosen_classes
 from rae_dit.setup import models, weights
 from rae_dit.training.sharding import make_mesh
@@ -50,6 +50,12 @@ def sampler_options(config: Config) -> SamplerOptions:
         last_step=sample.last_step,
         last_step_size=sample.last_step_size,
     )
+
+
+def generation_settings(config: Config) -> GenerationSettings:
+    """Returns how `config.sample` makes images: sampler, batch size and seed."""
+    sample = config.sample
+    return GenerationSettings(sampler_options(config), sample.batch_size, sample.seed)
 
 
 def sample_provenance(config: Config, workdir: Path) -> Provenance:
