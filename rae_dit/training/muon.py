@@ -1,0 +1,175 @@
+r"""Muon: momentum whose singular values are made one, for the matrices of a network.
+
+For a matrix W of shape [m, n] with gradient G, momentum mu and rate r,
+
+    M <- mu M + G                                                    a sum, zero at the start  (1)
+    U  = mu M + G                                                                    Nesterov  (2)
+    X  = U / (||U||_F + 1e-7), then five times X <- a X + (b R + c R^2) X with R = X X^T       (3)
+    W <- W - r (0.2 sqrt(max(m, n)) X + weight_decay W)                                        (4)
+
+(3) is a polynomial in the singular values s of U that leaves the singular vectors alone: each pass
+maps s to a s + b s^3 + c s^5, and its five coefficient triples (Polar Express, arXiv 2505.16932,
+each divided by 1.05, 1.05^3 and 1.05^5) bring every s to [0.845, 1.125] if it is above 0.002.
+(4) gives each entry a root mean square of about 0.2 r, as AdamW does, so one rate serves both.
+
+Which leaves are matrices is not read off their shapes: a fused q|k|v kernel is three matrices, a
+patch embedding is a convolution and none. Layers say so (`models.layers.Linear(matrices=...)`).
+
+Matrices of one shape, from all layers, are one batch of (3). On several devices the batch is split
+over all of them, so that no device repeats another's work; the result does not depend on that.
+
+Source: Keller Jordan et al., Muon; RAEv2 (arXiv 2605.18324), which trains with it: RAEV2.md 5.
+"""
+
+import itertools
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+COEFFICIENTS = (
+    (7.89258287442441, -20.3830139458796, 13.5553061494069),
+    (3.91148486813543, -2.54646359290609, 0.426898831967307),
+    (3.76065795569742, -2.51281901821656, 0.432364734907007),
+    (3.16039967368629, -2.1496495188985, 0.399636690766439),
+    (2.19109717186173, -1.44166201021466, 0.328146487623155),
+)
+NORM_EPS = 1e-7
+ROOT_MEAN_SQUARE = 0.2  # of an update with rate 1, as AdamW's is
+
+
+class MuonState(NamedTuple):
+    """Momentum M of (1): a tree like the parameters, float32."""
+
+    momentum: Any
+
+
+def muon(
+    schedule: optax.Schedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    dtype: DTypeLike,
+    matrices: dict,
+) -> optax.GradientTransformation:
+    """Makes Muon for a tree whose every leaf is one or several matrices.
+
+    Args:
+        schedule: step -> learning rate.
+        momentum: mu.
+        weight_decay: decoupled decay.
+        dtype: of the products of (3); bfloat16 changes an update by less than 1 %.
+        matrices: tree of int like the parameters: into how many matrices the last axis is cut.
+    """
+    return optax.chain(
+        scale_by_muon(momentum, dtype=dtype, matrices=matrices),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def scale_by_muon(
+    momentum: float, *, dtype: DTypeLike, matrices: dict
+) -> optax.GradientTransformation:
+    """Turns gradients into 0.2 sqrt(max(m, n)) X: equations (1) to (3)."""
+
+    def init(params: Any) -> MuonState:
+        return MuonState(jax.tree.map(jnp.zeros_like, params))
+
+    def update(gradients: Any, state: MuonState, params: Any = None) -> tuple[Any, MuonState]:
+        total = jax.tree.map(lambda m, g: momentum * m + g, state.momentum, gradients)
+        nesterov = jax.tree.map(lambda m, g: momentum * m + g, total, gradients)
+        flat = {path: leaf for path, leaf in flatten_dict(nesterov).items() if is_array(leaf)}
+        counts = {path: flatten_dict(matrices)[path] for path in flat}
+        updates = flatten_dict(nesterov) | orthogonalize_leaves(flat, counts, dtype)
+        return unflatten_dict(updates), MuonState(total)
+
+    return optax.GradientTransformation(init, update)
+
+
+def is_array(leaf: Any) -> bool:
+    """Tells a leaf from the empty node that `optax.partition` puts in place of others' leaves."""
+    return not isinstance(leaf, optax.MaskedNode)
+
+
+Path = tuple[str, ...]
+
+
+def orthogonalize_leaves(
+    leaves: dict[Path, Float[Array, "... m pn"]], counts: dict[Path, int], dtype: DTypeLike
+) -> dict[Path, Float[Array, "... m pn"]]:
+    """Applies (3) to every matrix and scales it by 0.2 sqrt(max(m, n)).
+
+    Args:
+        leaves: stacked or single kernels [..., in, out]; transposing changes nothing in (3).
+        counts: into how many matrices each leaf's last axis is cut.
+        dtype: of the products.
+    """
+    groups: dict[tuple[int, int], dict[Path, Array]] = defaultdict(dict)
+    for path, leaf in leaves.items():
+        batch = cut(leaf, counts[path])
+        groups[batch.shape[1:]][path] = batch
+    result = {}
+    for (rows, columns), members in groups.items():
+        scale = ROOT_MEAN_SQUARE * columns**0.5
+        whole = scale * orthogonalize(jnp.concatenate(list(members.values())), dtype)
+        ends = list(itertools.accumulate(len(batch) for batch in members.values()))
+        for path, batch in zip(members, jnp.split(whole, ends[:-1]), strict=True):
+            result[path] = join(batch, counts[path], leaves[path].shape)
+    return result
+
+
+def cut(leaf: Float[Array, "... m pn"], count: int) -> Float[Array, "k rows columns"]:
+    """Cuts a leaf into its matrices, each turned so that it has no more rows than columns."""
+    *stack, width, total = leaf.shape
+    parts = leaf.reshape(-1, width, count, total // count).swapaxes(1, 2)
+    batch = parts.reshape(-1, width, total // count)
+    return batch.swapaxes(1, 2) if width > total // count else batch
+
+
+def join(
+    batch: Float[Array, "k rows columns"], count: int, shape: tuple[int, ...]
+) -> Float[Array, "... m pn"]:
+    """Inverts `cut`."""
+    width, part = shape[-2], shape[-1] // count
+    if width > part:
+        batch = batch.swapaxes(1, 2)
+    return batch.reshape(-1, count, width, part).swapaxes(1, 2).reshape(shape)
+
+
+def orthogonalize(
+    u: Float[Array, "k rows columns"], dtype: DTypeLike
+) -> Float[Array, "k rows columns"]:
+    """Brings the singular values of matrices close to one: equation (3).
+
+    Args:
+        u: float32; rows <= columns. A zero matrix stays zero.
+        dtype: of the products; the norm is taken and the result returned in float32.
+    """
+    count = len(u)
+    u = split_over_devices(u)
+    norm = jnp.sqrt(jnp.sum(jnp.square(u), axis=(1, 2), keepdims=True))
+    x = (u / (norm + NORM_EPS)).astype(dtype)
+    for a, b, c in COEFFICIENTS:
+        gram = jnp.einsum("kij,klj->kil", x, x)
+        polynomial = b * gram + c * jnp.einsum("kij,kjl->kil", gram, gram)
+        x = a * x + jnp.einsum("kij,kjl->kil", polynomial, x)
+    return x.astype(jnp.float32)[:count]
+
+
+def split_over_devices(u: Float[Array, "k rows columns"]) -> Float[Array, "q rows columns"]:
+    """Pads a batch with zeros to a multiple of the current mesh's devices and splits it there.
+
+    Fewer matrices than devices are copied: split, the slowest device would do as much.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or len(u) < mesh.size:
+        return u
+    padded = jnp.pad(u, ((0, -len(u) % mesh.size), (0, 0), (0, 0)))
+    return jax.lax.with_sharding_constraint(padded, PartitionSpec(mesh.axis_names))

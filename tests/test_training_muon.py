@@ -1,0 +1,89 @@
+"""Muon against the reference's optimizer and against singular values."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from rae_dit.training import muon
+from rae_dit.training.sharding import make_mesh, mesh_context
+
+GOLDEN = Path(__file__).parent / "golden" / "raev2"
+SETTINGS = json.loads((GOLDEN / "muon.json").read_text())
+MATRICES = ("wide", "tall", "square", "table", "tokens")
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / "muon.npz") as file:
+        return dict(file)
+
+
+def test_three_steps_are_the_references(reference):
+    rates = jnp.array(SETTINGS["lrs_muon"])
+    optimizer = muon.muon(
+        lambda step: rates[step],
+        momentum=SETTINGS["momentum"],
+        weight_decay=SETTINGS["weight_decay"],
+        dtype=jnp.float32,
+        matrices=dict.fromkeys(MATRICES, 1),
+    )
+    params = {name: jnp.asarray(reference[f"p0/{name}"]) for name in MATRICES}
+    state = optimizer.init(params)
+    for k in (1, 2, 3):
+        gradients = {name: jnp.asarray(reference[f"g{k}/{name}"]) for name in MATRICES}
+        updates, state = jax.jit(optimizer.update)(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        for name in MATRICES:
+            exact, rounded = reference[f"p{k}_exact/{name}"], reference[f"p{k}/{name}"]
+            np.testing.assert_allclose(params[name], exact, atol=1e-5)
+            change = np.abs(rounded - reference[f"p0/{name}"]).max()
+            assert np.abs(params[name] - rounded).max() < 0.02 * change
+
+
+def random_matrices(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 24), (2, 16, 40)])
+def test_singular_values_become_about_one(shape):
+    u = random_matrices(*shape)
+    left, values, right = np.linalg.svd(u, full_matrices=False)
+    x = np.asarray(muon.orthogonalize(u, jnp.float32))
+    new = np.einsum("kji,kjl,kml->kim", left, x, right)
+    diagonal = np.diagonal(new, axis1=1, axis2=2)
+    kept = values > 0.002 * np.linalg.norm(u, axis=(1, 2))[:, None]
+    assert kept.mean() > 0.9
+    assert (diagonal[kept] > 0.845).all() and (diagonal[kept] < 1.125).all()
+    np.testing.assert_allclose(new - diagonal[:, :, None] * np.eye(new.shape[1]), 0, atol=1e-4)
+
+
+def test_a_fused_kernel_is_its_parts_apart():
+    parts = random_matrices(3, 5, 8, 12)
+    fused = np.concatenate(list(parts), axis=-1)
+    counts = {("fused",): 3, ("wide",): 1}
+    together = muon.orthogonalize_leaves({("fused",): fused}, counts, jnp.float32)[("fused",)]
+    for part, mine in zip(parts, np.split(np.asarray(together), 3, axis=-1), strict=True):
+        alone = muon.orthogonalize_leaves({("wide",): part}, counts, jnp.float32)[("wide",)]
+        np.testing.assert_allclose(mine, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_zero_gradient_changes_nothing():
+    assert not np.asarray(muon.orthogonalize(jnp.zeros((2, 4, 6)), jnp.float32)).any()
+
+
+def test_eight_devices_make_the_same_update_each_a_part_of_it():
+    u = random_matrices(11, 16, 24)  # 11 is prime to 8
+    alone = muon.orthogonalize(u, jnp.float32)
+    mesh = make_mesh(2)
+    split = jax.device_put(u, NamedSharding(mesh, PartitionSpec(None, None, "fsdp")))
+    with mesh_context(mesh):
+        program = jax.jit(lambda u: muon.orthogonalize(u, jnp.float32)).lower(split).compile()
+    np.testing.assert_allclose(program(split), alone, atol=1e-5)
+    assert "f32[2,16,16]" in program.as_text(), "each device should make two of sixteen products"
+    assert "f32[16,16,16]" not in program.as_text()
