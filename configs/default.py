@@ -138,7 +138,7 @@ def get_config() -> ml_collections.ConfigDict:
     optim.beta1 = 0.9
     optim.beta2 = 0.95
     optim.epsilon = 1e-8
-    optim.momentum = 0.9  # [O]; unused by adamw
+    optim.momentum = 0.9  # [O]; unused by adamw; 0.95 for muon
     optim.weight_decay = 0.0
     optim.clip_norm = 1.0
     optim.max_consecutive_bad_steps = 50  # [O]

@@ -52,7 +52,7 @@ class DataConfig:
 class OptimConfig:
     """The optimizer and its learning rate; lengths in optimizer steps, or in epochs where given."""
 
-    name: Literal["adamw", "sgd"]
+    name: Literal["adamw", "sgd", "muon"]  # 'muon': Muon for matrices, AdamW for the rest
     learning_rate: Positive
     warmup_steps: Natural
     warmup_from_zero: bool  # True: rises from 0; False: learning_rate during warmup_steps
@@ -65,11 +65,11 @@ class OptimConfig:
     warmup_epochs: NonNegative | None
     decay_end_epoch: NonNegative | None
     max_epochs: Positive | None
-    beta1: Decay  # of 'adamw', with the two below
+    beta1: Decay  # of AdamW, with the two below
     beta2: Decay
     epsilon: Positive
-    momentum: Decay  # of 'sgd'
-    weight_decay: NonNegative  # decoupled for 'adamw', an L2 penalty for 'sgd'
+    momentum: Decay  # of 'sgd' and of Muon
+    weight_decay: NonNegative  # decoupled; an L2 penalty for 'sgd'
     clip_norm: Positive | None  # global norm of the gradient; None = not clipped
     max_consecutive_bad_steps: Count  # loss or gradient not finite; looked at when logging
     accumulate_steps: Count  # parts a batch is cut into, computed one after the other

@@ -42,7 +42,9 @@ class SelfAttention(nnx.Module):
         dtype: Dtype,
         rngs: nnx.Rngs,
     ):
-        self.qkv = Linear(width, 3 * width, axes=("embed", "heads"), dtype=dtype, rngs=rngs)
+        self.qkv = Linear(
+            width, 3 * width, axes=("embed", "heads"), matrices=3, dtype=dtype, rngs=rngs
+        )
         self.proj = Linear(width, width, axes=("heads", "embed"), dtype=dtype, rngs=rngs)
         self.q_norm = make_head_norm(qk_norm, width // num_heads)
         self.k_norm = make_head_norm(qk_norm, width // num_heads)

@@ -74,7 +74,7 @@ class DDT(nnx.Module):
         self.embed_x = make_patch_embedding(patch_width, wide, dtype, rngs)
         self.time_embedding = TimeEmbedding(narrow, rngs=rngs)
         table = 0.02 * rngs.params.normal((self.null_label + 1, narrow))
-        self.label_table = nnx.Param(table, axes=(None, "embed"))
+        self.label_table = nnx.Param(table, axes=(None, "embed"), matrices=1)
         position = jnp.asarray(sincos_position_embedding(narrow, self.grid, self.grid))
         self.position = Constant(position) if architecture.use_pos_embed else None
         self.project = (
@@ -167,6 +167,7 @@ def make_patch_embedding(patch_width: int, width: int, dtype: Dtype, rngs: nnx.R
         patch_width,
         width,
         axes=(None, "embed"),
+        matrices=0,
         kernel_init=nnx.initializers.xavier_uniform(),
         bias_init=nnx.initializers.zeros_init(),
         dtype=dtype,

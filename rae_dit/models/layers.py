@@ -5,7 +5,8 @@ Three conventions hold for all of them:
 * parameters are float32; `dtype` is the compute dtype of matrix products, while norms, RoPE and
   softmax work in float32 and cast back;
 * kernels are stored [in, out] and carry the *names* of their axes as metadata
-  (`axes=("embed", "mlp")`); training/sharding maps names to mesh axes;
+  (`axes=("embed", "mlp")`); training/sharding maps names to mesh axes. How many matrices a
+  parameter joins (`matrices=3` for q|k|v) rides along, for training/muon;
 * no layer holds randomness: models are deterministic functions of their inputs.
 """
 
@@ -57,6 +58,8 @@ class Linear(nnx.Linear):
         in_features: width of the input.
         out_features: width of the output.
         axes: names of the kernel's two axes, for sharding.
+        matrices: how many matrices the kernel joins along its outputs, each of which Muon makes
+            orthogonal by itself; 0 for a kernel that is none, such as a convolution's.
         kernel_init: overrides torch's default (zeros for adaLN, xavier for patch embeddings).
         bias_init: overrides torch's default.
         dtype: compute dtype of the product.
@@ -69,6 +72,7 @@ class Linear(nnx.Linear):
         out_features: int,
         *,
         axes: Axes,
+        matrices: int = 1,
         kernel_init: nnx.Initializer | None = None,
         bias_init: nnx.Initializer | None = None,
         dtype: Dtype,
@@ -80,7 +84,7 @@ class Linear(nnx.Linear):
             out_features,
             kernel_init=kernel_init or default,
             bias_init=bias_init or default,
-            kernel_metadata={"axes": axes},
+            kernel_metadata={"axes": axes, "matrices": matrices},
             dtype=dtype,
             param_dtype=jnp.float32,
             rngs=rngs,
@@ -173,7 +177,9 @@ class SwiGLU(nnx.Module):
     """
 
     def __init__(self, width: int, hidden: int, *, dtype: Dtype, rngs: nnx.Rngs):
-        self.w12 = Linear(width, 2 * hidden, axes=("embed", "mlp"), dtype=dtype, rngs=rngs)
+        self.w12 = Linear(
+            width, 2 * hidden, axes=("embed", "mlp"), matrices=2, dtype=dtype, rngs=rngs
+        )
         self.w3 = Linear(hidden, width, axes=("mlp", "embed"), dtype=dtype, rngs=rngs)
         self.padding = -hidden % ALIGNMENT if hidden > WIDE else 0
         self.dtype = dtype

@@ -7,6 +7,8 @@ from flax import nnx
 
 from rae_dit.config import Config
 from rae_dit.models.layers import Constant
+from rae_dit.setup.models import compute_dtype
+from rae_dit.training.muon import muon_and_adamw
 from rae_dit.training.optim import adamw, learning_rate, sgd
 
 
@@ -28,7 +30,8 @@ def make_optimizer(config: Config, module: nnx.Module) -> optax.GradientTransfor
 
     Args:
         config: `optim.*` is read.
-        module: the trained network, arrays or shapes; its constants never decay.
+        module: the trained network, arrays or shapes; its constants never decay, and Muon takes the
+            parameters that it calls matrices.
     """
     decays = nnx.map_state(
         lambda _, variable: not isinstance(variable, Constant), nnx.state(module)
@@ -45,6 +48,19 @@ def make_optimizer(config: Config, module: nnx.Module) -> optax.GradientTransfor
                 clip_norm=config.optim.clip_norm,
                 decay_mask=decay_mask,
             )
+        case "muon":
+            return muon_and_adamw(
+                make_schedule(config),
+                momentum=config.optim.momentum,
+                beta1=config.optim.beta1,
+                beta2=config.optim.beta2,
+                epsilon=config.optim.epsilon,
+                weight_decay=config.optim.weight_decay,
+                clip_norm=config.optim.clip_norm,
+                decay_mask=decay_mask,
+                matrices=count_matrices(module),
+                dtype=compute_dtype(config),
+            )
         case "sgd":
             return sgd(
                 make_schedule(config),
@@ -53,3 +69,11 @@ def make_optimizer(config: Config, module: nnx.Module) -> optax.GradientTransfor
                 clip_norm=config.optim.clip_norm,
                 decay_mask=decay_mask,
             )
+
+
+def count_matrices(module: nnx.Module) -> dict:
+    """Reads off each parameter how many matrices it joins: a tree of int, 0 for no matrix."""
+    counts = nnx.map_state(
+        lambda _, variable: variable.get_metadata().get("matrices", 0), nnx.state(module)
+    )
+    return nnx.to_pure_dict(counts)

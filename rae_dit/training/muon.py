@@ -33,6 +33,8 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from rae_dit.training.optim import clip
+
 COEFFICIENTS = (
     (7.89258287442441, -20.3830139458796, 13.5553061494069),
     (3.91148486813543, -2.54646359290609, 0.426898831967307),
@@ -50,26 +52,42 @@ class MuonState(NamedTuple):
     momentum: Any
 
 
-def muon(
+def muon_and_adamw(
     schedule: optax.Schedule,
     *,
     momentum: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
     weight_decay: float,
-    dtype: DTypeLike,
+    clip_norm: float | None,
+    decay_mask: dict,
     matrices: dict,
+    dtype: DTypeLike,
 ) -> optax.GradientTransformation:
-    """Makes Muon for a tree whose every leaf is one or several matrices.
+    """Makes Muon for matrices and Adam for all else, with one clip, rate and decay.
 
     Args:
         schedule: step -> learning rate.
-        momentum: mu.
+        momentum: mu of (1).
+        beta1: decay of Adam's first moment.
+        beta2: decay of its second.
+        epsilon: added to the root of the second moment.
         weight_decay: decoupled decay.
+        clip_norm: largest global norm of a whole gradient; None does not clip.
+        decay_mask: parameter tree of bools; False leaves never decay.
+        matrices: parameter tree of int: into how many matrices the last axis is cut; 0 for Adam.
         dtype: of the products of (3); bfloat16 changes an update by less than 1 %.
-        matrices: tree of int like the parameters: into how many matrices the last axis is cut.
     """
+    optimizers = {
+        "muon": scale_by_muon(momentum, dtype=dtype, matrices=matrices),
+        "adam": optax.scale_by_adam(beta1, beta2, epsilon),
+    }
+    names = jax.tree.map(lambda count: "muon" if count else "adam", matrices)
     return optax.chain(
-        scale_by_muon(momentum, dtype=dtype, matrices=matrices),
-        optax.add_decayed_weights(weight_decay),
+        clip(clip_norm),
+        optax.partition(optimizers, names),
+        optax.add_decayed_weights(weight_decay, mask=decay_mask),
         optax.scale_by_learning_rate(schedule),
     )
 
@@ -111,12 +129,12 @@ def orthogonalize_leaves(
         counts: into how many matrices each leaf's last axis is cut.
         dtype: of the products.
     """
-    groups: dict[tuple[int, int], dict[Path, Array]] = defaultdict(dict)
+    groups: dict[tuple[int, ...], dict[Path, Array]] = defaultdict(dict)
     for path, leaf in leaves.items():
         batch = cut(leaf, counts[path])
         groups[batch.shape[1:]][path] = batch
     result = {}
-    for (rows, columns), members in groups.items():
+    for (_, columns), members in groups.items():
         scale = ROOT_MEAN_SQUARE * columns**0.5
         whole = scale * orthogonalize(jnp.concatenate(list(members.values())), dtype)
         ends = list(itertools.accumulate(len(batch) for batch in members.values()))
@@ -127,7 +145,7 @@ def orthogonalize_leaves(
 
 def cut(leaf: Float[Array, "... m pn"], count: int) -> Float[Array, "k rows columns"]:
     """Cuts a leaf into its matrices, each turned so that it has no more rows than columns."""
-    *stack, width, total = leaf.shape
+    width, total = leaf.shape[-2:]
     parts = leaf.reshape(-1, width, count, total // count).swapaxes(1, 2)
     batch = parts.reshape(-1, width, total // count)
     return batch.swapaxes(1, 2) if width > total // count else batch

@@ -103,12 +103,17 @@ def state_shardings(
 ) -> Any:
     """Lays out a TrainState: moments as their parameters, all else replicated."""
     everywhere = replicated(mesh)
+
+    def is_absent(leaf: Any) -> bool:  # belongs to the other optimizer of an `optax.partition`
+        return isinstance(leaf, optax.MaskedNode)
+
     moments = optax.tree_map_params(
         optimizer,
-        lambda _, sharding: sharding,
+        lambda leaf, sharding: leaf if is_absent(leaf) else sharding,
         abstract.opt_state,
         parameters,
         transform_non_params=lambda _: everywhere,
+        is_leaf=is_absent,
     )
     fields: dict[str, Any] = {
         "step": everywhere,

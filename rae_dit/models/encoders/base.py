@@ -43,7 +43,12 @@ class VisionTransformer(nnx.Module):
         self.grid = input_size // patch_size
         self.dtype = compute_dtype(compute)
         self.embed = Linear(
-            3 * patch_size**2, width, axes=(None, "embed"), dtype=self.dtype, rngs=rngs
+            3 * patch_size**2,
+            width,
+            axes=(None, "embed"),
+            matrices=0,
+            dtype=self.dtype,
+            rngs=rngs,
         )
         self.trunk = make_trunk(architecture, compute, rngs)
         self.norm = LayerNorm(width, eps=architecture.eps, affine=False)
