@@ -11,6 +11,7 @@ import ml_collections
 
 from rae_dit.config import Config, ConfigError, from_config_dict
 from rae_dit.config.check import invalid_value
+from rae_dit.config.compatibility import complete
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,9 @@ def read_config(workdir: Path) -> Config:
     path = workdir / "config.json"
     try:
         values = json.loads(path.read_text())
-        return from_config_dict(ml_collections.ConfigDict(values))
+        if not isinstance(values, dict):
+            raise ConfigError(f"got {type(values).__name__}; expected an object with sections")
+        return from_config_dict(ml_collections.ConfigDict(complete(values)))
     except (json.JSONDecodeError, ConfigError) as error:
         raise ConfigError(f"{path} is not a config of this version: {error}") from error
 

@@ -14,7 +14,7 @@ from support.small_run import assert_trees_equal, small_config
 import rae_dit
 from rae_dit import workdir
 from rae_dit.checkpoint.manager import restore_state
-from rae_dit.config import ConfigError
+from rae_dit.config import ConfigError, compatibility, to_dict
 from rae_dit.modes.train import train
 from rae_dit.setup.run import make_program
 from rae_dit.training.sharding import make_mesh
@@ -136,3 +136,20 @@ def test_importing_the_package_imports_no_jax():
 def test_a_wrong_name_is_told_the_right_ones():
     with pytest.raises(AttributeError, match="'load_dit'; it offers load_ddt, load_rae"):
         rae_dit.load_dit  # noqa: B018
+
+
+def test_a_config_of_before_a_field_is_read_with_what_it_did(tmp_path, monkeypatch):
+    config = small_config()
+    values = to_dict(config)
+    del values["data"]["flip"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=r"data\.flip: missing"):
+        workdir.read_config(tmp_path)
+    monkeypatch.setitem(compatibility.ADDED, "data.flip", config.data.flip)
+    assert workdir.read_config(tmp_path) == config
+
+
+def test_a_config_that_is_a_list_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"config\.json .*got list; expected an object"):
+        workdir.read_config(tmp_path)

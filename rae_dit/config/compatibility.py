@@ -1,0 +1,26 @@
+"""Fields that configs have got since runs began to be kept: what a run without them did.
+
+A field that changes nothing for a run that was made before it gets its line here, so that the run's
+config.json is read as what it was. A default of a new run may differ; that one is in configs/.
+"""
+
+from typing import Any
+
+ADDED: dict[str, Any] = {}
+"""Dotted path -> the value that is equal to not having the field."""
+
+
+def complete(values: dict[str, Any]) -> dict[str, Any]:
+    """Adds the fields that a run's config.json does not have because it is older than they.
+
+    Args:
+        values: nested dicts; not changed.
+    """
+    result = {name: dict(v) if isinstance(v, dict) else v for name, v in values.items()}
+    for path, value in ADDED.items():
+        *sections, name = path.split(".")
+        section: Any = result
+        for key in sections:
+            section = section.get(key, {})
+        section.setdefault(name, value)
+    return result
