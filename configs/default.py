@@ -52,6 +52,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.decoder = decoder = ml_collections.ConfigDict()
     decoder.pretrained = "nyu-visionx/RAE-dinov2-wReg-base-ViTXL-n08"  # [R], diffusers format
+    decoder.pretrained_weights = "ema"  # [O]
     decoder.checkpoint = ""
     decoder.patch_size = 16  # 16 x 16 latent cells give 256 pixels [R]
     decoder.hidden_size = 1152  # ViT-XL, [R] configs/decoder/ViTXL, with the three below
@@ -62,6 +63,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.ddt = ddt = ml_collections.ConfigDict()
     ddt.pretrained = ""
+    ddt.pretrained_weights = "ema"  # [O]
     ddt.patch_size = 1  # [P], [R], as all below
     ddt.hidden_size = (1152, 2048)
     ddt.depth = (28, 2)

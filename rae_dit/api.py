@@ -13,14 +13,17 @@ from rae_dit.config import Config, ConfigError
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.rae import RAE
-from rae_dit.setup import models, weights
+from rae_dit.setup import models
 from rae_dit.setup.models import make_compute, with_compute
+from rae_dit.setup.weights import place_decoder, place_rae, restore_ddt
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights import released
 from rae_dit.weights.architecture import Pair
 from rae_dit.weights.diffusers import read_diffusers
 from rae_dit.weights.hub import find, find_encoder
 from rae_dit.weights.huggingface import read_encoder
+from rae_dit.weights.mapping import WeightsError
+from rae_dit.weights.state_dict import Weights
 from rae_dit.weights.statistics import read_statistics
 from rae_dit.workdir import find_run, read_config
 
@@ -42,6 +45,7 @@ def load_ddt(
     input_size: int | None = None,
     depth: Pair | None = None,
     num_heads: Pair | None = None,
+    weights: Weights = "ema",
     **compute: Unpack[ComputeKeywords],
 ) -> DDT:
     """Loads a DiT^DH; its architecture is read off the file.
@@ -55,6 +59,8 @@ def load_ddt(
             embedding).
         depth: blocks of backbone and head, if the file does not tell them (equal widths).
         num_heads: heads of both, if the file does not tell them (no RoPE, no qk-norm).
+        weights: of a training checkpoint: "ema" takes its EMA, or what there is if it has none;
+            "online" takes the weights that the EMA averages.
         **compute: `dtype` (float32), `attention`, `scan_layers`, `remat`: fields of `Compute`.
 
     Returns:
@@ -74,13 +80,15 @@ def load_ddt(
             input_size=input_size,
             depth=depth,
             num_heads=num_heads,
+            weights=weights,
         )
+    check_run_weights(run, weights)
     config = with_compute(read_config(run), make_compute(**compute))
     if config.trained_network != "ddt":
         raise ConfigError(
             f"{run} is a run with objective {config.objective!r}; load_ddt needs 'flow_matching'"
         )
-    return nnx.merge(*weights.restore_ddt(config, Path(source), one_device()))
+    return nnx.merge(*restore_ddt(config, Path(source), one_device()))
 
 
 def load_rae(
@@ -90,6 +98,7 @@ def load_rae(
     decoder: str | Path | None = None,
     stats: str | Path | None = None,
     encoder_input_size: int | None = None,
+    weights: Weights = "ema",
     **compute: Unpack[ComputeKeywords],
 ) -> RAE:
     """Loads a representation autoencoder: from its parts, a diffusers directory or a run.
@@ -106,6 +115,7 @@ def load_rae(
         encoder_input_size: side in pixels of what the encoder sees. None takes the size that
             gives the decoder's number of tokens, or without a decoder that of the encoder's
             position table.
+        weights: of the decoder's file: the EMA or the "online" weights, as in `load_ddt`.
         **compute: `dtype` (float32), `attention`, `scan_layers`, `remat`: fields of `Compute`.
 
     Returns:
@@ -122,11 +132,12 @@ def load_rae(
             )
         run = find_run(source)
         if run is not None:
+            check_run_weights(run, weights)
             return rae_of_run(with_compute(read_config(run), make_compute(**compute)), Path(source))
         return read_diffusers(find(source, DIFFUSERS_FILES), make_compute(**compute))
     if encoder is None:
         raise ValueError("encoder: got None; expected an encoder, or `source` for a whole RAE")
-    decoding = None if decoder is None else load_decoder(decoder, **compute)
+    decoding = None if decoder is None else load_decoder(decoder, weights=weights, **compute)
     encoding, image_mean, image_std = read_encoder(
         find_encoder(encoder),
         make_compute(**compute),
@@ -146,7 +157,9 @@ def load_rae(
     )
 
 
-def load_decoder(source: str | Path, **compute: Unpack[ComputeKeywords]) -> Decoder:
+def load_decoder(
+    source: str | Path, *, weights: Weights = "ema", **compute: Unpack[ComputeKeywords]
+) -> Decoder:
     """Loads a decoder alone, as `load_rae` does with its argument `decoder`.
 
     Raises:
@@ -156,7 +169,8 @@ def load_decoder(source: str | Path, **compute: Unpack[ComputeKeywords]) -> Deco
     """
     run = find_run(source)
     if run is None:
-        return released.read_decoder(source, make_compute(**compute))
+        return released.read_decoder(source, make_compute(**compute), weights=weights)
+    check_run_weights(run, weights)
     config = with_compute(read_config(run), make_compute(**compute))
     if config.trained_network != "decoder":
         raise ConfigError(
@@ -166,7 +180,7 @@ def load_decoder(source: str | Path, **compute: Unpack[ComputeKeywords]) -> Deco
     own = dataclasses.replace(config.decoder, pretrained="", checkpoint=str(source))
     config = dataclasses.replace(config, decoder=own)
     graph = nnx.graphdef(models.abstract(models.make_decoder, config))
-    return nnx.merge(graph, weights.place_decoder(config, one_device()))
+    return nnx.merge(graph, place_decoder(config, one_device()))
 
 
 def rae_of_run(config: Config, source: Path) -> RAE:
@@ -179,7 +193,19 @@ def rae_of_run(config: Config, source: Path) -> RAE:
             decoder = dataclasses.replace(decoder, pretrained="", checkpoint=str(source))
     config = dataclasses.replace(config, encoder=encoder, decoder=decoder)
     decodes = bool(decoder.pretrained or decoder.checkpoint)
-    return nnx.merge(*weights.place_rae(config, one_device(), decoder=decodes))
+    return nnx.merge(*place_rae(config, one_device(), decoder=decodes))
+
+
+def check_run_weights(run: Path, weights: Weights) -> None:
+    """Refuses the online weights of a run of this project, of which only the EMA is read.
+
+    Raises:
+        WeightsError: they are asked for.
+    """
+    if weights != "ema":
+        raise WeightsError(
+            f"weights: got {weights!r}; expected 'ema', what is read of a run ({run})"
+        )
 
 
 def one_device() -> jax.sharding.Mesh:

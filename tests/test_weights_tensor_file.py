@@ -30,26 +30,9 @@ def test_a_plain_state_dict_is_taken_as_it_is(tmp_path):
     assert values(path) == {"blocks.0.weight": 1, "pos_embed": 2}
 
 
-def test_the_ema_of_a_training_checkpoint_is_preferred_and_said(tmp_path, caplog):
-    content = {"model": {"w": one(1)}, "step": 3, "ema": {"w": one(2)}, "optimizer": {"state": {}}}
-    assert values(saved(tmp_path, content)) == {"w": 2}
-    assert "taking 'ema' of ['ema', 'model', 'optimizer', 'step']" in caplog.text
-    del content["ema"]
-    assert values(saved(tmp_path, content)) == {"w": 1}
-    assert "taking 'model'" in caplog.text
-
-
-def test_prefixes_of_wrappers_are_taken_off(tmp_path, caplog):
-    path = saved(tmp_path, {"module._orig_mod.w": one(1), "module._orig_mod.b": one(2)})
-    assert values(path) == {"w": 1, "b": 2}
-    lightning = {"state_dict": {"model.w": one(1), "ema.w": one(2), "loss.logvar": one(3)}}
-    assert values(saved(tmp_path, lightning)) == {"w": 2}
-    assert "taking 'ema.*' of ['ema', 'loss', 'model']" in caplog.text
-
-
 @pytest.mark.parametrize("content", [{"epoch": 3}, [1, 2], {}, {"model": {"w": 1}}])
 def test_a_file_without_state_dict_is_refused(tmp_path, content):
-    with pytest.raises(WeightsError, match=r"holds (no state dict|a list|a dict, not)"):
+    with pytest.raises(WeightsError, match=r"a\.pt: got .*; expected a state dict of"):
         open_tensors(saved(tmp_path, content))
 
 

@@ -6,7 +6,10 @@ config.json is read as what it was. A default of a new run may differ; that one 
 
 from typing import Any
 
-ADDED: dict[str, Any] = {}
+ADDED: dict[str, Any] = {
+    "decoder.pretrained_weights": "ema",
+    "ddt.pretrained_weights": "ema",
+}
 """Dotted path -> the value that is equal to not having the field."""
 
 
@@ -21,6 +24,7 @@ def complete(values: dict[str, Any]) -> dict[str, Any]:
         *sections, name = path.split(".")
         section: Any = result
         for key in sections:
-            section = section.get(key, {})
-        section.setdefault(name, value)
+            section = section.get(key, {}) if isinstance(section, dict) else None
+        if isinstance(section, dict):  # else the conversion refuses it
+            section.setdefault(name, value)
     return result

@@ -53,6 +53,7 @@ class DecoderConfig:
     # Both: what images are decoded with, and what a new run with objective 'reconstruction' starts
     # from
     pretrained: str  # hub id, directory or .pt file; '' = random weights, or those of `checkpoint`
+    pretrained_weights: Literal["ema", "online"]  # of `pretrained`, if it holds both
     checkpoint: str  # workdir of a run with objective 'reconstruction'; '' = none
     patch_size: Count  # pixels per latent cell and side
     hidden_size: Count
@@ -75,6 +76,7 @@ class DDTConfig(DDTSizes):
     """The DiT^DH: sizes and switches (`architecture.DDTSizes`), initial weights, label dropout."""
 
     pretrained: str  # .pt, directory or hub id that a new run starts (or samples) from; '' = none
+    pretrained_weights: Literal["ema", "online"]  # of `pretrained`, if it holds both
     class_dropout: Probability  # chance that a training label becomes the null label
 
     def __post_init__(self) -> None:

@@ -54,7 +54,9 @@ def pretrained_decoder(config: Config) -> Decoder:
         ConfigError: it is not what the config says; names the field and both values.
     """
     wanted = config.decoder
-    decoder = released.read_decoder(wanted.pretrained, models.compute(config))
+    decoder = released.read_decoder(
+        wanted.pretrained, models.compute(config), weights=wanted.pretrained_weights
+    )
     found = decoder.architecture
     check_latent(config, "decoder", wanted.pretrained, grid=found.grid, channels=found.in_width)
     check("decoder", wanted.pretrained, differences(models.decoder_architecture(config), found))
@@ -69,7 +71,7 @@ def pretrained_ddt(config: Config) -> DDT:
         ConfigError: it is not what the config says; names the field and both values.
     """
     source, wanted = config.ddt.pretrained, models.ddt_architecture(config)
-    tensors = released.open_ddt(source)
+    tensors = released.open_ddt(source, config.ddt.pretrained_weights)
     found = ddt_architecture(
         tensors,
         input_size=wanted.input_size,

@@ -7,13 +7,15 @@
     python -m rae_dit.weights export-diffusers TARGET --encoder=… --decoder=… [--stats=…]
 
 SOURCE is anything `load_ddt` or `load_rae(decoder=…)` opens: a released file or a run of rae_dit.
-RUN is a run of rae_dit. Floats become float32, a training checkpoint becomes the state dict of its
-EMA, and every tensor is checked on the way. Beside a decoder goes a config.json with its heads.
+RUN is a run of rae_dit. Floats become float32, and every tensor is checked on the way. Of a
+training checkpoint the EMA is taken, or with --weights=online what it averages. Beside a decoder
+goes a config.json with its heads.
 """
 
 import argparse
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -25,6 +27,7 @@ from rae_dit.storage.files import write_json
 from rae_dit.weights.diffusers_export import save_diffusers
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.official import decoder_config, export_ddt, export_decoder
+from rae_dit.weights.state_dict import Weights
 from rae_dit.weights.tensor_file import open_tensors, save_tensors
 
 
@@ -49,6 +52,10 @@ def main() -> None:
     diffusers.add_argument("--decoder")
     diffusers.add_argument("--stats")
     diffusers.add_argument("--encoder-input-size", type=int)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--weights", choices=get_args(Weights), default="ema", help="of a training checkpoint"
+        )
     arguments = parser.parse_args()
     try:
         run(arguments)
@@ -61,11 +68,15 @@ def run(arguments: argparse.Namespace) -> None:
     match arguments.command:
         case "inspect":
             for path in arguments.files:
-                list_tensors(path)
+                list_tensors(path, arguments.weights)
         case "export-ddt":
-            save_tensors(arguments.target, export_ddt(load_ddt(arguments.source)))
+            save_tensors(
+                arguments.target, export_ddt(load_ddt(arguments.source, weights=arguments.weights))
+            )
         case "export-decoder":
-            write_decoder(load_decoder(arguments.source), arguments.target)
+            write_decoder(
+                load_decoder(arguments.source, weights=arguments.weights), arguments.target
+            )
         case "export-diffusers":
             parts = (arguments.encoder, arguments.decoder, arguments.stats)
             if arguments.run and any(parts):
@@ -78,6 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
                 decoder=arguments.decoder,
                 stats=arguments.stats,
                 encoder_input_size=arguments.encoder_input_size,
+                weights=arguments.weights,
             )
             save_diffusers(rae, arguments.target)
 
@@ -95,9 +107,9 @@ def write_decoder(decoder: Decoder, target: Path) -> None:
     write_json(path, config)
 
 
-def list_tensors(path: Path) -> None:
+def list_tensors(path: Path, weights: Weights) -> None:
     """Prints name, shape, dtype and largest magnitude of every tensor, and their total."""
-    tensors = open_tensors(path)
+    tensors = open_tensors(path, weights)
     total = 0
     for name in tensors:
         tensor = tensors[name]

@@ -16,6 +16,7 @@ from rae_dit.weights.encoder_names import without_prefix
 from rae_dit.weights.hub import find
 from rae_dit.weights.mapping import Tensors, WeightsError
 from rae_dit.weights.official import import_ddt, import_decoder
+from rae_dit.weights.state_dict import Weights
 from rae_dit.weights.tensor_file import open_tensors
 
 log = logging.getLogger(__name__)
@@ -24,13 +25,18 @@ DDT_FILES = ("stage2_model.pt", "*.safetensors")
 DECODER_FILES = ("config.json", "model.pt", "dinov2_decoder.pt", "*.safetensors")
 
 
-def open_ddt(source: str | Path) -> Tensors:
+def open_ddt(source: str | Path, weights: Weights = "ema") -> Tensors:
     """Opens the tensors of a DiT^DH: a file, a directory with one, or a hub id and a path inside.
 
+    Args:
+        source: the file, directory or id.
+        weights: which of a training checkpoint's.
+
     Raises:
-        WeightsError: if there is no such file, or it cannot be opened safely.
+        WeightsError: if there is no such file, it cannot be opened safely, or it has not these
+            weights.
     """
-    return open_tensors(single_file(find(source, DDT_FILES)))
+    return open_tensors(single_file(find(source, DDT_FILES)), weights)
 
 
 def read_ddt(
@@ -40,9 +46,10 @@ def read_ddt(
     input_size: int | None = None,
     depth: Pair | None = None,
     num_heads: Pair | None = None,
+    weights: Weights = "ema",
 ) -> DDT:
     """Reads a DiT^DH from a third-party file; arguments and errors are those of `api.load_ddt`."""
-    tensors = open_ddt(source)
+    tensors = open_ddt(source, weights)
     architecture = ddt_architecture(
         tensors, input_size=input_size, depth=depth, num_heads=num_heads
     )
@@ -54,7 +61,9 @@ def read_ddt(
     return import_ddt(tensors, nnx.eval_shape(lambda: DDT(architecture, compute, rngs=nnx.Rngs(0))))
 
 
-def read_decoder(source: str | Path, compute: Compute = Compute()) -> Decoder:
+def read_decoder(
+    source: str | Path, compute: Compute = Compute(), *, weights: Weights = "ema"
+) -> Decoder:
     """Reads a decoder: a file, a directory with one, or a hub id (with a path inside).
 
     Of a stage-1 training checkpoint or a diffusers `AutoencoderRAE`, which hold the encoder too,
@@ -73,7 +82,7 @@ def read_decoder(source: str | Path, compute: Compute = Compute()) -> Decoder:
         if "encoder_type" in content:
             return read_diffusers_decoder(path.parent, compute)
         config = content if "decoder_num_attention_heads" in content else None
-    tensors = open_tensors(path)
+    tensors = open_tensors(path, weights)
     if "decoder.decoder_embed.weight" in tensors:
         log.warning("%s: taking 'decoder.*' of a whole autoencoder", path)
         tensors = without_prefix(tensors, "decoder.")

@@ -1,12 +1,10 @@
 """State dicts in files of tensors: safetensors, .npz and torch's formats.
 
 Kinds are told by content, not by name: safetensors, numpy's .npz, or a torch file, zip or older,
-holding a plain state dict or a training checkpoint. Of a checkpoint the EMA is taken when there is
-one; the choice is logged.
+holding a plain state dict or a training checkpoint, of which `state_dict` chooses.
 """
 
 import json
-import logging
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,20 +13,17 @@ from typing import Any
 import numpy as np
 
 from rae_dit.storage.files import replacing
+from rae_dit.weights.checkpoint_tree import Leaf, NamedTensor
 from rae_dit.weights.mapping import WeightsError
-from rae_dit.weights.torch_file import LazyTensor, read_torch_file, write_torch_file
+from rae_dit.weights.state_dict import Weights, find_state_dict
+from rae_dit.weights.torch_file import read_torch_file, write_torch_file
 from rae_dit.weights.torch_legacy import is_legacy, read_legacy
-
-log = logging.getLogger(__name__)
-
-CHOICES = ("ema", "ema_model", "model_ema", "model", "state_dict")  # the first found is taken
-WRAPPERS = ("_orig_mod", "module", "net", *CHOICES)  # prefixes that wrappers add to all names
 
 
 class LazyTensors(Mapping[str, np.ndarray]):
     """Mapping from names to arrays, each read on access."""
 
-    def __init__(self, tensors: Mapping[str, LazyTensor]):
+    def __init__(self, tensors: Mapping[str, Leaf]):
         self.tensors = tensors
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -67,26 +62,41 @@ class SafeTensors(Mapping[str, np.ndarray]):
         return len(self.files)
 
 
-def open_tensors(path: str | Path) -> Mapping[str, np.ndarray]:
+def open_tensors(path: str | Path, weights: Weights = "ema") -> Mapping[str, np.ndarray]:
     """Opens the state dict in a file: safetensors, a safetensors index, .npz, or torch's.
+
+    Args:
+        path: the file.
+        weights: which of a training checkpoint's, see `find_state_dict`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        WeightsError: if the file is damaged, of another kind, or holds no state dict.
+        WeightsError: if the file is damaged, of another kind, or holds no state dict, or not the
+            weights that are asked for.
     """
     path = Path(path)
+    return LazyTensors(find_state_dict(read_content(path), path, weights))
+
+
+def read_content(path: Path) -> Any:
+    """Reads what a file holds, with a lazy tensor for every tensor; raises as `open_tensors`."""
     if path.name.endswith(".index.json"):
         shards = set(json.loads(path.read_text())["weight_map"].values())
-        return SafeTensors([path.parent / shard for shard in sorted(shards)])
+        return flat(SafeTensors([path.parent / shard for shard in sorted(shards)]))
     with path.open("rb") as file:
         start = file.read(9)
     if start[8:] == b"{":  # eight bytes of length, then the header
-        return SafeTensors([path])
+        return flat(SafeTensors([path]))
     if is_npz(path):
-        return np.load(path, allow_pickle=False)
+        return flat(np.load(path, allow_pickle=False))
     if is_legacy(path):
-        return LazyTensors(find_state_dict(read_legacy(path), path))
-    return LazyTensors(find_state_dict(read_torch_file(path), path))
+        return read_legacy(path)
+    return read_torch_file(path)
+
+
+def flat(file: Mapping[str, np.ndarray]) -> dict[str, NamedTensor]:
+    """Returns the tensors of a flat file, none of them read."""
+    return {name: NamedTensor(name, file) for name in file}
 
 
 def is_npz(path: Path) -> bool:
@@ -120,45 +130,3 @@ def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
             raise WeightsError(
                 f"Cannot write weights as {suffix!r}; end the name in .pt or .safetensors."
             )
-
-
-def find_state_dict(content: Any, path: Path) -> dict[str, LazyTensor]:
-    """Finds the state dict in the content of a torch file, without wrappers' prefixes.
-
-    Raises:
-        WeightsError: if there is none.
-    """
-    if not isinstance(content, dict) or not content:
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict.")
-    if all(isinstance(value, LazyTensor) for value in content.values()):
-        return strip_wrappers(content, path)
-    for choice in CHOICES:
-        if choice in content and isinstance(content[choice], dict):
-            log.warning("%s: taking '%s' of %s", path, choice, sorted(map(str, content)))
-            return find_state_dict(content[choice], path)
-    raise WeightsError(
-        f"{path} holds no state dict: its keys are {sorted(map(str, content))[:20]}, and none of "
-        f"{list(CHOICES)} holds tensors."
-    )
-
-
-def strip_wrappers(tensors: dict[str, LazyTensor], path: Path) -> dict[str, LazyTensor]:
-    """Strips prefixes of wrappers such as "module.", "model." and "ema.".
-
-    Lightning files hold several modules side by side; then the first of `CHOICES` is taken and
-    the rest, such as a discriminator, is left, which is logged.
-    """
-    heads = {name.partition(".")[0] for name in tensors}
-    for wrapper in (*CHOICES, *WRAPPERS):
-        if wrapper not in heads:
-            continue
-        if heads != {wrapper}:
-            log.warning("%s: taking '%s.*' of %s", path, wrapper, sorted(heads))
-        start = f"{wrapper}."
-        inner = {
-            name.removeprefix(start): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(start)
-        }
-        return strip_wrappers(inner, path)
-    return tensors

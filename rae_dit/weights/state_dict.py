@@ -1,0 +1,143 @@
+"""Choice of the state dict in a file of weights: the EMA where there is one, else the only weights.
+
+What is taken is logged, and what is not clear is refused: the error lists what was found.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from rae_dit.weights.averages import match_in_order, match_undotted
+from rae_dit.weights.checkpoint_tree import (
+    EMA_WORD,
+    ONLINE,
+    Leaf,
+    Part,
+    holds_tensors,
+    parts,
+)
+from rae_dit.weights.mapping import WeightsError
+
+log = logging.getLogger(__name__)
+
+Weights = Literal["ema", "online"]
+
+
+def find_state_dict(content: Any, path: Path, weights: Weights = "ema") -> dict[str, Leaf]:
+    """Finds the state dict in the content of a file, under the model's own names.
+
+    Args:
+        content: dicts and lists that end in tensors; whatever else they hold is passed over.
+        path: of the file, for messages.
+        weights: "ema" takes the EMA or, where there is none, the online weights; "online" takes
+            those although there is an EMA.
+
+    Raises:
+        WeightsError: if there is none, if it is not clear which is meant, or if the EMA there is
+            cannot be brought under the model's names.
+    """
+    if weights not in ("ema", "online"):
+        raise WeightsError(f"weights: got {weights!r}; expected 'ema' or 'online'")
+    found = list(parts(content, average=False)) if isinstance(content, dict) else []
+    averages = [part for part in found if part.average]
+    online = next((part for part in sorted(found, key=preference) if not part.average), None)
+    if weights == "ema" and not averages:
+        check_no_average_is_lost(content, path)
+    if weights == "online" and online is None and averages:
+        places = ", ".join(part.place or "all of it" for part in averages)
+        raise WeightsError(
+            f"weights: got 'online'; expected 'ema', all that {path} holds ({places})"
+        )
+    if averages and weights == "ema":
+        part = slowest(averages, path)
+        tensors = with_names(part, online, path)
+    elif online is not None:
+        part, tensors = online, online.named
+    else:
+        raise WeightsError(f"{path}: got {describe(content)}; expected a state dict of tensors")
+    if part.place:
+        log.warning("%s: %s", path, describe_choice(part, found, averages))
+    return tensors
+
+
+def describe_choice(part: Part, found: list[Part], averages: list[Part]) -> str:
+    """Says what is taken of a file, and what is left."""
+    kind = "the EMA" if part.average else "the online weights" if averages else "no EMA is there"
+    kind += "" if part.decay is None else f" of decay {part.decay}"
+    places = sorted(other.place or "the rest" for other in found if other is not part)
+    known = {word for other in found for word in other.place.split(".")}
+    left = [*places, *(name for name in part.siblings if name.partition("[")[0] not in known)]
+    return f"taking {part.place!r} ({kind})" + (f"; left out: {', '.join(left)}" if left else "")
+
+
+def preference(part: Part) -> int:
+    """Ranks online weights by the table above."""
+    last = part.place.removesuffix(".*").rpartition(".")[2]
+    return ONLINE.index(last) if last in ONLINE else len(ONLINE)
+
+
+def slowest(averages: list[Part], path: Path) -> Part:
+    """Returns the only average, or that of the largest decay.
+
+    Raises:
+        WeightsError: there are several, and no decays that tell them apart.
+    """
+    by_decay = {part.decay: part for part in averages}
+    if len(averages) > 1 and (None in by_decay or len(by_decay) < len(averages)):
+        places = ", ".join(part.place for part in averages)
+        raise WeightsError(
+            f"{path}: got {len(averages)} averages ({places}); expected one, or decays in their "
+            "names; save the one that is meant in a file of its own, or take weights='online'"
+        )
+    return max(averages, key=lambda part: part.decay or 0.0)
+
+
+def with_names(part: Part, online: Part | None, path: Path) -> dict[str, Leaf]:
+    """Returns an EMA's tensors by the model's names, which some trainers leave out.
+
+    Raises:
+        WeightsError: it has no names, and those of the online weights do not settle them.
+    """
+    dotted = any("." in name for name in part.named)
+    if part.named and (dotted or online is None or not any("." in n for n in online.named)):
+        return part.named
+    model = {} if online is None else online.named
+    if isinstance(part.tensors, list):
+        matched = match_in_order(part.tensors, model)
+    else:
+        matched = match_undotted(part.tensors, model)
+    if matched is None:
+        raise WeightsError(
+            f"{path}: got {len(part.tensors)} tensors without the model's names in "
+            f"{part.place!r}, which the online weights do not settle; expected names; "
+            "weights='online' takes the online weights"
+        )
+    left = sorted(model.keys() - matched.keys())
+    if left:
+        log.warning("%s: not averaged, taken from the online weights: %s", path, ", ".join(left))
+    return model | matched
+
+
+def check_no_average_is_lost(content: Any, path: Path) -> None:
+    """Refuses a file with an EMA that is no tensors, such as a pickled module.
+
+    Raises:
+        WeightsError: there is one.
+    """
+    plain = (bool, int, float, str, bytes, type(None))
+    for key, value in content.items() if isinstance(content, dict) else ():
+        empty = isinstance(value, dict | list | tuple) and not holds_tensors(value)
+        if EMA_WORD.search(str(key)) and not isinstance(value, (*plain, Leaf)) and not empty:
+            raise WeightsError(
+                f"{path}: got {str(key)!r} without a state dict in it; expected the state dict of "
+                "the EMA; weights='online' takes the online weights"
+            )
+
+
+def describe(content: Any) -> str:
+    """Describes the content of a file that holds no state dict."""
+    if not isinstance(content, dict):
+        return f"a {type(content).__name__}"
+    keys = sorted(map(str, content))
+    more = f" and {len(keys) - 20} more" if len(keys) > 20 else ""
+    return f"the keys {', '.join(keys[:20])}{more}" if keys else "an empty dict"
