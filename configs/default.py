@@ -49,6 +49,8 @@ def get_config() -> ml_collections.ConfigDict:
     encoder.num_heads = 12
     encoder.mlp_ratio = 4.0
     encoder.num_registers = 4
+    encoder.layers = ()  # the last block alone [R]
+    encoder.add_mean = False
 
     config.decoder = decoder = ml_collections.ConfigDict()
     decoder.pretrained = "nyu-visionx/RAE-dinov2-wReg-base-ViTXL-n08"  # [R], diffusers format

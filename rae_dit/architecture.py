@@ -91,6 +91,7 @@ class ViTArchitecture:
         activation: of the MLPs: exact GELU, or its tanh approximation.
         eps: added to the variance in every norm.
         layer_scale: a learned factor for each channel of each branch.
+        key_bias: whether keys have a bias, as queries and values do.
     """
 
     hidden_size: int
@@ -100,6 +101,7 @@ class ViTArchitecture:
     activation: Literal["gelu", "gelu_tanh"] = "gelu"
     eps: float = 1e-6
     layer_scale: bool = False
+    key_bias: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,8 +113,11 @@ class EncoderArchitecture(ViTArchitecture):
         input_size: side of the image in pixels; a multiple of `patch_size`.
         patch_size: side of a patch in pixels.
         position_grid: side of the stored position table, in patches; interpolated to
-            `input_size // patch_size`.
+            `input_size // patch_size`. 0 for a family without a table.
         num_registers: register tokens, of the families that have them.
+        layers: blocks, from 0 and ascending, whose normalized outputs are averaged; () takes the
+            last.
+        add_mean: add the mean of the last of them over all patches to every token.
     """
 
     family: str
@@ -120,6 +125,8 @@ class EncoderArchitecture(ViTArchitecture):
     patch_size: int
     position_grid: int
     num_registers: int = 0
+    layers: tuple[int, ...] = ()
+    add_mean: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ from support.golden_files import GOLDEN, arrays, relative_error
 from transformers import (
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
     SiglipVisionConfig,
     SiglipVisionModel,
     ViTMAEConfig,
@@ -24,6 +26,7 @@ from rae_dit.architecture import Compute, EncoderArchitecture
 from rae_dit.config.models import EncoderConfig
 from rae_dit.models.encoders import FAMILIES, find_family, make_encoder
 from rae_dit.models.encoders.dinov2 import DINOV2
+from rae_dit.models.encoders.dinov3 import DINOV3
 from rae_dit.models.encoders.mae import MAE
 from rae_dit.models.encoders.siglip import SIGLIP
 from rae_dit.models.layers import gelu_exact, gelu_tanh
@@ -44,12 +47,13 @@ TORCH = {
     "num_attention_heads": 2,
     "image_size": 20,
 }
-REGISTERS = {"dinov2": 4, "siglip": 0, "mae": 0}
+REGISTERS = {"dinov2": 4, "dinov3": 4, "siglip": 0, "mae": 0}
 families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
 def architecture(family, **changes):
-    fixed = {name: getattr(family, name) for name in ("activation", "eps", "layer_scale")}
+    names = ("activation", "eps", "layer_scale", "key_bias")
+    fixed = {name: getattr(family, name) for name in names}
     sizes = SIZES | {"input_size": 12, "num_registers": REGISTERS[family.name]}
     return EncoderArchitecture(family=family.name, **(fixed | sizes | changes))
 
@@ -81,6 +85,7 @@ def test_every_family_has_its_own_gelu_eps_and_layer_scale():
         found[family.name] = (block.mlp.activation, model.norm.eps, scaled)
     assert found == {
         "dinov2": (gelu_exact, 1e-6, True),
+        "dinov3": (gelu_exact, 1e-5, True),
         "siglip": (gelu_tanh, 1e-6, False),
         "mae": (gelu_exact, 1e-12, False),
     }
@@ -177,6 +182,9 @@ def test_equals_transformers_at_three_sizes(family, side, tmp_path):
     if family is DINOV2:
         config = Dinov2WithRegistersConfig(**TORCH, mlp_ratio=2)
         model, first, arguments = Dinov2WithRegistersModel(config), 5, {}
+    elif family is DINOV3:
+        config = DINOv3ViTConfig(**TORCH, intermediate_size=40, num_register_tokens=4)
+        model, first, arguments = DINOv3ViTModel(config).eval(), 5, {}
     elif family is SIGLIP:
         config = SiglipVisionConfig(**TORCH, intermediate_size=40)
         model, first = SiglipVisionModel(config), 0
@@ -186,7 +194,8 @@ def test_equals_transformers_at_three_sizes(family, side, tmp_path):
         model, first = ViTMAEModel(config), 1
         arguments = {"noise": noise, "interpolate_pos_encoding": True}
     shake(model).save_pretrained(tmp_path)
-    norm = model.post_layernorm if family is SIGLIP else model.layernorm
+    norms = {DINOV3.name: "norm", SIGLIP.name: "post_layernorm"}
+    norm = getattr(model, norms.get(family.name, "layernorm"))
     torch.nn.init.ones_(norm.weight)
     torch.nn.init.zeros_(norm.bias)
     with torch.no_grad():

@@ -9,6 +9,8 @@ from typing import Any
 ADDED: dict[str, Any] = {
     "decoder.pretrained_weights": "ema",
     "ddt.pretrained_weights": "ema",
+    "encoder.layers": [],
+    "encoder.add_mean": False,
 }
 """Dotted path -> the value that is equal to not having the field."""
 

@@ -6,6 +6,7 @@ checks what fields of one section must agree on.
 """
 
 import dataclasses
+import itertools
 from typing import Literal
 
 from rae_dit.architecture import DDTSizes
@@ -18,12 +19,12 @@ from rae_dit.ranges import Count, Natural, NonNegative, Positive, Probability
 class EncoderConfig:
     """The frozen representation encoder; weights from elsewhere must have the sizes given here."""
 
-    family: Literal["dinov2", "siglip", "mae"]
+    family: Literal["dinov2", "dinov3", "siglip", "mae"]
     pretrained: str  # hub id or directory; '' = random weights, or those of `checkpoint`
     checkpoint: str  # workdir of a run with objective 'classification'; '' = none
     statistics: str  # mean and variance of latents, .npz or .pt; '' = none
     input_size: Count  # pixels, side of the image as the encoder sees it (resized before)
-    position_grid: Count  # side of its position table, in patches; interpolated if they are others
+    position_grid: Natural  # side of its position table in patches, interpolated; 0 for 'dinov3'
     image_mean: tuple[Probability, Probability, Probability]  # of its images in [0, 1], per channel
     image_std: tuple[Positive, Positive, Positive]
     patch_size: Count  # pixels
@@ -31,7 +32,9 @@ class EncoderConfig:
     depth: Count  # blocks
     num_heads: Count
     mlp_ratio: Positive  # hidden width of the MLP / hidden_size
-    num_registers: Natural  # extra tokens; 'dinov2' only
+    num_registers: Natural  # extra tokens; of 'dinov2' and 'dinov3' only
+    layers: tuple[Natural, ...]  # blocks, from 0, whose normalized outputs are averaged; () = last
+    add_mean: bool  # add the mean over all patches of the last of them to every token
 
     def __post_init__(self) -> None:
         """Checks heads, patches and the origin of weights."""
@@ -40,7 +43,14 @@ class EncoderConfig:
         if self.input_size % self.patch_size:
             expected = f"a multiple of encoder.patch_size = {self.patch_size}"
             raise invalid_value("encoder.input_size", self.input_size, expected)
-        if self.num_registers and self.family != "dinov2":
+        if (self.position_grid == 0) != (self.family == "dinov3"):
+            expected = "0 (DINOv3 has no position table)" if self.family == "dinov3" else "> 0"
+            raise invalid_value("encoder.position_grid", self.position_grid, expected)
+        ascending = all(a < b for a, b in itertools.pairwise(self.layers))
+        if not ascending or (self.layers and self.layers[-1] >= self.depth):
+            expected = f"ascending numbers below encoder.depth = {self.depth}"
+            raise invalid_value("encoder.layers", self.layers, expected)
+        if self.num_registers and self.family not in ("dinov2", "dinov3"):
             raise invalid_value(
                 "encoder.num_registers", self.num_registers, f"0 for {self.family!r}"
             )

@@ -1,5 +1,6 @@
 """Multi-head self-attention with rotary positions and a choice of attention kernels."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -27,6 +28,8 @@ class SelfAttention(nnx.Module):
         num_heads: number of heads H; the head width is Dh = D / H.
         qk_norm: None, "rms" or "layer": normalizes each head's q and k before RoPE.
             Not compatible with the released weights.
+        key_bias: False keeps the keys' third of the bias out (DINOv3 has none).
+        rotate: how rotary angles turn a head: `apply_rope` or `apply_rope_halves`.
         implementation: "auto", "xla", "cudnn" or "splash" (see `dot_product_attention`).
         dtype: compute dtype.
         rngs: where initial values come from.
@@ -38,6 +41,8 @@ class SelfAttention(nnx.Module):
         num_heads: int,
         *,
         qk_norm: str | None = None,
+        key_bias: bool = True,
+        rotate: Callable[[Array, Array, Array], Array] | None = None,
         implementation: str,
         dtype: Dtype,
         rngs: nnx.Rngs,
@@ -48,6 +53,8 @@ class SelfAttention(nnx.Module):
         self.proj = Linear(width, width, axes=("heads", "embed"), dtype=dtype, rngs=rngs)
         self.q_norm = make_head_norm(qk_norm, width // num_heads)
         self.k_norm = make_head_norm(qk_norm, width // num_heads)
+        self.key_bias = key_bias
+        self.rotate = rotate or apply_rope
         self.num_heads = num_heads
         self.implementation = implementation
 
@@ -62,13 +69,22 @@ class SelfAttention(nnx.Module):
     ) -> tuple[Float[Array, "B N H Dh"], Float[Array, "B N H Dh"], Float[Array, "B N H Dh"]]:
         """Projects to q, k and v; normalizes q and k and applies RoPE where the module does so."""
         batch, tokens, width = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
+        qkv = self.project(x).reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
-            q, k = apply_rope(q, *rope), apply_rope(k, *rope)
+            q, k = self.rotate(q, *rope), self.rotate(k, *rope)
         return q, k, v
+
+    def project(self, x: Float[Array, "B N D"]) -> Float[Array, "B N E"]:
+        """Projects to q, k and v, E = 3 D."""
+        if self.key_bias:
+            return self.qkv(x)
+        kernel, bias = self.qkv.kernel[...].astype(x.dtype), self.qkv.bias[...]
+        query, _, value = jnp.split(bias, 3)
+        bias = jnp.concatenate([query, jnp.zeros_like(query), value])
+        return x @ kernel + bias.astype(x.dtype)
 
 
 def make_head_norm(kind: str | None, head_width: int) -> RMSNorm | LayerNorm | None:
@@ -209,3 +225,17 @@ def apply_rope(
     cos, sin = (table.reshape(tokens, 1, width // 2, 2) for table in (cos, sin))
     rotated = pairs * cos + jnp.flip(pairs, -1) * (sin * jnp.array([-1.0, 1.0]))
     return rotated.astype(x.dtype).reshape(x.shape)
+
+
+def apply_rope_halves(
+    x: Float[Array, "B N H Dh"], cos: Float[Array, "N Dh"], sin: Float[Array, "N Dh"]
+) -> Float[Array, "B N H Dh"]:
+    """Rotates each pair (x_i, x_{i + Dh/2}) by its angle, in float32, and casts back.
+
+    With a and b the halves of a head, (a, b) -> (a cos - b sin, b cos + a sin); the tables hold the
+    same angles in both halves. Source: DINOv3 `rope_apply`.
+    """
+    x32 = x.astype(jnp.float32)
+    first, second = jnp.split(x32, 2, axis=-1)
+    rotated = x32 * cos[:, None] + jnp.concatenate([-second, first], axis=-1) * sin[:, None]
+    return rotated.astype(x.dtype)

@@ -48,6 +48,33 @@ class Stack(nnx.Module):
 
     def __call__(self, x: Float[Array, "B N D"], *conditions: Array) -> Float[Array, "B N D"]:
         """Applies the blocks in order; every block gets the same `conditions`."""
+        run_block, stacked = self.prepare(*conditions)
+        if self.scan:
+            return jax.lax.scan(lambda x, p: (run_block(x, p), None), x, stacked)[0]
+        for parameters in unstack(stacked, self.depth):
+            x = run_block(x, parameters)
+        return x
+
+    def outputs(
+        self, x: Float[Array, "B N D"], layers: tuple[int, ...], *conditions: Array
+    ) -> list[Float[Array, "B N D"]]:
+        """Returns what several blocks give; always unrolled.
+
+        Args:
+            x: input of the first block.
+            layers: numbers of the blocks, from 0; may repeat. Blocks after the last of them are
+                not computed.
+            conditions: as in `__call__`.
+        """
+        run_block, stacked = self.prepare(*conditions)
+        outputs = []
+        for parameters in unstack(stacked, self.depth)[: max(layers) + 1]:
+            x = run_block(x, parameters)
+            outputs.append(x)
+        return [outputs[layer] for layer in layers]
+
+    def prepare(self, *conditions: Array) -> tuple[Callable[[Array, nnx.State], Array], nnx.State]:
+        """Returns (x, parameters of one block) -> x, and the stacked parameters, cast."""
         graphdef, stacked = nnx.split(self.blocks)
         stacked = nnx.map_state(self.cast_matrix, stacked)
 
@@ -61,11 +88,7 @@ class Stack(nnx.Module):
             case "full":
                 run_block = jax.checkpoint(run_block, prevent_cse=not self.scan)
 
-        if self.scan:
-            return jax.lax.scan(lambda x, p: (run_block(x, p), None), x, stacked)[0]
-        for parameters in unstack(stacked, self.depth):
-            x = run_block(x, parameters)
-        return x
+        return run_block, stacked
 
     def cast_matrices(self) -> None:
         """Casts the blocks' matrices to the compute dtype, once for all later calls.

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rae_dit.architecture import Compute, ViTArchitecture
-from rae_dit.models.attention import SelfAttention
+from rae_dit.models.attention import SelfAttention, apply_rope_halves
 from rae_dit.models.layers import MLP, LayerNorm, compute_dtype, gelu_exact, gelu_tanh
 from rae_dit.models.stack import Stack
 
@@ -30,6 +30,8 @@ class TransformerBlock(nnx.Module):
         self.attention = SelfAttention(
             width,
             architecture.num_heads,
+            key_bias=architecture.key_bias,
+            rotate=apply_rope_halves,
             implementation=compute.attention,
             dtype=dtype,
             rngs=rngs,
@@ -44,9 +46,9 @@ class TransformerBlock(nnx.Module):
         self.scale1 = nnx.Param(jnp.ones(width)) if scaled else None
         self.scale2 = nnx.Param(jnp.ones(width)) if scaled else None
 
-    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-        """Returns tokens of the same shape and dtype."""
-        attended = self.attention(self.norm1(x))
+    def __call__(self, x: Float[Array, "B N D"], *rope: Array) -> Float[Array, "B N D"]:
+        """Returns tokens of the same shape and dtype; `rope` is (cos, sin), or nothing."""
+        attended = self.attention(self.norm1(x), (rope[0], rope[1]) if rope else None)
         if self.scale1 is not None:
             attended = attended * self.scale1[...].astype(x.dtype)
         x = x + attended

@@ -114,6 +114,9 @@ def encoder_architecture(config: Config) -> EncoderArchitecture:
         activation=family.activation,
         eps=family.eps,
         layer_scale=family.layer_scale,
+        key_bias=family.key_bias,
+        layers=encoder.layers,
+        add_mean=encoder.add_mean,
     )
 
 

@@ -6,11 +6,13 @@ RAE does not use are left out by name, not by accident: text towers, MAE's own d
 heads, and the affine parameters of the last norm.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from rae_dit.architecture import EncoderArchitecture
 from rae_dit.models.encoders import find_family
 from rae_dit.models.encoders.base import VisionTransformer
 from rae_dit.models.encoders.family import TensorNames
@@ -50,6 +52,31 @@ def encoder_entries(encoder: VisionTransformer) -> list[Entry]:
         *linear("embed", names.patches, kernel=convolution(encoder.patch_size)),
         *in_blocks("trunk.blocks", names.blocks, numbers, block),
     ]
+
+
+class Joined(Mapping[str, np.ndarray]):
+    """Another mapping's tensors and some more, which do not count if it has them."""
+
+    def __init__(self, tensors: Tensors, more: Tensors):
+        self.tensors = tensors
+        self.more = {name: value for name, value in more.items() if name not in tensors}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.more[name] if name in self.more else self.tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return itertools.chain(self.tensors, self.more)
+
+    def __len__(self) -> int:
+        return len(self.tensors) + len(self.more)
+
+
+def with_key_biases(tensors: Tensors, architecture: EncoderArchitecture) -> Joined:
+    """Adds the keys' biases, zeros, that a family without them does not keep in its files."""
+    names = find_family(architecture.family).huggingface.tensors
+    name = f"{names.blocks}.{names.qkv[1]}.bias"
+    zeros = np.zeros(architecture.hidden_size, np.float32)
+    return Joined(tensors, {name.format(number): zeros for number in range(architecture.depth)})
 
 
 class Renamed(Mapping[str, np.ndarray]):

@@ -4,6 +4,7 @@ The families of `models.encoders` are read, by the `model_type` of their config;
 needed.
 """
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -15,7 +16,7 @@ from rae_dit.architecture import Compute, EncoderArchitecture, Triple
 from rae_dit.models.encoders import FAMILIES, make_encoder
 from rae_dit.models.encoders.base import VisionTransformer
 from rae_dit.models.encoders.family import EncoderFamily
-from rae_dit.weights.encoder_names import canonical, encoder_entries
+from rae_dit.weights.encoder_names import canonical, encoder_entries, with_key_biases
 from rae_dit.weights.mapping import Tensors, WeightsError, build, import_tensors, parameters_of
 from rae_dit.weights.tensor_file import open_tensors
 
@@ -35,6 +36,8 @@ def read_encoder(
     *,
     input_size: int | None,
     grid: int | None,
+    layers: tuple[int, ...] = (),
+    add_mean: bool = False,
 ) -> tuple[VisionTransformer, Triple, Triple]:
     """Reads an encoder and the mean and deviation of the images it was trained on.
 
@@ -44,6 +47,8 @@ def read_encoder(
         input_size: side of the images it will see; None takes the side that gives `grid`.
         grid: tokens a side, where there is no `input_size`; None takes that of the stored
             position table.
+        layers: blocks whose outputs are averaged, as in `EncoderArchitecture`; () takes the last.
+        add_mean: as in `EncoderArchitecture`.
 
     Raises:
         WeightsError: if the model is of no known family, or a tensor is missing, unknown,
@@ -57,6 +62,11 @@ def read_encoder(
     config = getattr(config, "vision_config", config)
     tensors = canonical(open_tensors(weight_file(directory)), family.huggingface.tensors)
     architecture = encoder_architecture(family, config, tensors, input_size=input_size, grid=grid)
+    if any(layer not in range(architecture.depth) for layer in layers):
+        raise WeightsError(
+            f"layers: got {layers}; expected numbers of the {architecture.depth} blocks, from 0"
+        )
+    architecture = dataclasses.replace(architecture, layers=layers, add_mean=add_mean)
     return import_encoder(tensors, architecture, compute), *image_constants(directory, family)
 
 
@@ -96,6 +106,11 @@ def encoder_architecture(
         WeightsError: if the config asks for what cannot be built, or there is no position table.
     """
     position_grid = read_position_grid(family, tensors)
+    if not input_size and not grid and not position_grid:
+        raise WeightsError(
+            f"input_size: got none; expected pixels a side, as {family.module.__name__} has no "
+            "table of positions to tell it"
+        )
     try:
         sizes = family.huggingface.sizes(config)
     except ValueError as error:
@@ -111,18 +126,21 @@ def encoder_architecture(
         eps=config.layer_norm_eps,
         activation=read_activation(config.hidden_act),
         layer_scale=family.layer_scale,
+        key_bias=family.key_bias,
         **sizes,
     )
 
 
 def read_position_grid(family: EncoderFamily, tensors: Tensors) -> int:
-    """Returns the side of the position table in canonical tensors.
+    """Returns the side of the position table in canonical tensors; 0 for a family without one.
 
     Raises:
         WeightsError: if there is none.
     """
     names = family.huggingface.tensors
-    position = {**names.tokens, **names.tables}["position"]
+    position = {**names.tokens, **names.tables}.get("position")
+    if position is None:
+        return 0
     if position not in tensors:
         raise WeightsError(f"This is not {family.module.__name__}: {position} is missing.")
     side: int = round((tensors[position].shape[-2] - family.num_cls_tokens) ** 0.5)
@@ -150,7 +168,7 @@ def import_encoder(
     abstract = nnx.eval_shape(lambda: make_encoder(architecture, compute, rngs=nnx.Rngs(0)))
     parameters = import_tensors(
         encoder_entries(abstract),
-        tensors,
+        tensors if architecture.key_bias else with_key_biases(tensors, architecture),
         parameters_of(abstract),
         what=f"The {type(abstract).__name__} encoder",
         fixed={},

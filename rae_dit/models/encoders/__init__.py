@@ -5,12 +5,13 @@ from flax import nnx
 from rae_dit.architecture import Compute, EncoderArchitecture
 from rae_dit.models.encoders.base import VisionTransformer
 from rae_dit.models.encoders.dinov2 import DINOV2
+from rae_dit.models.encoders.dinov3 import DINOV3
 from rae_dit.models.encoders.family import EncoderFamily
 from rae_dit.models.encoders.mae import MAE
 from rae_dit.models.encoders.siglip import SIGLIP
 
 # A new family is one file, a line here and a name in `config.models.EncoderConfig.family`.
-FAMILIES = (DINOV2, SIGLIP, MAE)
+FAMILIES = (DINOV2, DINOV3, SIGLIP, MAE)
 
 
 def find_family(name: str) -> EncoderFamily:

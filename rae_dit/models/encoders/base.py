@@ -1,17 +1,24 @@
 """The vision transformer that all encoders share.
 
 RAE takes the same from each of them: the patch tokens after a last LayerNorm *without* affine
-parameters, so that every token has mean 0 and variance 1 (RAE paper, section 3).
+parameters, so that every token has mean 0 and variance 1 (RAE paper, section 3). RAEv2 reads
+several blocks: with h_l the output of block l, patches alone, and L the last of the layers,
+
+    z = mean over layers of norm(h_l) + mean over patches of norm(h_L)                    (1)
+
+where the second term, one vector for each image, is there if `add_mean` is (RAEV2.md 1).
 """
+
+import functools
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from rae_dit.architecture import Compute, EncoderArchitecture
+from rae_dit.models.attention import Rope
 from rae_dit.models.layers import LayerNorm, Linear, compute_dtype, patchify
 from rae_dit.models.resize import resize_bicubic
-from rae_dit.models.stack import unstack
 from rae_dit.models.transformer import make_trunk
 
 
@@ -60,13 +67,22 @@ class VisionTransformer(nnx.Module):
             image: float32, `input_size` pixels a side, in the range the family was trained on.
 
         Returns:
-            float32 patch tokens in raster order, each with mean 0 and variance 1.
+            float32 patch tokens in raster order: equation (1). Of the last block alone, each has
+            mean 0 and variance 1.
 
         Raises:
             ValueError: if the images have another size.
         """
-        x = self.patches_of(self.trunk(self.embed_image(image)))
-        return self.norm(x.astype(jnp.float32))
+        layers, depth = self.architecture.layers, self.architecture.depth
+        if layers in ((), (depth - 1,)):
+            blocks = [self.patches_of(self.trunk(self.embed_image(image), *self.rope()))]
+        else:
+            blocks = self.block_outputs(image, layers)
+        normalized = [self.norm(tokens.astype(jnp.float32)) for tokens in blocks]
+        tokens = functools.reduce(jnp.add, normalized) / len(normalized)
+        if self.architecture.add_mean:
+            tokens = tokens + jnp.mean(normalized[-1], axis=1, keepdims=True)
+        return tokens
 
     def block_outputs(
         self, image: Float[Array, "B S S 3"], layers: tuple[int, ...]
@@ -84,15 +100,8 @@ class VisionTransformer(nnx.Module):
         Raises:
             ValueError: if the images have another size.
         """
-        x = self.embed_image(image)
-        graph, stacked = nnx.split(self.trunk.blocks)
-        outputs = {}
-        for number, parameters in enumerate(unstack(stacked, self.trunk.depth)):
-            if number > max(layers):
-                break
-            x = nnx.merge(graph, parameters)(x)
-            outputs[number] = self.patches_of(x)
-        return [outputs[layer] for layer in layers]
+        outputs = self.trunk.outputs(self.embed_image(image), layers, *self.rope())
+        return [self.patches_of(x) for x in outputs]
 
     def embed_image(self, image: Float[Array, "B S S 3"]) -> Float[Array, "B M D"]:
         """Returns the sequence that enters the first block."""
@@ -108,6 +117,10 @@ class VisionTransformer(nnx.Module):
     def embed_tokens(self, patches: Float[Array, "B N D"]) -> Float[Array, "B M D"]:
         """Adds positions to patch embeddings and prepends the family's other tokens."""
         raise NotImplementedError
+
+    def rope(self) -> Rope | tuple[()]:
+        """Returns cos and sin that every block rotates queries and keys by; empty for none."""
+        return ()
 
     def patches_of(self, x: Float[Array, "B M D"]) -> Float[Array, "B N D"]:
         """Drops the tokens before the patches."""

@@ -109,6 +109,7 @@ class EncoderFamily:
         activation: of the MLPs, in released models.
         eps: of the norms, in released models.
         layer_scale: whether each branch of a block has learned factors.
+        key_bias: whether keys have a bias; files of a family without one do not hold it.
         image_mean: per-channel mean of the training images in [0, 1], where a directory has no
             preprocessor_config.json.
         image_std: their deviation.
@@ -122,6 +123,7 @@ class EncoderFamily:
     activation: Literal["gelu", "gelu_tanh"]
     eps: float
     layer_scale: bool
+    key_bias: bool = True
     image_mean: Triple
     image_std: Triple
     huggingface: HuggingFaceEncoder
