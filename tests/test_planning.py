@@ -16,7 +16,7 @@ from rae_dit.planning import cross_compile, hlo, roofline, topology
 from rae_dit.planning.advice import advise
 from rae_dit.planning.compiled import Compiled, needed_bytes
 from rae_dit.planning.max_batch import Point, largest_batch, second_batch
-from rae_dit.planning.memory import Memory, Replicated, best_fsdp, local_bytes, split_widths
+from rae_dit.planning.memory import Memory, Replicated, best_fsdp, local_bytes
 from rae_dit.planning.traffic import Traffic, count_traffic, group_size, sent_bytes
 from rae_dit.setup import models
 from rae_dit.setup.objectives import make_task
@@ -510,16 +510,14 @@ def state_gib(replica, fsdp):
 
 @pytest.mark.parametrize(
     ("replica", "fsdp", "expected"),
-    [(2, 128, 0.112), (1, 128, 0.112), (1, 256, 10.08), (4, 64, 0.21), (256, 1, 12.5)],
+    [(2, 128, 0.112), (1, 128, 0.112), (1, 256, 2.363), (4, 64, 0.21), (256, 1, 12.5)],
 )
 def test_golden_state_bytes_of_xl(replica, fsdp, expected):
-    """256 does not divide 1152, so that pure FSDP on a v5e-256 keeps most of the model whole."""
+    """256 divides neither 1152 nor 3456: it keeps attention of the backbone whole."""
     assert state_gib(replica, fsdp) == pytest.approx(expected, rel=0.01)
 
 
-def test_the_fsdp_that_splits_every_width():
-    widths = split_widths(models.abstract(models.make_ddt, xl()))
-    assert widths == [1152, 2048]
-    assert best_fsdp(widths, 256) == 128
-    assert best_fsdp(widths, 128) == 128
-    assert best_fsdp(widths, 12) == 4
+def test_the_fsdp_with_the_fewest_bytes():
+    """Six devices split less than four: 1152 x 3456 falls to 9, and 2048 not at all."""
+    ddt = models.abstract(models.make_ddt, xl())
+    assert [best_fsdp(ddt, devices) for devices in (256, 128, 12)] == [128, 128, 4]

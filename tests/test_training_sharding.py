@@ -1,18 +1,27 @@
 """Where arrays live: axis names through the rules, on eight CPU devices."""
 
+import dataclasses
+import importlib
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
+import configs
 from configs import dit_dino
-from rae_dit.config import from_config_dict
+from rae_dit.config import ConfigError, from_config_dict
 from rae_dit.models.layers import Linear
+from rae_dit.planning.compiled import without_files
 from rae_dit.setup import models
+from rae_dit.setup.objectives import make_task
 from rae_dit.training.sharding import (
     batch_sharding,
+    check_fsdp,
     make_mesh,
     parameter_shardings,
     shard_batch,
@@ -25,8 +34,49 @@ def test_mesh_axes():
 
 
 def test_fsdp_must_divide_the_devices():
-    with pytest.raises(ValueError, match=r"sharding.fsdp: got 3.*8 devices"):
+    with pytest.raises(ConfigError, match=r"sharding.fsdp: got 3.*8 devices"):
         make_mesh(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A TPU that is not there, as far as jax lays out meshes."""
+
+    id: int
+    process_index: int
+    slice_index: int
+    coords: tuple[int, int, int]
+    platform: str = "tpu"
+    device_kind: str = "TPU v5 lite"
+    core_on_chip: int = 0
+
+
+def chips(slices: int) -> list[Chip]:
+    """v5e-16 slices: 4 x 4 chips of four hosts; jax lists devices by process."""
+    found = [
+        Chip(16 * part + 4 * y + x, 4 * part + y // 2 * 2 + x // 2, part, (x, y, 0))
+        for part in range(slices)
+        for y in range(4)
+        for x in range(4)
+    ]
+    return sorted(found, key=lambda chip: (chip.process_index, chip.id))
+
+
+@pytest.mark.parametrize("slices", [1, 2, 4])
+def test_slices_are_replicas_and_fsdp_stays_within_one(slices):
+    for fsdp in (1, 2, 8, 16):
+        grid = make_mesh(fsdp, chips(slices)).devices
+        assert grid.shape == (16 * slices // fsdp, fsdp)
+        assert sorted(chip.id for chip in grid.flat) == list(range(16 * slices))
+        parts = [[chip.slice_index for chip in row] for row in grid]
+        assert all(len(set(row)) == 1 for row in parts)
+        assert [row[0] for row in parts] == sorted(row[0] for row in parts)
+
+
+def test_fsdp_across_slices_is_refused():
+    expected = r"^sharding.fsdp: got 32; expected a divisor of the 16 devices of each of 2 slices$"
+    with pytest.raises(ConfigError, match=expected):
+        make_mesh(32, chips(2))
 
 
 def test_names_become_mesh_axes_and_biases_are_copied():
@@ -35,9 +85,66 @@ def test_names_become_mesh_axes_and_biases_are_copied():
     assert specs == {"kernel": P("fsdp", None), "bias": P()}
 
 
-def test_a_width_that_does_not_divide_is_copied():
-    linear = Linear(12, 24, axes=("embed", "mlp"), dtype=jnp.float32, rngs=nnx.Rngs(0))
-    assert parameter_shardings(linear, make_mesh(8))["kernel"].spec == P(None, None)
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [((16, 24), ("fsdp", None)), ((12, 24), (None, "fsdp")), ((12, 20), (None, None))],
+)
+def test_another_axis_is_split_where_the_width_does_not_divide(sizes, expected):
+    linear = Linear(*sizes, axes=("embed", "mlp"), dtype=jnp.float32, rngs=nnx.Rngs(0))
+    assert parameter_shardings(linear, make_mesh(8))["kernel"].spec == P(*expected)
+
+
+FSDP = [2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024]
+
+
+def bytes_of(state, shardings) -> int:
+    """On one device, in the layout that jax makes of the shardings."""
+    shapes = jax.tree.map(lambda leaf, s: np.prod(s.shard_shape(leaf.shape)), state, shardings)
+    return 4 * int(sum(jax.tree.leaves(shapes)))
+
+
+def test_every_preset_is_split_evenly_or_refused():
+    """Each preset's trained network, on meshes of up to 2048 devices."""
+    refused = {}
+    for path in sorted(Path(configs.__file__).parent.glob("[a-z]*.py")):
+        if path.stem == "default":
+            continue
+        config = from_config_dict(importlib.import_module(f"configs.{path.stem}").get_config())
+        module = make_task(without_files(config)).module
+        state = nnx.to_pure_dict(nnx.state(module))
+        total = 4 * sum(leaf.size for leaf in jax.tree.leaves(state))
+        for fsdp in FSDP:
+            mesh = AbstractMesh((2, fsdp), ("replica", "fsdp"))
+            local = bytes_of(state, parameter_shardings(module, mesh))
+            try:
+                check_fsdp(module, mesh)
+            except ConfigError as error:
+                assert local > 2 * total / fsdp, (path.stem, fsdp)
+                refused[path.stem, fsdp] = str(error)
+            else:
+                assert local <= 2 * total / fsdp, (path.stem, fsdp)
+    assert len({name for name, _ in refused}) > 15
+    assert not [key for key in refused if "dino" in key[0] and key[1] in (2, 4, 8, 16, 32, 64, 128)]
+    assert refused["dit_dino", 256] == (
+        "sharding.fsdp: got 256; expected 128, the largest divisor of 512 devices that works; "
+        "256 divides no axis of 19% of the parameters, which every device would hold whole"
+    )
+
+
+def test_memory_of_256_processes_by_formula():
+    """docs/many_hosts.md: 16 bytes a parameter, split over fsdp, however many replicas there are.
+
+    What cannot be split: biases, norms, position table and frequencies of DiT^DH-XL.
+    """
+    ddt = models.abstract(models.make_ddt, from_config_dict(dit_dino.get_config()))
+    state = nnx.to_pure_dict(nnx.state(ddt))
+    whole, split = 976_084, 838_675_796 - 976_084
+    for processes in (2, 4, 8, 256):  # of four devices
+        for fsdp in (1, 4, 8, 128):
+            if 4 * processes % fsdp == 0:
+                mesh = AbstractMesh((4 * processes // fsdp, fsdp), ("replica", "fsdp"))
+                found = 4 * bytes_of(state, parameter_shardings(ddt, mesh))
+                assert found == 16 * (whole + split // fsdp)
 
 
 def test_golden_shardings_of_the_full_model():

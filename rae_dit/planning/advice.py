@@ -25,7 +25,7 @@ def advise(
         memory: on one device.
         replicated: parameters that are whole on every device though `sharding.fsdp` > 1.
         limit: bytes of one device; None when unknown.
-        best_fsdp: the largest value that splits every width.
+        best_fsdp: the value with which a device holds the fewest parameters.
         largest: batch that fits; None when unknown.
         on_tpu: whether the devices are TPUs.
         network_binds: whether collectives take longer than kernels.
@@ -35,9 +35,9 @@ def advise(
     if replicated and config.sharding.fsdp != best_fsdp:
         whole = sum(parameter.bytes for parameter in replicated)
         advice.append(
-            f"--config.sharding.fsdp={best_fsdp}: {config.sharding.fsdp} does not divide every "
-            f"width, so {whole / GIB:.2f} GiB of parameters, and as much again for EMA and each "
-            "moment, lie whole on every device"
+            f"--config.sharding.fsdp={best_fsdp}: {config.sharding.fsdp} divides no axis of "
+            f"some kernels: {whole / GIB:.2f} GiB of parameters, and as much again for EMA and "
+            "each moment, lie whole on every device"
         )
     if config.sharding.fsdp > 2 and collectives:
         half = f"--config.sharding.fsdp={config.sharding.fsdp // 2}"

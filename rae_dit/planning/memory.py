@@ -8,7 +8,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from rae_dit.planning.compiled import Step
-from rae_dit.training.sharding import RULES
+from rae_dit.training.sharding import copied_share, fitting_fsdp, local_share
 
 MENTIONED = 2**22  # bytes; smaller parameters are replicated without being reported
 
@@ -89,27 +89,12 @@ def replicated_parameters(step: Step, mesh: Mesh) -> list[Replicated]:
     return sorted(found, key=lambda parameter: -parameter.bytes)
 
 
-def best_fsdp(widths: list[int], num_devices: int) -> int:
-    """Finds the largest divisor of the devices that splits every width.
+def best_fsdp(module: nnx.Module, num_devices: int) -> int:
+    """Finds the `sharding.fsdp` with which a device holds the fewest parameters.
 
     Args:
-        widths: sizes of the axes that `sharding.RULES` lays over the fsdp axis.
+        module: the trained network, or its abstract form.
         num_devices: of the mesh.
     """
-    return math.gcd(num_devices, *widths)
-
-
-def split_widths(module: nnx.Module) -> list[int]:
-    """Collects the sizes of all axes of a module's parameters that the fsdp axis may split.
-
-    Args:
-        module: any, or its abstract form.
-    """
-    widths = set()
-    for _, variable in nnx.to_flat_state(nnx.state(module)):
-        names = variable.get_metadata().get("axes", ())
-        shape = variable.get_value().shape
-        for name, size in zip(names, shape[len(shape) - len(names) :], strict=True):
-            if name is not None and RULES[name] == "fsdp":
-                widths.add(size)
-    return sorted(widths)
+    fitting = fitting_fsdp(module, num_devices)
+    return min(fitting, key=lambda fsdp: local_share(copied_share(module, fsdp), fsdp))

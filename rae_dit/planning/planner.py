@@ -20,7 +20,6 @@ from rae_dit.planning.memory import (
     best_fsdp,
     count_memory,
     replicated_parameters,
-    split_widths,
 )
 from rae_dit.planning.roofline import Roofline, predict
 from rae_dit.planning.topology import find_devices, is_compile_only
@@ -101,7 +100,6 @@ def make_plan(config: Config, topology: str, *, find_largest: bool) -> Plan:
     if find_largest and limit is not None:
         largest = search_largest(config, mesh, topology, memory, limit)
     replicated = replicated_parameters(step, mesh)
-    widths = split_widths(task.module)
     traffic = read_traffic(compiled, len(devices))
     roofline = (
         predict(config, task.work, facts, traffic, len(devices)) if facts and traffic else None
@@ -128,7 +126,7 @@ def make_plan(config: Config, topology: str, *, find_largest: bool) -> Plan:
             memory,
             replicated,
             limit=limit,
-            best_fsdp=best_fsdp(widths, len(devices)),
+            best_fsdp=best_fsdp(task.module, len(devices)),
             largest=largest,
             on_tpu=devices[0].platform == "tpu",
             network_binds=roofline is not None and roofline.binds == "network",

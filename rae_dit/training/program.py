@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from rae_dit import compiler
 from rae_dit.objectives.base import Objective, Tree
-from rae_dit.training.sharding import parameter_shardings, replicated, with_mesh
+from rae_dit.training.sharding import check_fsdp, parameter_shardings, replicated, with_mesh
 from rae_dit.training.state import TrainState
 from rae_dit.training.task import Task
 
@@ -43,7 +43,11 @@ def build_program(task: Task, mesh: Mesh, *, seed: int) -> Program:
         task: what is trained.
         mesh: the devices.
         seed: of initial weights and of the run's random numbers.
+
+    Raises:
+        ConfigError: `sharding.fsdp` would leave most parameters whole on every device.
     """
+    check_fsdp(task.module, mesh)
 
     def create() -> TrainState:
         model_key, run_key = jax.random.split(jax.random.key(seed))

@@ -3,11 +3,13 @@
 The mesh has two axes, (replica, fsdp). The batch is split over both. Parameters are copied along
 `replica` and split along `fsdp`, so fsdp = 1 is data parallelism, fsdp = all devices is fully
 sharded, and anything between is the hybrid (HSDP). The same program runs in all of them: XLA
-inserts the collectives.
+inserts the collectives. Several TPU slices are replicas of each other: parameters are gathered over
+the links within a slice, and only gradients go over the slower network between slices.
 """
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,34 +20,52 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, use_abstract_mesh
 from jax.sharding import PartitionSpec as P
 
-RULES: dict[str, str | None] = {
-    "embed": "fsdp",  # the model's width: 384 ... 2048, all multiples of 128
-    "mlp": None,
-    "heads": None,
-    "modulation": None,
-}
-"""Logical axis of a kernel -> mesh axis (None: not split). "embed" alone suffices for FSDP, and
-its widths divide; the SwiGLU width 5461 of the wide head is prime to everything."""
+from rae_dit.config.check import invalid_value
+
+RULES = ("embed", "mlp", "heads", "modulation")
+"""Logical axes of kernels that are split along mesh axis "fsdp", in order of preference.
+
+Each kernel is split along one axis, the first of these whose size divides. "embed" is the model's
+width, 384 ... 2048, multiples of 128; the wide head's "mlp" of 5461 is prime to almost everything.
+Stacked layers are not among them: a loop over layers would gather all of them at once."""
+
+LARGEST_SHARE = 2  # of an even split: parameters of one device, when some cannot be split
 
 
 def make_mesh(fsdp: int, devices: list[jax.Device] | None = None) -> Mesh:
     """Makes a (replica, fsdp) mesh over all devices of all processes.
 
     Args:
-        fsdp: devices that share one copy of the parameters; divides their number.
+        fsdp: devices that share one copy of the parameters; divides their number, or with several
+            TPU slices that of one slice.
         devices: defaults to all.
 
     Raises:
-        ValueError: when fsdp does not divide the number of devices.
+        ConfigError: when fsdp does not divide that number.
     """
     devices = jax.devices() if devices is None else devices
-    if len(devices) % fsdp:
-        raise ValueError(
-            f"sharding.fsdp: got {fsdp}; expected a divisor of the {len(devices)} devices"
+    slices = count_slices(devices)
+    within = len(devices) // slices
+    if within % fsdp:
+        place = f"the {within} devices" + (f" of each of {slices} slices" if slices > 1 else "")
+        raise invalid_value("sharding.fsdp", fsdp, f"a divisor of {place}")
+    shape = (within // fsdp, fsdp)
+    if slices == 1:
+        grid = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
+    else:
+        grid = mesh_utils.create_hybrid_device_mesh(
+            shape, (slices, 1), devices=devices, allow_split_physical_axes=True
         )
-    shape = (len(devices) // fsdp, fsdp)
-    grid = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
     return Mesh(grid, ("replica", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def count_slices(devices: Sequence[jax.Device]) -> int:
+    """Counts the TPU slices that devices belong to; 1 for other devices.
+
+    GPUs have a `slice_index`, too, of hosts that share an NVLink network; one process per host and
+    JAX's order already keep `fsdp` within a host where it fits.
+    """
+    return len({getattr(d, "slice_index", 0) if d.platform == "tpu" else 0 for d in devices})
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -94,22 +114,80 @@ def parameter_shardings(model: nnx.Module, mesh: Mesh) -> dict:
 
 
 def variable_sharding(variable: nnx.Variable, mesh: Mesh) -> NamedSharding:
-    """Looks up the sharding of one variable: `axes` metadata through RULES, else replicated.
-
-    A stacked variable has more dimensions than names; the leading ones (layers) are not split.
-    A dimension that the mesh axis does not divide is copied too: correct, only larger.
-    """
-    metadata = variable.get_metadata()
-    if "axes" not in metadata:
+    """Splits a variable along the axis that RULES choose, if there is one; else copies it."""
+    names, shape = variable.get_metadata().get("axes"), variable.get_value().shape
+    if names is None:
         return replicated(mesh)
-    shape = variable.get_value().shape
-    names = (None,) * (len(shape) - len(metadata["axes"])) + metadata["axes"]
-    mesh_axes = [RULES[name] if name is not None else None for name in names]
-    spec = [
-        axis if axis is not None and size % mesh.shape[axis] == 0 else None
-        for axis, size in zip(mesh_axes, shape, strict=True)
-    ]
-    return NamedSharding(mesh, P(*spec))
+    axis = split_axis(names, shape, mesh.shape["fsdp"])
+    return NamedSharding(
+        mesh, P(*("fsdp" if number == axis else None for number in range(len(shape))))
+    )
+
+
+def split_axis(names: Sequence[str | None], shape: Sequence[int], parts: int) -> int | None:
+    """Chooses the axis along which an array is split.
+
+    Args:
+        names: of its last axes; leading ones (layers) have none.
+        shape: of the array.
+        parts: to split it into.
+
+    Returns:
+        Number of the axis with the first name in RULES whose size `parts` divides; None where
+        there is none: such an array is copied.
+    """
+    first = len(shape) - len(names)
+    fitting = {name: first + i for i, name in enumerate(names) if shape[first + i] % parts == 0}
+    return next((fitting[name] for name in RULES if name in fitting), None)
+
+
+def check_fsdp(model: nnx.Module, mesh: Mesh) -> None:
+    """Checks that `sharding.fsdp` splits enough of a model to be worth its name.
+
+    Args:
+        model: the trained network, or its abstract form.
+        mesh: from `make_mesh`.
+
+    Raises:
+        ConfigError: a device would hold more than `LARGEST_SHARE` times an even split; one line
+            with the share of the parameters that is copied, and the largest value that works.
+    """
+    fsdp = mesh.shape["fsdp"]
+    copied = copied_share(model, fsdp)
+    if not is_split(copied, fsdp):
+        expected = (
+            f"{fitting_fsdp(model, mesh.size)[-1]}, the largest divisor of {mesh.size} devices "
+            f"that works; {fsdp} divides no axis of {copied:.0%} of the parameters, which every "
+            "device would hold whole"
+        )
+        raise invalid_value("sharding.fsdp", fsdp, expected)
+
+
+def fitting_fsdp(model: nnx.Module, num_devices: int) -> list[int]:
+    """Lists the divisors of a number of devices that `check_fsdp` accepts, in ascending order."""
+    divisors = (n for n in range(1, num_devices + 1) if num_devices % n == 0)
+    return [n for n in divisors if is_split(copied_share(model, n), n)]
+
+
+def is_split(copied: float, fsdp: int) -> bool:
+    """Tells whether a device holds at most `LARGEST_SHARE` times an even split."""
+    return local_share(copied, fsdp) <= LARGEST_SHARE / fsdp
+
+
+def local_share(copied: float, fsdp: int) -> float:
+    """Computes the share of the parameters that one device holds if `copied` of them are whole."""
+    return copied + (1 - copied) / fsdp
+
+
+def copied_share(model: nnx.Module, fsdp: int) -> float:
+    """Computes the share of a model's parameters that splitting into `fsdp` parts leaves whole."""
+    whole = total = 0
+    for _, variable in nnx.to_flat_state(nnx.state(model)):
+        names, shape = variable.get_metadata().get("axes", ()), variable.get_value().shape
+        size = math.prod(shape)
+        total += size
+        whole += size if split_axis(names, shape, fsdp) is None else 0
+    return whole / total
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
