@@ -83,12 +83,12 @@ def test_what_is_left_whole_is_named(monkeypatch):
     refused = planner.Compiled(temporary_bytes=3 * GIB, text="", seconds=1.0)
     monkeypatch.setattr(planner, "compile_step", lambda step: refused)
     monkeypatch.setattr(planner, "memory_limit", lambda device, facts: GIB)
-    config = small_config(
-        **{"sharding.fsdp": 8, "ddt.hidden_size": (12, 32), "ddt.num_heads": (3, 2)}
-    )
-    plan = make_plan(config, "cpu:8", find_largest=True)
+    widths = {"ddt.hidden_size": (12, 32), "ddt.num_heads": (3, 2)}
+    with pytest.raises(ConfigError, match=r"^sharding.fsdp: got 8; expected 4, the largest .* 28%"):
+        make_plan(small_config(**widths, **{"sharding.fsdp": 8}), "cpu:8", find_largest=True)
+    plan = make_plan(small_config(**widths, **{"sharding.fsdp": 2}), "cpu:8", find_largest=True)
     largest = plan.replicated[0]
-    assert "backbone.blocks.mlp.w12.kernel" in [parameter.path for parameter in plan.replicated]
+    assert "backbone.blocks.mlp.w12.bias" in [parameter.path for parameter in plan.replicated]
     assert largest.bytes == max(parameter.bytes for parameter in plan.replicated)
     assert any(line.startswith("--config.sharding.fsdp=4:") for line in plan.advice)
     assert plan.fits is False
