@@ -80,6 +80,6 @@ def test_code_is_not_run(tmp_path, monkeypatch):
     path = save(tmp_path / "old.pth", {"weight": torch.zeros(2)})
     pieces = [pickle.dumps(x, protocol=2) for x in (0x1950A86A20F9469CFC6C, 1001, Bomb())]
     path.write_bytes(b"".join(pieces))
-    with pytest.raises(WeightsError, match=r"asks for \w+.mkdir, which is code"):
+    with pytest.raises(WeightsError, match=r"old.pth is damaged"):
         open_tensors(path)
     assert not (tmp_path / "bomb").exists()

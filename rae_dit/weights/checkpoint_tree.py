@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rae_dit.weights.mapping import WeightsError
+from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.torch_file import LazyTensor
 
 # An average is named by the word "ema" (ema, model_ema, state_dict_ema, ema_net, ema_0.9999), or:

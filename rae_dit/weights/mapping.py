@@ -18,12 +18,10 @@ from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
+from rae_dit.weights.errors import WeightsError as WeightsError
+
 Tensors = Mapping[str, np.ndarray]
 Model = TypeVar("Model", bound=nnx.Module)
-
-
-class WeightsError(ValueError):
-    """A file of weights that cannot be read, or does not fit the model."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from rae_dit.weights.checkpoint_tree import (
     holds_tensors,
     parts,
 )
-from rae_dit.weights.mapping import WeightsError
+from rae_dit.weights.errors import WeightsError
 
 log = logging.getLogger(__name__)
 

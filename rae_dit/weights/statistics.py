@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rae_dit.storage.files import replacing, write_bytes
-from rae_dit.weights.mapping import WeightsError
+from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.torch_file import LazyTensor, read_torch_file, write_torch_file
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from rae_dit.storage.files import replacing
 from rae_dit.weights.checkpoint_tree import Leaf, NamedTensor
-from rae_dit.weights.mapping import WeightsError
+from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.state_dict import Weights, find_state_dict
 from rae_dit.weights.torch_file import read_torch_file, write_torch_file
 from rae_dit.weights.torch_legacy import is_legacy, read_legacy

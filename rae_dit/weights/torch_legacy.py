@@ -2,23 +2,24 @@
 
 Such a file is a row of pickles: a magic number, a version, facts about the machine, the object, and
 the keys of its storages; then, for each key, the number of elements and the elements. The rules are
-those of torch_file.py: nothing but containers, numbers, strings and tensors is unpickled, and
-tensors are read when they are asked for.
+those of torch_file.py: the pickles are not run, and tensors are read when they are asked for.
 
 Source: `torch/serialization.py`, `_legacy_save` (torch 2.13).
 """
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from rae_dit.weights.mapping import WeightsError
-from rae_dit.weights.torch_file import DAMAGE, DTYPES, Storage, StorageType, TensorOnlyUnpickler
+from rae_dit.weights.errors import WeightsError, reading
+from rae_dit.weights.lazy_tensor import Storage
+from rae_dit.weights.tensor_pickle import load_pickle, storage_of
 
 MAGIC = 0x1950A86A20F9469CFC6C
 START = pickle.dumps(MAGIC, protocol=2)
+MAX_NAME = 1000  # bytes of a name of a class
 COUNT_BYTES = 8  # of the number of elements before each storage
 
 
@@ -28,26 +29,24 @@ def is_legacy(path: str | Path) -> bool:
         return file.read(len(START)) == START
 
 
-class LegacyUnpickler(TensorOnlyUnpickler):
-    """Unpickler that records the storages it reads."""
+class Bounded:
+    """A file, read no further than it goes: a length of 2**40 is not allocated first."""
 
-    def __init__(self, file: Any, reader: "LegacyReader"):
-        super().__init__(file, "", reader)
-        self.met: dict[str, Storage] = {}
+    def __init__(self, file: BinaryIO, size: int):
+        self.file = file
+        self.size = size
 
-    def find_class(self, module: str, name: str) -> Any:
-        """Allows one more name, that of tensors before torch 0.4."""
-        if (module, name) == ("torch._utils", "_rebuild_tensor"):
-            return self.rebuild_tensor
-        return super().find_class(module, name)
+    def read(self, count: int) -> bytes:
+        """Reads at most `count` bytes."""
+        return self.file.read(min(count, self.size - self.file.tell()))
 
-    def persistent_load(self, pid: Any) -> Storage:
-        """Records a storage: ("storage", type, key, device, length, None)."""
-        match pid:
-            case ("storage", StorageType(name=name), str(key), _, int(length), None):
-                self.met[key] = Storage(key, DTYPES[name], length)
-                return self.met[key]
-        raise WeightsError(f"The file is damaged: it holds a record {pid!r}, not a storage.")
+    def readline(self) -> bytes:
+        """Reads a name, up to the end of its line."""
+        return self.file.readline(MAX_NAME)
+
+    def tell(self) -> int:
+        """Returns the position."""
+        return self.file.tell()
 
 
 class LegacyReader:
@@ -57,13 +56,15 @@ class LegacyReader:
         self.path = Path(path)
         self.places: dict[str, int] = {}
 
-    def locate(self, keys: list[str], storages: dict[str, Storage], start: int) -> None:
+    def locate(self, keys: list[Any], storages: dict[str, Storage], start: int) -> None:
         """Records the offset of each storage, in the order of the file.
 
         Raises:
             WeightsError: the file is shorter than its storages.
         """
         for key in keys:
+            if type(key) is not str or key not in storages:
+                raise WeightsError(f"{self.path} is damaged: it names a storage of no tensor.")
             self.places[key] = start + COUNT_BYTES
             start += COUNT_BYTES + storages[key].length * storages[key].dtype.itemsize
         if start != self.path.stat().st_size:
@@ -71,10 +72,12 @@ class LegacyReader:
                 f"{self.path} has {self.path.stat().st_size} bytes and should have {start}: it is "
                 "truncated or damaged. Fetch it again."
             )
+        if missing := storages.keys() - self.places.keys():
+            raise WeightsError(f"{self.path} is damaged: it lacks storages {sorted(missing)[:5]}.")
 
     def __call__(self, storage: Storage) -> np.ndarray:
         """Reads the numbers of a storage; the array is read-only."""
-        with self.path.open("rb") as file:
+        with reading(self.path), self.path.open("rb") as file:
             file.seek(self.places[storage.entry] - COUNT_BYTES)
             count = int.from_bytes(file.read(COUNT_BYTES), "little")
             raw = file.read(storage.length * storage.dtype.itemsize)
@@ -90,19 +93,26 @@ def read_legacy(path: str | Path) -> Any:
     """Reads the object in such a file, with a `LazyTensor` for every tensor.
 
     Raises:
-        WeightsError: the file is damaged, was written on a big-endian machine, or holds more than
-            tensors, containers, numbers and strings.
+        FileNotFoundError: there is no such file.
+        WeightsError: the file is damaged, was written on a big-endian machine, or was made to do
+            harm.
     """
     reader = LegacyReader(path)
-    with Path(path).open("rb") as file:
-        try:
-            magic, version, machine = (LegacyUnpickler(file, reader).load() for _ in range(3))
-            if magic != MAGIC or version != 1001 or not machine["little_endian"]:
-                raise WeightsError(f"{path} is of another version or machine; re-save it.")
-            unpickler = LegacyUnpickler(file, reader)
-            found = unpickler.load()
-            keys = LegacyUnpickler(file, reader).load()
-            reader.locate(keys, unpickler.met, file.tell())
-        except DAMAGE as error:
-            raise WeightsError(f"{path} is damaged: {error}.") from error
-    return found
+    storages: dict[str, Storage] = {}
+
+    def load_storage(pid: Any) -> Storage:
+        match pid:
+            case ("storage", kind, str(key), _, length, None):
+                storages[key] = storage_of(kind, key, length)
+                return storages[key]
+        raise WeightsError("It is damaged: its pickle has a record that is no storage.")
+
+    with reading(path), Path(path).open("rb") as opened:
+        file = Bounded(opened, Path(path).stat().st_size)
+        parts = (load_pickle(file, load_storage, reader) for _ in range(5))
+        magic, version, machine = (next(parts) for _ in range(3))
+        if (magic, version) != (MAGIC, 1001) or not machine["little_endian"]:
+            raise WeightsError(f"{path} is of another version or machine; re-save it.")
+        content, keys = parts
+        reader.locate(keys, storages, file.tell())
+    return content
