@@ -112,6 +112,10 @@ def get_config() -> ml_collections.ConfigDict:
     gan.final_learning_rate = 2e-5
     gan.beta1 = 0.9
     gan.beta2 = 0.95
+    gan.epsilon = 1e-8
+    gan.weight_decay = 0.0
+    gan.clip_norm = config_dict.placeholder(float)  # as in its code: only the decoder is clipped
+    gan.power_iteration = "per_pass"  # as in its code: torch iterates whenever a module is called
 
     config.discriminator = discriminator = ml_collections.ConfigDict()
     discriminator.features = "dino"

@@ -45,6 +45,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.gan.final_learning_rate = 1e-5
     config.gan.augment_translation = 0.125
     config.gan.augment_colour = False
+    config.gan.power_iteration = "per_update"  # as when the above was measured
     config.discriminator.features = "encoder"
     config.discriminator.layers = (2, 0, 1)
     config.discriminator.kernel_size = 9

@@ -74,6 +74,9 @@ def test_values_of_a_config_file_arrive(workdirs):
     assert config.objective == "reconstruction"
     assert (config.gan.weight, config.gan.start, config.gan.loss) == (0.75, 2, "hinge")
     assert (config.discriminator.features, config.discriminator.layers) == ("encoder", (0, 1))
+    # Fields that are newer than the file: what c46889a did.
+    assert (config.gan.epsilon, config.gan.weight_decay, config.gan.clip_norm) == (1e-8, 0.0, 1.0)
+    assert config.gan.power_iteration == "per_update"
 
 
 @pytest.mark.parametrize("stage", ["stage2", "stage1"])

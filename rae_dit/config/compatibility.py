@@ -11,8 +11,16 @@ ADDED: dict[str, Any] = {
     "ddt.pretrained_weights": "ema",
     "encoder.layers": [],
     "encoder.add_mean": False,
+    "gan.power_iteration": "per_update",
 }
 """Dotted path -> the value that is equal to not having the field."""
+
+DIVIDED = {
+    "gan.epsilon": "optim.epsilon",
+    "gan.weight_decay": "optim.weight_decay",
+    "gan.clip_norm": "optim.clip_norm",
+}
+"""Dotted path -> the field that spoke for both before."""
 
 
 def complete(values: dict[str, Any]) -> dict[str, Any]:
@@ -22,7 +30,8 @@ def complete(values: dict[str, Any]) -> dict[str, Any]:
         values: nested dicts; not changed.
     """
     result = {name: dict(v) if isinstance(v, dict) else v for name, v in values.items()}
-    for path, value in ADDED.items():
+    divided = {path: field(result, source) for path, source in DIVIDED.items()}
+    for path, value in (ADDED | divided).items():
         *sections, name = path.split(".")
         section: Any = result
         for key in sections:
@@ -30,3 +39,11 @@ def complete(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(section, dict):  # else the conversion refuses it
             section.setdefault(name, value)
     return result
+
+
+def field(values: dict[str, Any], path: str) -> Any:
+    """Returns the value at a dotted path; None if there is none, which the conversion tells."""
+    value: Any = values
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value

@@ -38,7 +38,7 @@ class PerceptualConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GanConfig:
-    """The discriminator's training; what is not said here is as in `optim`."""
+    """The discriminator's training; AdamW, with the form of `optim`'s warmup and decay."""
 
     weight: NonNegative  # of the decoder's adversarial term, times the adaptive weight; 0 = none
     start: Natural  # first step at which the decoder has the term
@@ -60,6 +60,12 @@ class GanConfig:
     final_learning_rate: NonNegative
     beta1: Decay
     beta2: Decay
+    epsilon: Positive
+    weight_decay: NonNegative
+    clip_norm: Positive | None  # global norm of the heads' gradient; None = not clipped
+    # Iterations of the heads' spectral norms: one before each pass of an update, over real images
+    # and over fakes; or one before both
+    power_iteration: Literal["per_pass", "per_update"]
 
     def __post_init__(self) -> None:
         """Checks `start >= discriminator_start` and that the decay ends after the warmup."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import optax
 from flax import nnx
+from jaxtyping import Array, Float
 
 from rae_dit.architecture import EncoderArchitecture
 from rae_dit.config import Config
@@ -14,7 +15,8 @@ from rae_dit.models.features import DINO, Features
 from rae_dit.models.lpips import LPIPS
 from rae_dit.objectives.adversarial import hinge, vanilla
 from rae_dit.objectives.augment import augment
-from rae_dit.objectives.base import Objective
+from rae_dit.objectives.base import Objective, Tree
+from rae_dit.objectives.reconstruction import decode
 from rae_dit.setup import models
 from rae_dit.training.gan_step import gan_step
 from rae_dit.training.gan_updates import Discriminator, Perceptual, create_discriminator
@@ -70,9 +72,9 @@ def make_discriminator(config: Config) -> Discriminator:
         schedule,
         beta1=gan.beta1,
         beta2=gan.beta2,
-        epsilon=config.optim.epsilon,
-        weight_decay=config.optim.weight_decay,
-        clip_norm=config.optim.clip_norm,
+        epsilon=gan.epsilon,
+        weight_decay=gan.weight_decay,
+        clip_norm=gan.clip_norm,
         decay_mask=jax.tree.map(lambda _: True, nnx.to_pure_dict(nnx.state(heads, nnx.Param))),
     )
     return Discriminator(
@@ -91,8 +93,20 @@ def make_discriminator(config: Config) -> Discriminator:
         weight=gan.weight,
         start=gan.start,
         discriminator_start=gan.discriminator_start,
-        train_on_noisy=gan.fakes == "noisy",
+        fakes=functools.partial(
+            reconstruct,
+            models.rae_graph(config, decoder=True),
+            "tokens" if gan.fakes == "noisy" else "clean_tokens",
+        ),
+        iterate_per_pass=gan.power_iteration == "per_pass",
     )
+
+
+def reconstruct(
+    rae_graph: nnx.GraphDef, name: str, decoder: Tree, frozen: Tree, inputs: Tree
+) -> Float[Array, "B H W 3"]:
+    """Decodes the tokens `inputs[name]`: the discriminator's fakes."""
+    return decode(rae_graph, decoder, frozen, inputs[name])
 
 
 def make_features(config: Config, rngs: nnx.Rngs) -> Features:

@@ -87,13 +87,9 @@ def gan_step(
 
     discriminator = state.discriminator
     if gan is not None and discriminator is not None:
-        discriminator_inputs = {name: inputs[name] for name in ("image", "real_keys", "fake_keys")}
-        discriminator_inputs["tokens"] = inputs["tokens" if gan.train_on_noisy else "clean_tokens"]
 
         def train(old: DiscriminatorState) -> tuple[DiscriminatorState, Scalars]:
-            return discriminator_update(
-                old, params, frozen, discriminator_inputs, rae_graph, gan, accumulate_steps
-            )
+            return discriminator_update(old, params, frozen, inputs, gan, accumulate_steps)
 
         def wait(old: DiscriminatorState) -> tuple[DiscriminatorState, Scalars]:
             return old, dict.fromkeys(DISCRIMINATOR_METRICS, jnp.float32(0))

@@ -55,7 +55,10 @@ class Discriminator(NamedTuple):
         weight: factor of the decoder's term, besides the adaptive one.
         start: first step at which the decoder has its term.
         discriminator_start: first step at which the discriminator is trained.
-        train_on_noisy: whether the discriminator is trained on reconstructions of noisy tokens.
+        fakes: (decoder, frozen, inputs) -> the images that it is trained on as fakes, before they
+            are rounded; `setup/gan.py` decodes clean tokens or noisy ones.
+        iterate_per_pass: whether the spectral norms' vectors are iterated before the pass over real
+            images and again before that over fakes, as torch does, or once for both.
     """
 
     features: nnx.GraphDef
@@ -67,7 +70,8 @@ class Discriminator(NamedTuple):
     weight: float
     start: int
     discriminator_start: int
-    train_on_noisy: bool
+    fakes: Callable[[Tree, Tree, Tree], Image]
+    iterate_per_pass: bool
 
     def logits(
         self, params: Tree, vectors: Tree, frozen: Tree, keys: Key[Array, " B"], image: Image
@@ -138,19 +142,20 @@ def discriminator_update(
     decoder: Tree,
     frozen: Tree,
     inputs: Tree,
-    rae_graph: nnx.GraphDef,
     gan: Discriminator,
     accumulate_steps: int,
 ) -> tuple[DiscriminatorState, Scalars]:
-    """Takes one power iteration and one optimizer step of the heads; `decoder` is fixed."""
-    vectors = power_iteration(old.params, old.vectors)
+    """Takes the power iterations and one optimizer step of the heads; `decoder` is fixed."""
+    real_vectors = fake_vectors = power_iteration(old.params, old.vectors)
+    if gan.iterate_per_pass:
+        fake_vectors = power_iteration(old.params, real_vectors)
 
     def part_gradient(part: Tree) -> tuple[Scalars, Tree]:
-        fake = quantize_uint8(decode(rae_graph, decoder, frozen, part["tokens"]))
+        fake = quantize_uint8(gan.fakes(decoder, frozen, part))
 
         def loss(params: Tree) -> tuple[Float[Array, ""], Scalars]:
-            real_logits = gan.logits(params, vectors, frozen, part["real_keys"], part["image"])
-            fake_logits = gan.logits(params, vectors, frozen, part["fake_keys"], fake)
+            real_logits = gan.logits(params, real_vectors, frozen, part["real_keys"], part["image"])
+            fake_logits = gan.logits(params, fake_vectors, frozen, part["fake_keys"], fake)
             loss = gan.loss(real_logits, fake_logits)
             return loss, {
                 "discriminator_loss": loss,
@@ -165,7 +170,7 @@ def discriminator_update(
     updates, opt_state = gan.optimizer.update(gradient, old.opt_state, old.params)
     new = DiscriminatorState(
         params=optax.apply_updates(old.params, updates),
-        vectors=vectors,
+        vectors=fake_vectors,
         opt_state=opt_state,
         updates=old.updates + 1,
     )
