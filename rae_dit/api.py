@@ -98,6 +98,8 @@ def load_rae(
     decoder: str | Path | None = None,
     stats: str | Path | None = None,
     encoder_input_size: int | None = None,
+    encoder_layers: tuple[int, ...] = (),
+    encoder_add_mean: bool = False,
     weights: Weights = "ema",
     **compute: Unpack[ComputeKeywords],
 ) -> RAE:
@@ -114,7 +116,10 @@ def load_rae(
         stats: official `stat.pt` or our `.npz`; None for raw latents.
         encoder_input_size: side in pixels of what the encoder sees. None takes the size that
             gives the decoder's number of tokens, or without a decoder that of the encoder's
-            position table.
+            position table; an encoder without one (DINOv3) then needs it.
+        encoder_layers: blocks, from 0, whose normalized outputs are averaged, as RAEv2 does; ()
+            takes the last.
+        encoder_add_mean: add the mean of the last of them over all patches to every token.
         weights: of the decoder's file: the EMA or the "online" weights, as in `load_ddt`.
         **compute: `dtype` (float32), `attention`, `scan_layers`, `remat`: fields of `Compute`.
 
@@ -126,7 +131,8 @@ def load_rae(
         ValueError: if the parts do not fit each other.
     """
     if source is not None:
-        if (encoder, decoder, stats, encoder_input_size) != (None, None, None, None):
+        parts = (encoder, decoder, stats, encoder_input_size, encoder_layers or None)
+        if parts != (None,) * 5 or encoder_add_mean:
             raise ValueError(
                 "load_rae got a whole autoencoder and parts besides; give one or the other."
             )
@@ -143,6 +149,8 @@ def load_rae(
         make_compute(**compute),
         input_size=encoder_input_size,
         grid=None if decoding is None else decoding.grid,
+        layers=encoder_layers,
+        add_mean=encoder_add_mean,
     )
     statistics = None
     if stats is not None:

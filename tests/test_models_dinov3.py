@@ -5,8 +5,11 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from support.golden_files import GOLDEN, arrays
 
+from rae_dit.api import load_rae
 from rae_dit.architecture import Compute
 from rae_dit.weights.huggingface import read_encoder
 from rae_dit.weights.mapping import WeightsError
@@ -63,3 +66,60 @@ def test_keys_get_no_bias_whatever_is_stored(read, golden):
 def test_layers_that_are_not_there_are_refused(read):
     with pytest.raises(WeightsError, match=r"layers: got \(1, 5\); expected numbers of the 5"):
         read(layers=(1, 5))
+
+
+def meta_state_dict() -> dict[str, torch.Tensor]:
+    """The golden encoder under Meta's names, with q|k|v fused and a masked bias of the keys."""
+    hub = load_file(GOLDEN / "raev2" / "rae_dinov3_encoder" / "model.safetensors")
+    names = {
+        "embeddings.cls_token": "cls_token",
+        "embeddings.register_tokens": "storage_tokens",
+        "embeddings.patch_embeddings.": "patch_embed.proj.",
+        "attention.o_proj": "attn.proj",
+        "up_proj": "fc1",
+        "down_proj": "fc2",
+        "layer_scale1.lambda1": "ls1.gamma",
+        "layer_scale2.lambda1": "ls2.gamma",
+    }
+    state = {"mask_token": hub.pop("embeddings.mask_token")[0]}
+    for number in range(5):
+        here = f"layer.{number}.attention."
+        q, k, v = (hub.pop(f"{here}{part}_proj.weight") for part in "qkv")
+        state[f"blocks.{number}.attn.qkv.weight"] = torch.cat([q, k, v])
+        biases = [hub.pop(f"{here}q_proj.bias"), torch.ones(48), hub.pop(f"{here}v_proj.bias")]
+        state[f"blocks.{number}.attn.qkv.bias"] = torch.cat(biases)
+        mask = torch.cat([torch.ones(48), torch.zeros(48), torch.ones(48)])
+        state[f"blocks.{number}.attn.qkv.bias_mask"] = mask
+    for name, tensor in hub.items():
+        for theirs, meta in names.items():
+            name = name.replace(theirs, meta)
+        state[name.replace("layer.", "blocks.", name.startswith("layer."))] = tensor
+    state["rope_embed.periods"] = 100.0 ** (torch.arange(4) / 4)  # heads of 16
+    return state
+
+
+def test_a_file_of_metas_is_the_same_encoder(read, golden, tmp_path):
+    torch.save(meta_state_dict(), tmp_path / "dinov3_vitt16.pth")
+    rae = load_rae(
+        encoder=tmp_path / "dinov3_vitt16.pth",
+        encoder_input_size=SETTINGS["resolution"],
+        encoder_layers=tuple(SETTINGS["layers"]),
+        encoder_add_mean=True,
+    )
+    tokens = rae.tokens(golden["image"].transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(tokens, golden["tokens_mls"], atol=1e-5)
+    same = read(layers=tuple(SETTINGS["layers"]), add_mean=True)
+    assert rae.encoder.architecture == same.architecture
+
+
+def test_other_sizes_are_resized_and_statistics_applied(golden):
+    rae = load_rae(
+        encoder=GOLDEN / "raev2" / "rae_dinov3_encoder",
+        stats=GOLDEN / "raev2" / "rae_dinov3_stat.pt",
+        encoder_input_size=SETTINGS["resolution"],
+        encoder_layers=tuple(SETTINGS["layers"]),
+        encoder_add_mean=True,
+    )
+    for image, latent in (("image", "latent_mls"), ("image_other_size", "latent_other_size")):
+        mine = rae.encode(golden[image].transpose(0, 2, 3, 1))
+        np.testing.assert_allclose(mine, golden[latent].transpose(0, 2, 3, 1), atol=1e-5)

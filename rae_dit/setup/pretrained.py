@@ -18,7 +18,7 @@ from rae_dit.weights.official import import_ddt
 
 Fields = dict[str, tuple[object, object]]
 # Fields of an architecture that no field of a config states.
-UNNAMED = ("activation", "eps", "layer_scale", "position_spacing")
+UNNAMED = ("activation", "eps", "layer_scale", "key_bias", "position_spacing")
 # Fields that explain the others: named first where several differ.
 FIRST = ("family", "patch_size")
 
@@ -36,6 +36,8 @@ def pretrained_encoder(config: Config) -> VisionTransformer:
         models.compute(config),
         input_size=wanted.input_size,
         grid=None,
+        layers=wanted.layers,
+        add_mean=wanted.add_mean,
     )
     found = encoder.architecture
     fields = differences(models.encoder_architecture(config), found)

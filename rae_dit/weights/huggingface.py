@@ -15,7 +15,9 @@ from flax import nnx
 from rae_dit.architecture import Compute, EncoderArchitecture, Triple
 from rae_dit.models.encoders import FAMILIES, make_encoder
 from rae_dit.models.encoders.base import VisionTransformer
+from rae_dit.models.encoders.dinov3 import DINOV3
 from rae_dit.models.encoders.family import EncoderFamily
+from rae_dit.weights.dinov3_meta import HuggingFaceNames, is_meta_file, meta_architecture
 from rae_dit.weights.encoder_names import canonical, encoder_entries, with_key_biases
 from rae_dit.weights.mapping import Tensors, WeightsError, build, import_tensors, parameters_of
 from rae_dit.weights.tensor_file import open_tensors
@@ -42,7 +44,8 @@ def read_encoder(
     """Reads an encoder and the mean and deviation of the images it was trained on.
 
     Args:
-        directory: holds config.json, weights and preprocessor_config.json.
+        directory: holds config.json, weights and preprocessor_config.json; or a file of Meta's
+            DINOv3.
         compute: how it computes.
         input_size: side of the images it will see; None takes the side that gives `grid`.
         grid: tokens a side, where there is no `input_size`; None takes that of the stored
@@ -55,6 +58,10 @@ def read_encoder(
             misshapen or not finite.
         ValueError: if patches do not tile the input.
     """
+    if directory.is_file():
+        return read_encoder_file(
+            directory, compute, input_size=input_size, grid=grid, layers=layers, add_mean=add_mean
+        )
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(directory)
@@ -62,12 +69,52 @@ def read_encoder(
     config = getattr(config, "vision_config", config)
     tensors = canonical(open_tensors(weight_file(directory)), family.huggingface.tensors)
     architecture = encoder_architecture(family, config, tensors, input_size=input_size, grid=grid)
+    architecture = with_layers(architecture, layers, add_mean=add_mean)
+    return import_encoder(tensors, architecture, compute), *image_constants(directory, family)
+
+
+def read_encoder_file(
+    path: Path,
+    compute: Compute,
+    *,
+    input_size: int | None,
+    grid: int | None,
+    layers: tuple[int, ...],
+    add_mean: bool,
+) -> tuple[VisionTransformer, Triple, Triple]:
+    """Reads an encoder from one of Meta's files of DINOv3, as `read_encoder` does a directory.
+
+    Raises:
+        WeightsError: it is another file, or there is neither `input_size` nor `grid`.
+    """
+    tensors = open_tensors(path)
+    if not is_meta_file(tensors):
+        raise WeightsError(
+            f"encoder: got {path}; expected a directory with config.json and weights, or a file of "
+            "Meta's DINOv3"
+        )
+    side = input_size or (grid or 0) * tensors["patch_embed.proj.weight"].shape[-1]
+    if not side:
+        raise WeightsError("input_size: got none; expected pixels a side, as DINOv3 has no table")
+    architecture = meta_architecture(tensors, input_size=side)
+    architecture = with_layers(architecture, layers, add_mean=add_mean)
+    encoder = import_encoder(HuggingFaceNames(tensors), architecture, compute)
+    return encoder, DINOV3.image_mean, DINOV3.image_std
+
+
+def with_layers(
+    architecture: EncoderArchitecture, layers: tuple[int, ...], *, add_mean: bool
+) -> EncoderArchitecture:
+    """Sets what is read out of an encoder.
+
+    Raises:
+        WeightsError: a layer is not there.
+    """
     if any(layer not in range(architecture.depth) for layer in layers):
         raise WeightsError(
             f"layers: got {layers}; expected numbers of the {architecture.depth} blocks, from 0"
         )
-    architecture = dataclasses.replace(architecture, layers=layers, add_mean=add_mean)
-    return import_encoder(tensors, architecture, compute), *image_constants(directory, family)
+    return dataclasses.replace(architecture, layers=layers, add_mean=add_mean)
 
 
 def family_of(model_type: str) -> EncoderFamily:
