@@ -62,6 +62,7 @@ def get_config() -> ml_collections.ConfigDict:
     decoder.num_heads = 16
     decoder.intermediate_size = 4096
     decoder.noise_tau = 0.8  # [P], [R] configs/stage1/training/DINOv2-B_decXL.yaml
+    decoder.train_constants = False  # [O]; its code trains them, as rae_dino.py does
 
     config.ddt = ddt = ml_collections.ConfigDict()
     ddt.pretrained = ""
@@ -72,6 +73,7 @@ def get_config() -> ml_collections.ConfigDict:
     ddt.num_heads = (16, 16)
     ddt.mlp_ratio = 4.0
     ddt.class_dropout = 0.1
+    ddt.train_constants = False  # [O]; its code trains them, as dit_dino.py does
     ddt.use_qknorm = False
     ddt.use_swiglu = True
     ddt.use_rope = True

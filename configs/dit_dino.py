@@ -40,6 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.ddt.hidden_size = (1152, 2048)
     config.ddt.depth = (28, 2)
     config.ddt.num_heads = (16, 16)
+    config.ddt.train_constants = True  # its train.py makes every parameter trainable
     config.optim.learning_rate = 2e-4
     config.optim.warmup_steps = 40 * default.STEPS_PER_EPOCH
     config.optim.decay_end_step = 800 * default.STEPS_PER_EPOCH

@@ -40,6 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.crop = "random"  # shorter side 1.5 x image_size, then a random square
     config.data.flip = False
     config.decoder.pretrained = ""
+    config.decoder.train_constants = True  # its train_stage1.py makes every parameter trainable
     config.perceptual.weight = 1.0
     config.gan.weight = 0.75
     config.optim.learning_rate = 2e-4

@@ -138,15 +138,12 @@ class DecoderArchitecture(ViTArchitecture):
         grid: tokens a side; N = grid^2.
         patch_size: pixels a side that each token becomes.
         eps: added to the variance in every norm.
-        position_spacing: distance of neighboring tokens in the position code: 1 in the reference,
-            16 / grid in diffusers, which is the same for 16 x 16 tokens only.
     """
 
     in_width: int
     grid: int
     patch_size: int
     eps: float = 1e-12
-    position_spacing: float = 1.0
 
 
 def differences(

@@ -95,6 +95,15 @@ def test_a_run_goes_on_as_it_would_have(stage, tmp_path):
     assert [path.name for path in (workdir / "checkpoints").glob("[0-9]*")] == ["8"]
 
 
+def test_positions_that_the_decoder_had_not_stored_are_those_it_computed(workdirs):
+    position = np.asarray(rae_dit.load_rae(workdirs / "stage1").decoder.position[...])
+    assert position.shape == (1 + 4 * 4, 8)
+    row, column = np.divmod(np.arange(16.0), 4)
+    parts = [f(p[:, None] * [1, 0.01]) for p in (column, row) for f in (np.sin, np.cos)]
+    np.testing.assert_allclose(position[1:], np.concatenate(parts, axis=1), atol=1e-6)
+    np.testing.assert_array_equal(position[0], 0)
+
+
 def test_samples_are_the_same(workdirs, recorded, tmp_path):
     config = read_config(workdirs / "stage2")
     settings = dataclasses.replace(config.sample, output_dir=str(tmp_path))

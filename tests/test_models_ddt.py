@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict
 from support.small_ddt import SMALL, T, X, Y, awake, make_ddt
 
 from rae_dit.architecture import Compute, DDTArchitecture
@@ -85,13 +86,21 @@ def test_positions_break_the_symmetry(positions):
     assert np.abs(flipped - velocity(ddt, X, T, Y)).max() > 1e-4
 
 
-def test_constants_have_no_gradient():
-    graph, state = nnx.split(awake(make_ddt()))
-    gradient = jax.jit(jax.grad(lambda s: jnp.sum(nnx.merge(graph, s)(X, T, Y) ** 2)))(state)
-    gradient = nnx.to_pure_dict(gradient)
-    assert not gradient["time_embedding"]["frequency"].any()
-    assert not gradient["position"].any()
-    assert gradient["label_table"].any()
+def test_constants_have_a_gradient_only_if_they_are_trained():
+    def gradient(train_constants):
+        ddt = DDT(SMALL, Compute(), train_constants=train_constants, rngs=nnx.Rngs(0))
+        graph, state = nnx.split(awake(ddt))
+        gradient = jax.jit(jax.grad(lambda s: jnp.sum(nnx.merge(graph, s)(X, T, Y) ** 2)))(state)
+        return flatten_dict(nnx.to_pure_dict(gradient), sep=".")
+
+    fixed, trained = gradient(False), gradient(True)
+    constants = {"position", "time_embedding.frequency"}
+    assert {name for name in fixed if not fixed[name].any()} == constants
+    assert all(trained[name].any() for name in constants)
+    # Positions are added to what `embed_s` gives, so their gradients sum to its bias's.
+    np.testing.assert_allclose(trained["position"].sum(0), trained["embed_s.bias"], rtol=1e-3)
+    for name in fixed.keys() - constants:
+        np.testing.assert_allclose(trained[name], fixed[name], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("remat", ["dots", "full"])

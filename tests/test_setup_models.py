@@ -9,12 +9,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict
 from support.golden_files import GOLDEN
+from support.small_run import small_config
 
 from rae_dit.config import Config, from_config_dict
 from rae_dit.models.layers import RMSNorm, SwiGLU
 from rae_dit.setup import models
 from rae_dit.setup.objectives import make_task
+from rae_dit.setup.optim import make_optimizer
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
@@ -142,3 +145,35 @@ def test_a_network_is_traced_once_and_its_callers_share_no_module() -> None:
     half = models.abstract(make, dataclasses.replace(config, precision="bf16"))
     assert (second.dtype, half.dtype) == (jnp.float32, jnp.bfloat16)
     assert len(made) == 3
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize(
+    ("section", "make", "constants"),
+    [
+        ("ddt", models.make_ddt, {"position", "time_embedding.frequency"}),
+        ("decoder", models.make_decoder, {"position"}),
+    ],
+)
+def test_constants_decay_only_if_they_are_trained(section, make, constants, trained) -> None:
+    changes = {f"{section}.train_constants": trained, "optim.weight_decay": 0.5}
+    config = small_config(**changes)
+    module = models.abstract(make, config)
+    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), parameters(module))
+    optimizer = make_optimizer(config, module)
+    zeros = jax.tree.map(jnp.zeros_like, ones)
+    updates, _ = optimizer.update(zeros, optimizer.init(ones), ones)
+    still = {name for name, update in flatten_dict(updates, sep=".").items() if not update.any()}
+    assert still == (set() if trained else constants)
+
+
+def test_the_reference_s_recipes_train_the_constants() -> None:
+    trained = {
+        name
+        for name in NAMES
+        for config in [config_of(name)]
+        if (config.ddt if config.objective == "flow_matching" else config.decoder).train_constants
+    }
+    assert trained == {name for name in NAMES if name.startswith(("dit_dino", "rae_dino"))} | {
+        *("dit_mae", "dit_siglip2", "rae_mae", "rae_siglip2")
+    }

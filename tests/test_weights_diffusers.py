@@ -16,6 +16,7 @@ from rae_dit.models.encoders.mae import MAE
 from rae_dit.models.encoders.siglip import SigLIP
 from rae_dit.models.rae import RAE
 from rae_dit.weights import diffusers_export
+from rae_dit.weights.diffusers import computed_positions
 from rae_dit.weights.diffusers_export import save_diffusers
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.official import export_decoder
@@ -117,10 +118,9 @@ def test_siglip_directories_carry_the_unused_head(tmp_path):
         position_grid=16, activation="gelu_tanh",
     )  # fmt: skip
     encoder = SigLIP(architecture, Compute(), rngs=rngs)
-    sizes = DecoderArchitecture(
-        **width, in_width=64, grid=2, patch_size=4, intermediate_size=8, position_spacing=8.0
-    )
+    sizes = DecoderArchitecture(**width, in_width=64, grid=2, patch_size=4, intermediate_size=8)
     decoder = Decoder(sizes, Compute(), rngs=rngs)
+    decoder.position[...] = computed_positions(sizes)
     rae = RAE(
         encoder,
         decoder,
@@ -137,7 +137,8 @@ def test_siglip_directories_carry_the_unused_head(tmp_path):
 
 def test_rescaled_positions_survive_the_official_form(tmp_path):
     decoder = load_rae(GOLDEN / "diffusers_mae").decoder
-    assert decoder.architecture.position_spacing == 4
+    columns = np.asarray(decoder.position[...])[1:5, 0]
+    np.testing.assert_allclose(columns, np.sin([0, 4, 8, 12]), atol=1e-6)
     save_tensors(tmp_path / "model.pt", export_decoder(decoder))
     (tmp_path / "config.json").write_text((GOLDEN / "rae_mae_decoder/config.json").read_text())
     again = read_decoder(tmp_path)
@@ -152,7 +153,7 @@ def test_what_diffusers_cannot_build_is_not_written(tmp_path, monkeypatch):
     for part in (
         "encoder.num_heads: got 4; expected 0",
         "encoder.position_grid: got 4; expected 14",
-        "decoder.position_spacing: got 1.0; expected 4.0",
+        "decoder.position: got values up to 1.9 from those that diffusers computes",
     ):
         assert part in str(error.value)
     assert not (tmp_path / "out").exists()

@@ -15,13 +15,13 @@ from etils import epath
 from flax.traverse_util import unflatten_dict
 
 from rae_dit.checkpoint import integrity
+from rae_dit.checkpoint.quarantine import quarantine
 from rae_dit.checkpoint.restore import (
     AnyState,
     CheckpointError,
     DamagedCheckpointError,
     State,
     items_of,
-    quarantine,
     read_state,
     restore_ema,
     restore_state,

@@ -7,7 +7,6 @@ file. Here every process reads, then all agree whether one of them failed.
 
 import dataclasses
 import functools
-import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -19,9 +18,8 @@ from flax.traverse_util import unflatten_dict
 from jax.sharding import SingleDeviceSharding
 
 from rae_dit.checkpoint import integrity
+from rae_dit.checkpoint.migration import Structs, stored_leaves, with_added_leaves
 from rae_dit.multihost import first_error
-
-log = logging.getLogger(__name__)
 
 Read = TypeVar("Read")
 
@@ -90,17 +88,30 @@ def _read_step(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads the items named in `like` and the data position."""
     record = _together(directory, "integrity record", lambda: _read_record(directory))
-    wanted = {item: integrity.named_leaves(tree) for item, tree in like.items()}
-    _check_wanted(directory, record, wanted)
+    wanted = {item: _placed_leaves(tree) for item, tree in like.items()}
+    stored = {
+        item: stored_leaves(record.trees.get(item, {}), structs) for item, structs in wanted.items()
+    }
+    _check_wanted(directory, record, stored)
     position = _together(directory, "data position", lambda: _read_position(directory, record))
     trees = {}
-    for item, structs in wanted.items():
+    for item, structs in stored.items():
         named = _together(directory, item, functools.partial(_read_item, directory / item, structs))
         problem = first_error(_disagreement(record.trees[item], named))
         if problem:
             raise DamagedCheckpointError(_damage(directory, item, problem))
-        trees[item] = jax.tree.unflatten(jax.tree.structure(like[item]), named.values())
+        leaves = with_added_leaves(named, wanted[item])
+        trees[item] = jax.tree.unflatten(jax.tree.structure(like[item]), leaves.values())
     return trees, position
+
+
+def _placed_leaves(tree: Any) -> Structs:
+    """Names the leaves of a tree of shapes; a sharding of None becomes the first device."""
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    return {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or here)
+        for name, leaf in integrity.named_leaves(tree).items()
+    }
 
 
 def _read_record(directory: epath.Path) -> integrity.Record:
@@ -114,16 +125,11 @@ def _read_position(directory: epath.Path, record: integrity.Record) -> dict[str,
     return position
 
 
-def _read_item(directory: epath.Path, structs: Mapping[str, Any]) -> dict[str, jax.Array]:
+def _read_item(directory: epath.Path, structs: Structs) -> dict[str, jax.Array]:
     """Returns the leaves in the order of `structs`."""
     if not structs:
         return {}
-    here = SingleDeviceSharding(jax.local_devices()[0])
-    like = {
-        name: jax.ShapeDtypeStruct(struct.shape, struct.dtype, sharding=struct.sharding or here)
-        for name, struct in structs.items()
-    }
-    restore_args = ocp.args.StandardRestore(unflatten_dict(like, sep="/"))
+    restore_args = ocp.args.StandardRestore(unflatten_dict(dict(structs), sep="/"))
     stored = integrity.named_leaves(
         ocp.StandardCheckpointHandler().restore(directory, args=restore_args)
     )
@@ -144,7 +150,7 @@ def _disagreement(
 
 
 def _check_wanted(
-    directory: epath.Path, record: integrity.Record, wanted: Mapping[str, Mapping[str, Any]]
+    directory: epath.Path, record: integrity.Record, wanted: Mapping[str, Structs]
 ) -> None:
     """Raises CheckpointError if the wanted leaves are not those that are stored."""
     for item, structs in wanted.items():
@@ -161,14 +167,13 @@ def _check_wanted(
                 "or another workdir"
             )
         for name, struct in structs.items():
-            if struct.sharding is not None:
-                try:
-                    struct.sharding.shard_shape(struct.shape)
-                except ValueError as error:
-                    raise CheckpointError(
-                        f"{name} cannot be laid out on these devices: {short(error)}. "
-                        "Choose sharding.fsdp so that it divides the dimension"
-                    ) from error
+            try:
+                struct.sharding.shard_shape(struct.shape)
+            except ValueError as error:
+                raise CheckpointError(
+                    f"{name} cannot be laid out on these devices: {short(error)}. "
+                    "Choose sharding.fsdp so that it divides the dimension"
+                ) from error
 
 
 def _together(directory: epath.Path, what: str, read: Callable[[], Read]) -> Read:
@@ -198,31 +203,6 @@ def short(error: Exception) -> str:
     """Shortens an exception to its type and 300 characters: Orbax quotes whole trees."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}{'...' if len(text) > 300 else ''}"
-
-
-def quarantine(directory: epath.Path, damaged: Mapping[int, str]) -> None:
-    """Renames damaged steps (step -> reason) to `quarantined-STEP-N`, which Orbax ignores.
-
-    Called by all processes; the first one renames.
-
-    Raises:
-        CheckpointError: a directory could not be renamed.
-    """
-    problem = ""
-    if jax.process_index() == 0:
-        try:
-            for step, reason in damaged.items():
-                number = 0
-                while (directory / f"quarantined-{step}-{number}").exists():
-                    number += 1
-                target = directory / f"quarantined-{step}-{number}"
-                (directory / str(step)).rename(target)
-                log.error("%s. Set aside as %s", reason, target)
-        except OSError as error:
-            problem = f"a damaged step could not be renamed: {short(error)}"
-    problem = first_error(problem)  # also the barrier before everyone looks again
-    if problem:
-        raise CheckpointError(problem)
 
 
 def _steps(directory: epath.Path) -> list[int]:

@@ -7,6 +7,8 @@ config.json is read as what it was. A default of a new run may differ; that one 
 from typing import Any
 
 ADDED: dict[str, Any] = {
+    "decoder.train_constants": False,
+    "ddt.train_constants": False,
     "decoder.pretrained_weights": "ema",
     "ddt.pretrained_weights": "ema",
     "encoder.layers": [],

@@ -71,6 +71,8 @@ class DecoderConfig:
     num_heads: Count
     intermediate_size: Count  # hidden width of the MLP
     noise_tau: NonNegative  # training noise on latents: deviation drawn from [0, noise_tau)
+    # Train the positions too, as the reference does: they count in the clipped norm and decay
+    train_constants: bool
 
     def __post_init__(self) -> None:
         """Checks heads, positions and the origin of weights."""
@@ -88,6 +90,9 @@ class DDTConfig(DDTSizes):
     pretrained: str  # .pt, directory or hub id that a new run starts (or samples) from; '' = none
     pretrained_weights: Literal["ema", "online"]  # of `pretrained`, if it holds both
     class_dropout: Probability  # chance that a training label becomes the null label
+    # Train positions and time frequencies too, as the reference does: they count in the clipped
+    # norm and decay
+    train_constants: bool
 
     def __post_init__(self) -> None:
         """Checks heads and positions."""

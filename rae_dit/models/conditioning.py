@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from rae_dit.models.layers import Constant, Dtype, Linear
+from rae_dit.models.layers import Dtype, Linear, make_constant, value_of
 
 FOURIER_FREQUENCIES = 256
 
@@ -13,8 +13,9 @@ FOURIER_FREQUENCIES = 256
 class TimeEmbedding(nnx.Module):
     """t in [0, 1] -> [B, D]: Gaussian Fourier features and a two-layer MLP, all in float32."""
 
-    def __init__(self, width: int, *, rngs: nnx.Rngs):
-        self.frequency = Constant(rngs.params.normal((FOURIER_FREQUENCIES,)))
+    def __init__(self, width: int, *, train_constants: bool, rngs: nnx.Rngs):
+        frequency = rngs.params.normal((FOURIER_FREQUENCIES,))
+        self.frequency = make_constant(frequency, trained=train_constants)
         normal = nnx.initializers.normal(0.02)
         self.fc1 = Linear(
             2 * FOURIER_FREQUENCIES,
@@ -35,8 +36,7 @@ class TimeEmbedding(nnx.Module):
 
     def __call__(self, t: Float[Array, " B"]) -> Float[Array, "B D"]:
         """Embeds times; sine features come before cosine features."""
-        frequency = jax.lax.stop_gradient(self.frequency[...])
-        angle = 2 * jnp.pi * t.astype(jnp.float32)[:, None] * frequency
+        angle = 2 * jnp.pi * t.astype(jnp.float32)[:, None] * value_of(self.frequency)
         fourier = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
         return self.fc2(jax.nn.silu(self.fc1(fourier)))
 

@@ -29,13 +29,14 @@ from rae_dit.models.attention import Rope, rotary_angles
 from rae_dit.models.conditioning import Modulation, TimeEmbedding, modulate
 from rae_dit.models.ddt_block import DDTBlock, make_norm
 from rae_dit.models.layers import (
-    Constant,
     Dtype,
     Linear,
     compute_dtype,
+    make_constant,
     patchify,
     sincos_position_embedding,
     unpatchify,
+    value_of,
 )
 from rae_dit.models.stack import Stack
 
@@ -49,6 +50,7 @@ class DDT(nnx.Module):
     Args:
         architecture: sizes and switches.
         compute: attention implementation, scan or unrolled, remat, dtype of matrix products.
+        train_constants: train the positions and the frequencies of the time embedding too.
         rngs: where initial values come from.
 
     Attributes:
@@ -60,7 +62,14 @@ class DDT(nnx.Module):
         dtype: of matrix products; parameters are float32.
     """
 
-    def __init__(self, architecture: DDTArchitecture, compute: Compute, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        architecture: DDTArchitecture,
+        compute: Compute,
+        *,
+        train_constants: bool = False,
+        rngs: nnx.Rngs,
+    ):
         self.architecture = architecture
         self.patch_size = architecture.patch_size
         self.grid = architecture.input_size // architecture.patch_size
@@ -72,11 +81,13 @@ class DDT(nnx.Module):
         patch_width = self.patch_size**2 * self.in_channels
         self.embed_s = make_patch_embedding(patch_width, narrow, dtype, rngs)
         self.embed_x = make_patch_embedding(patch_width, wide, dtype, rngs)
-        self.time_embedding = TimeEmbedding(narrow, rngs=rngs)
+        self.time_embedding = TimeEmbedding(narrow, train_constants=train_constants, rngs=rngs)
         table = 0.02 * rngs.params.normal((self.null_label + 1, narrow))
         self.label_table = nnx.Param(table, axes=(None, "embed"), matrices=1)
-        position = jnp.asarray(sincos_position_embedding(narrow, self.grid, self.grid))
-        self.position = Constant(position) if architecture.use_pos_embed else None
+        position = sincos_position_embedding(narrow, self.grid, self.grid)
+        self.position = (
+            make_constant(position, trained=train_constants) if architecture.use_pos_embed else None
+        )
         self.project = (
             Linear(narrow, wide, axes=("embed", None), dtype=dtype, rngs=rngs)
             if narrow != wide
@@ -140,7 +151,7 @@ class DDT(nnx.Module):
 
         s = self.embed_s(patches)
         if self.position is not None:
-            s = s + jax.lax.stop_gradient(self.position[...]).astype(self.dtype)
+            s = s + value_of(self.position).astype(self.dtype)
         s = apply_stack(self.backbone, s, condition.astype(self.dtype), *self.rope(0))  # (2)
 
         s = jax.nn.silu(time[:, None].astype(self.dtype) + s)  # (3)

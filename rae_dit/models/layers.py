@@ -29,11 +29,18 @@ Axes = tuple[str | None, ...]
 
 
 class Constant(nnx.Variable):
-    """A leaf that is saved, loaded and exported like a parameter, but not trained.
+    """A leaf, such as sine-cosine positions, that is saved like a parameter, but not trained."""
 
-    Examples are the Gaussian frequencies of the time embedding and fixed position embeddings,
-    which released checkpoints carry. The model stops their gradient; weight decay skips them.
-    """
+
+def make_constant(value: Array | np.ndarray, *, trained: bool) -> nnx.Variable:
+    """Makes a `Constant`, or in its place a parameter of the same name if it is trained."""
+    return nnx.Param(jnp.asarray(value)) if trained else Constant(jnp.asarray(value))
+
+
+def value_of(variable: nnx.Variable) -> Array:
+    """Returns the value of a leaf; neither gradient nor weight decay reaches a `Constant`."""
+    value: Array = variable[...]
+    return jax.lax.stop_gradient(value) if isinstance(variable, Constant) else value
 
 
 def compute_dtype(compute: Compute) -> Dtype:

@@ -140,7 +140,12 @@ def make_encoder(config: Config, rngs: nnx.Rngs) -> VisionTransformer:
 
 def make_decoder(config: Config, rngs: nnx.Rngs) -> Decoder:
     """Builds the ViT decoder with random weights."""
-    return Decoder(decoder_architecture(config), compute(config), rngs=rngs)
+    return Decoder(
+        decoder_architecture(config),
+        compute(config),
+        train_constants=config.decoder.train_constants,
+        rngs=rngs,
+    )
 
 
 def make_rae(config: Config, rngs: nnx.Rngs, *, decoder: bool, statistics: bool) -> RAE:
@@ -186,7 +191,12 @@ def ddt_architecture(config: Config) -> DDTArchitecture:
 
 def make_ddt(config: Config, rngs: nnx.Rngs) -> DDT:
     """Builds the DiT^DH with initial weights."""
-    return DDT(ddt_architecture(config), compute(config), rngs=rngs)
+    return DDT(
+        ddt_architecture(config),
+        compute(config),
+        train_constants=config.ddt.train_constants,
+        rngs=rngs,
+    )
 
 
 ModuleT = TypeVar("ModuleT", bound=nnx.Module)

@@ -18,7 +18,7 @@ from rae_dit.weights.official import import_ddt
 
 Fields = dict[str, tuple[object, object]]
 # Fields of an architecture that no field of a config states.
-UNNAMED = ("activation", "eps", "layer_scale", "key_bias", "position_spacing")
+UNNAMED = ("activation", "eps", "layer_scale", "key_bias")
 # Fields that explain the others: named first where several differ.
 FIRST = ("family", "patch_size")
 
@@ -108,8 +108,8 @@ def check(section: str, source: str, fields: Fields) -> None:
             raise invalid_value(f"{section}.{name}", asked, f"{found!r}, which {source} has")
     if different:
         raise ConfigError(
-            f"{section}.pretrained: got {source!r}, whose norm epsilon, activation or position "
-            f"spacing is not that of the released {section}s; use it through rae_dit.load_rae"
+            f"{section}.pretrained: got {source!r}, whose norm epsilon or activation is not that "
+            f"of the released {section}s; use it through rae_dit.load_rae"
         )
 
 

@@ -25,6 +25,7 @@ from rae_dit.training.step import (
     mean_over_micro_batches,
     skip_if_not_finite,
     smallest_update_norm,
+    update_average,
 )
 
 DISCRIMINATOR_METRICS = (
@@ -81,7 +82,7 @@ def gan_step(
     metrics, gradient = mean_over_micro_batches(decoder_part, inputs, accumulate_steps)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    ema = optax.incremental_update(params, state.ema, 1 - ema_decay)
+    ema = update_average(params, state.ema, ema_decay)
     metrics["gradient_norm"] = optax.tree.norm(gradient)
     finite = [smallest_update_norm(updates)]
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rae_dit.architecture import DDTArchitecture, DecoderArchitecture
-from rae_dit.models.decoder import decoder_positions
-from rae_dit.weights.mapping import Tensors, WeightsError, is_close
+from rae_dit.weights.mapping import Tensors, WeightsError
 
 log = logging.getLogger(__name__)
 
@@ -17,8 +16,6 @@ Pair = tuple[int, int]
 DDT_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16, 2048: 16}
 DECODER_HEADS = {768: 12, 1024: 16, 1152: 16}
 RELEASED_HEAD_DEPTH = 2
-# diffusers spreads the positions of any grid over that of 16 x 16 tokens.
-DIFFUSERS_GRID = 16
 
 
 def ddt_architecture(
@@ -176,13 +173,9 @@ def decoder_architecture(
     """
     hidden_size, in_width = shape_of(tensors, "decoder_embed.weight", "a decoder")
     pixels = shape_of(tensors, "decoder_pred.bias", "a decoder")[0]
-    spacing = DIFFUSERS_GRID / grid if grid is not None else 1.0
     if grid is None:
         positions = shape_of(tensors, "decoder_pos_embed", "a decoder")[1]
         grid = square_root(positions - 1, "decoder_pos_embed")
-        rescaled = decoder_positions(hidden_size, grid, DIFFUSERS_GRID / grid)[None]
-        if is_close(tensors["decoder_pos_embed"], rescaled):
-            spacing = DIFFUSERS_GRID / grid
     if config is not None:
         num_heads, eps = config["decoder_num_attention_heads"], config["layer_norm_eps"]
         if config["hidden_act"] != "gelu":
@@ -206,7 +199,6 @@ def decoder_architecture(
         depth=len(block_numbers(tensors, "decoder_layers")),
         num_heads=num_heads,
         intermediate_size=shape_of(tensors, mlp_bias, "a decoder")[0],
-        position_spacing=spacing,
         eps=eps,
     )
 

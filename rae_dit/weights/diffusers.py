@@ -7,8 +7,8 @@ the same numbers from the same directory:
   RAE's latent_scale takes that sum;
 * without statistics it divides by 1 + 1e-5; an RAE without statistics is therefore written with a
   `latents_std` of 1 - 1e-5;
-* its decoder's positions run over 16 x 16 whatever the grid (`position_spacing`), where the
-  reference counts tokens: the same at 256 tokens, another model at any other number.
+* its files have no positions of the decoder: it computes them, and spreads those of any grid over
+  16 x 16, where the reference counts tokens: the same at 256 tokens only.
 
 Source: diffusers 0.42.1 `models/autoencoders/autoencoder_rae.py`, names of transformers 5.
 """
@@ -17,11 +17,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rae_dit.architecture import Compute, EncoderArchitecture
-from rae_dit.models.decoder import Decoder
+from rae_dit.architecture import Compute, DecoderArchitecture, EncoderArchitecture
+from rae_dit.models.decoder import Decoder, decoder_positions
 from rae_dit.models.encoders import FAMILIES
 from rae_dit.models.encoders.base import VisionTransformer
 from rae_dit.models.encoders.family import (
@@ -48,6 +49,7 @@ ATTENTION = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to
 STD_EPS = np.float32(1e-5)  # added to latents_std by diffusers
 HEAD_WIDTH = 64  # of every encoder that diffusers builds
 DECODER_EPS = 1e-12
+DECODER_GRID = 16  # over which the decoder's positions are spread
 BUFFERS = {"encoder_mean", "encoder_std", "_latents_mean", "_latents_std"}
 
 
@@ -143,7 +145,7 @@ def import_encoder_part(
 def import_decoder_part(
     config: dict[str, Any], tensors: Tensors, grid: int, compute: Compute
 ) -> Decoder:
-    """Reads the decoder: sizes from its tensors, heads from the config, positions from neither."""
+    """Reads the decoder: sizes from its tensors, heads from the config; computes its positions."""
     decoder = without_prefix(tensors, "decoder.")
     words = {
         "decoder_num_attention_heads": config["decoder_num_attention_heads"],
@@ -152,14 +154,23 @@ def import_decoder_part(
     }
     architecture = decoder_architecture(decoder, words, grid=grid)
     abstract = nnx.eval_shape(lambda: Decoder(architecture, compute, rngs=nnx.Rngs(0)))
+    wanted = parameters_of(abstract)
+    del wanted["position"]
     parameters = import_tensors(
         decoder_entries(architecture.depth, attention=ATTENTION),
         decoder,
-        parameters_of(abstract),
+        wanted,
         what="The decoder in the AutoencoderRAE",
         fixed={},
     )
+    parameters["position"] = jnp.asarray(computed_positions(architecture))
     return build(abstract, parameters)
+
+
+def computed_positions(architecture: DecoderArchitecture) -> np.ndarray:
+    """Returns the decoder's positions [1+N, D], float32, as diffusers computes them."""
+    grid = architecture.grid
+    return decoder_positions(architecture.hidden_size, grid, spacing=DECODER_GRID / grid)
 
 
 def channels_last(statistic: np.ndarray) -> np.ndarray:

@@ -14,17 +14,19 @@ from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoders import find_family
 from rae_dit.models.encoders.family import DiffusersEncoder
 from rae_dit.models.rae import RAE
-from rae_dit.weights.architecture import DIFFUSERS_GRID
 from rae_dit.weights.diffusers import (
     ATTENTION,
     DECODER_EPS,
     HEAD_WIDTH,
     STD_EPS,
+    computed_positions,
 )
 from rae_dit.weights.encoder_names import encoder_entries
 from rae_dit.weights.mapping import WeightsError, export_tensors, parameters_of, under
 from rae_dit.weights.official import decoder_entries
 from rae_dit.weights.tensor_file import save_tensors
+
+POSITION_TOLERANCE = 1e-6
 
 
 def save_diffusers(rae: RAE, directory: str | Path) -> None:
@@ -41,6 +43,7 @@ def save_diffusers(rae: RAE, directory: str | Path) -> None:
     named = under("encoder", prefix, encoder_entries(rae.encoder))
     named += under("decoder", "decoder", decoder_entries(sizes.depth, attention=ATTENTION))
     parameters = parameters_of(rae)
+    del parameters["decoder.position"]  # that diffusers computes, as was checked
     mean, scale = np.zeros(1, np.float32), np.ones(1, np.float32)
     if rae.latent_mean is not None:
         mean = np.asarray(parameters.pop("latent_mean")).transpose(2, 0, 1)
@@ -107,9 +110,7 @@ def check_expressible(rae: RAE) -> tuple[DiffusersEncoder, Decoder]:
         activation=family.activation,
         layer_scale=family.layer_scale,
     )
-    built_decoder = dataclasses.replace(
-        decoder.architecture, eps=DECODER_EPS, position_spacing=DIFFUSERS_GRID / decoder.grid
-    )
+    built_decoder = dataclasses.replace(decoder.architecture, eps=DECODER_EPS)
     fields = {
         "encoder": differences(encoder, built),
         "decoder": differences(decoder.architecture, built_decoder),
@@ -119,6 +120,13 @@ def check_expressible(rae: RAE) -> tuple[DiffusersEncoder, Decoder]:
         for part, values in fields.items()
         for name, (found, needed) in values.items()
     ]
+    computed = computed_positions(decoder.architecture)
+    apart = np.abs(np.asarray(decoder.position[...]) - computed).max()
+    if apart > POSITION_TOLERANCE:
+        different.append(
+            f"decoder.position: got values up to {apart:.2g} from those that diffusers computes; "
+            f"expected at most {POSITION_TOLERANCE:g}"
+        )
     if different:
         raise WeightsError(
             f"diffusers' AutoencoderRAE would build a different RAE: {', '.join(different)}. "

@@ -3,6 +3,7 @@
 weights/architecture.py reads architectures off the tensors. See SEMANTICS 4.10 for the names.
 """
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from flax import nnx
 
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder, decoder_positions
-from rae_dit.models.layers import SwiGLU
+from rae_dit.models.layers import SwiGLU, sincos_position_embedding
 from rae_dit.weights.mapping import (
     BATCHED,
     Entry,
@@ -20,10 +21,13 @@ from rae_dit.weights.mapping import (
     export_tensors,
     import_tensors,
     in_blocks,
+    is_close,
     layer_norm,
     linear,
     parameters_of,
 )
+
+log = logging.getLogger(__name__)
 
 
 def ddt_entries(model: DDT) -> list[Entry]:
@@ -99,11 +103,28 @@ def import_ddt(tensors: Tensors, abstract: DDT) -> DDT:
         what="The DiT^DH file",
         fixed=ddt_buffers(abstract),
     )
+    if abstract.position is not None:
+        width = abstract.architecture.hidden_size[0]
+        log_other_positions(
+            tensors["pos_embed"], sincos_position_embedding(width, abstract.grid, abstract.grid)
+        )
     return build(abstract, parameters)
 
 
+def log_other_positions(stored: np.ndarray, computed: np.ndarray) -> None:
+    """Logs stored positions [1, N, D] that are not the sines and cosines [N, D] they begin as."""
+    if not is_close(stored[0], computed):
+        apart = np.abs(stored[0].astype(np.float32) - computed).max()
+        log.info("positions up to %.2g from sines and cosines (trained, perhaps): used so", apart)
+
+
 def decoder_entries(depth: int, *, attention: tuple[str, str, str, str]) -> list[Entry]:
-    """Maps a decoder to torch's names; `attention` names query, key, value and output."""
+    """Maps a decoder without its positions to torch's names.
+
+    Args:
+        depth: number of blocks.
+        attention: names of query, key, value and output.
+    """
     *projections, output = attention
     block = [
         *linear("attention.qkv", *projections),
@@ -130,17 +151,17 @@ OFFICIAL_ATTENTION = (
 )
 
 
-def decoder_buffers(model: Decoder) -> dict[str, np.ndarray]:
-    """Computes the fixed positions that released files contain."""
-    sizes = model.architecture
-    positions = decoder_positions(sizes.hidden_size, sizes.grid, sizes.position_spacing)
-    return {"decoder_pos_embed": positions[None]}
+def official_decoder_entries(model: Decoder) -> list[Entry]:
+    """Maps a decoder, which may be abstract, to the names in released files."""
+    return [
+        Entry("position", ("decoder_pos_embed",), BATCHED),
+        *decoder_entries(model.trunk.depth, attention=OFFICIAL_ATTENTION),
+    ]
 
 
 def export_decoder(model: Decoder) -> dict[str, np.ndarray]:
     """Returns the official state dict of a decoder."""
-    entries = decoder_entries(model.trunk.depth, attention=OFFICIAL_ATTENTION)
-    return decoder_buffers(model) | export_tensors(entries, parameters_of(model))
+    return export_tensors(official_decoder_entries(model), parameters_of(model))
 
 
 def decoder_config(model: Decoder) -> dict[str, Any]:
@@ -172,10 +193,14 @@ def import_decoder(tensors: Tensors, abstract: Decoder) -> Decoder:
         WeightsError: if a tensor is missing, unknown, misshapen or not finite.
     """
     parameters = import_tensors(
-        decoder_entries(abstract.trunk.depth, attention=OFFICIAL_ATTENTION),
+        official_decoder_entries(abstract),
         tensors,
         parameters_of(abstract),
         what="The decoder file",
-        fixed=decoder_buffers(abstract),
+        fixed={},
+    )
+    sizes = abstract.architecture
+    log_other_positions(
+        tensors["decoder_pos_embed"], decoder_positions(sizes.hidden_size, sizes.grid)
     )
     return build(abstract, parameters)

@@ -3,13 +3,7 @@
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.weights.mapping import export_shapes, parameters_of
-from rae_dit.weights.official import (
-    OFFICIAL_ATTENTION,
-    ddt_buffers,
-    ddt_entries,
-    decoder_buffers,
-    decoder_entries,
-)
+from rae_dit.weights.official import ddt_buffers, ddt_entries, official_decoder_entries
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -22,6 +16,4 @@ def ddt_shapes(abstract: DDT) -> Shapes:
 
 def decoder_shapes(abstract: Decoder) -> Shapes:
     """What `export_decoder` would write for a model made by `nnx.eval_shape`."""
-    entries = decoder_entries(abstract.trunk.depth, attention=OFFICIAL_ATTENTION)
-    buffers = {name: value.shape for name, value in decoder_buffers(abstract).items()}
-    return buffers | export_shapes(entries, parameters_of(abstract))
+    return export_shapes(official_decoder_entries(abstract), parameters_of(abstract))

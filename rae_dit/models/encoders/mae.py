@@ -6,8 +6,6 @@ interpolated with torch's bicubic kernel, a = -3/4, not antialiased.
 Source: `vit_mae` in `transformers`; SEMANTICS 4.2.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
@@ -22,7 +20,7 @@ from rae_dit.models.encoders.family import (
     HuggingFaceEncoder,
     TensorNames,
 )
-from rae_dit.models.layers import Constant, sincos_position_embedding
+from rae_dit.models.layers import make_constant, sincos_position_embedding, value_of
 from rae_dit.models.transformer import prepend
 
 
@@ -34,12 +32,12 @@ class ViTMAE(VisionTransformer):
         width, side = architecture.hidden_size, architecture.position_grid
         self.cls_token = small_normal((1, width), rngs)
         table = sincos_position_embedding(width, side, side)
-        # Fixed, yet loaded: released files carry the table, and need not have ours to the bit.
-        self.position = Constant(jnp.asarray(np.pad(table, ((1, 0), (0, 0)))))
+        # Released files carry the table, and need not have ours to the bit.
+        self.position = make_constant(np.pad(table, ((1, 0), (0, 0))), trained=False)
 
     def embed_tokens(self, patches: Float[Array, "B N D"]) -> Float[Array, "B M D"]:
         """Returns [CLS + p_0, patches + p_1..N]."""
-        position = jax.lax.stop_gradient(self.position[...])
+        position = value_of(self.position)
         x = patches + interpolate(position[1:], self.grid).astype(patches.dtype)
         return prepend(self.cls_token[...] + position[:1], x)
 
