@@ -54,6 +54,8 @@ def test_a_missing_half_is_nought_or_one_as_in_the_reference(tmp_path):
         ({"mean": torch.ones(3, 2, 1), "var": torch.ones(3, 2, 2)}, "of one shape"),
         ({"average": torch.ones(3, 2, 2)}, "needs the keys mean and var"),
         ({"mean": torch.ones(3, 2, 2), "var": torch.ones(3, 2, 2), "n": 3}, r"\['n'\] besides"),
+        ({"mean": np.ones((3, 2, 2)), "var": torch.ones(3, 2, 2)}, "expected a tensor or None"),
+        ({"mean": 0.5, "var": torch.ones(3, 2, 2)}, "mean: got 0.5; expected a tensor or None"),
         ({"mean": torch.ones(3, 2, 2), "var": -torch.ones(3, 2, 2)}, "negative"),
         ({"mean": torch.full((3, 2, 2), torch.nan), "var": torch.ones(3, 2, 2)}, "not finite"),
         ({"mean": torch.ones(3, 4, 4), "var": torch.ones(3, 4, 4)}, r"\(4, 4, 3\) and not \(2, 2"),
@@ -76,7 +78,17 @@ def test_other_npz_files_are_refused(tmp_path):
     with pytest.raises(WeightsError, match=r"holds \['mean'\]"):
         read_statistics(tmp_path / "s.npz", 2, 3)
     (tmp_path / "s.npz").write_bytes(b"PK\x03\x04 cut")
-    with pytest.raises(WeightsError, match=r"not a whole \.npz"):
+    with pytest.raises(WeightsError, match=r"is damaged.*BadZipFile"):
         read_statistics(tmp_path / "s.npz", 2, 3)
     with pytest.raises(WeightsError, match=r"use \.npz or \.pt"):
         write_statistics(tmp_path / "s.txt", **statistics(), count=1, provenance="")
+
+
+def test_git_lfs_pointers_and_numbers_that_are_none_are_one_line(tmp_path):
+    for name in ("s.npz", "s.pt"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+        with pytest.raises(WeightsError, match="Git LFS pointer"):
+            read_statistics(tmp_path / name, 2, 3)
+    np.savez(tmp_path / "s.npz", mean="x", variance=1.0, count="many", provenance="")
+    with pytest.raises(WeightsError, match=r"s\.npz is damaged.*ValueError"):
+        read_statistics(tmp_path / "s.npz", 2, 3)

@@ -135,7 +135,7 @@ def test_truncated_and_foreign_files_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.pt", "w") as archive:
         archive.writestr("readme", "hello")
     for name in ("cut.pt", "text.pt"):
-        with pytest.raises(WeightsError, match="not a whole torch file"):
+        with pytest.raises(WeightsError, match="not a whole torch or"):
             read_torch_file(tmp_path / name)
     with pytest.raises(WeightsError, match=r"not one that torch.save wrote"):
         read_torch_file(tmp_path / "other.pt")

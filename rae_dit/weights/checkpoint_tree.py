@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.torch_file import LazyTensor
 
@@ -31,19 +29,7 @@ NOT_AVERAGED = ("online_model", "collected_params", "optimizer", "backup")
 MAX_DEPTH = 8
 
 
-@dataclasses.dataclass(frozen=True)
-class NamedTensor:
-    """A tensor of a flat file, by its name there."""
-
-    name: str
-    file: Mapping[str, np.ndarray]
-
-    def read(self) -> np.ndarray:
-        """Reads the numbers."""
-        return self.file[self.name]
-
-
-Leaf = LazyTensor | NamedTensor
+Leaf = LazyTensor
 
 
 @dataclasses.dataclass(frozen=True)

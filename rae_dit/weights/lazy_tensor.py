@@ -1,6 +1,6 @@
 """Tensors whose numbers are still in a file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -97,19 +97,31 @@ class LazyTensor:
         """
         if self.readable:
             self.check()
-        numbers = self.read_storage(self.storage)[self.offset :]
+        numbers = self.read_storage(self.storage)
         if 0 in self.shape:
             return np.empty(self.shape, numbers.dtype)
+        width = numbers.itemsize
         # The stride of a single row is never used, and may be beyond what numpy can hold.
         steps = zip(self.shape, self.strides, strict=True)
-        strides = [stride * numbers.itemsize if size > 1 else 0 for size, stride in steps]
-        return np.lib.stride_tricks.as_strided(numbers, self.shape, strides, writeable=False)
+        strides = [stride * width if size > 1 else 0 for size, stride in steps]
+        raw = numbers.view(np.uint8)  # numpy cannot hand on a buffer of all of ml_dtypes
+        array = np.ndarray(self.shape, numbers.dtype, raw, self.offset * width, strides)
+        array.flags.writeable = False
+        return array
 
 
-def unreadable(dtype: np.dtype, shape: tuple[int, ...], reason: str) -> LazyTensor:
+def row_major(shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the strides of a tensor whose numbers lie in the order of its indices."""
+    strides = [1]
+    for size in reversed(shape[1:]):
+        strides.append(strides[-1] * size)
+    return tuple(reversed(strides)) if shape else ()
+
+
+def unreadable(shape: tuple[int, ...], reason: str) -> LazyTensor:
     """Returns a tensor that is refused when it is read, so that others in the file are not."""
 
     def refuse(storage: Storage) -> NoReturn:
         raise WeightsError(reason)
 
-    return LazyTensor(Storage("", dtype, 0), 0, shape, (), refuse, readable=False)
+    return LazyTensor(Storage("", DTYPES["float32"], 0), 0, shape, (), refuse, readable=False)

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from rae_dit.storage.files import replacing, write_bytes
-from rae_dit.weights.errors import WeightsError
+from rae_dit.weights.errors import WeightsError, reading, refuse_pointer
+from rae_dit.weights.npz_file import check_sizes
 from rae_dit.weights.torch_file import LazyTensor, read_torch_file, write_torch_file
 
 
@@ -63,20 +64,22 @@ def read_statistics(path: str | Path, grid: int, width: int) -> LatentStatistics
 
 def read_npz(path: Path) -> LatentStatistics:
     """Reads what `write_statistics` wrote."""
-    try:
+    with reading(path):
+        refuse_pointer(path)
+        with zipfile.ZipFile(path) as archive:
+            check_sizes(archive, path)
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise WeightsError(f"{path} is not a whole .npz file: {error}.") from error
     names = ["count", "mean", "provenance", "variance"]
     if sorted(arrays) != names:
         raise WeightsError(f"{path} holds {sorted(arrays)}; expected {names}.")
-    return LatentStatistics(
-        mean=arrays["mean"],
-        variance=arrays["variance"],
-        count=int(arrays["count"]),
-        provenance=str(arrays["provenance"]),
-    )
+    with reading(path):
+        return LatentStatistics(
+            mean=np.asarray(arrays["mean"], np.float32),
+            variance=np.asarray(arrays["variance"], np.float32),
+            count=int(arrays["count"]),
+            provenance=str(arrays["provenance"]),
+        )
 
 
 def read_official(path: Path) -> LatentStatistics:
@@ -86,12 +89,13 @@ def read_official(path: Path) -> LatentStatistics:
         raise WeightsError(f"{path} holds no latent statistics: it needs the keys mean and var.")
     unknown = content.keys() - {"mean", "var"}
     if unknown:
-        raise WeightsError(f"{path} holds {sorted(unknown)} besides mean and var.")
-    arrays = {
-        name: np.asarray(value.read(), np.float32)
-        for name, value in content.items()
-        if isinstance(value, LazyTensor)
-    }
+        raise WeightsError(f"{path} holds {sorted(map(str, unknown))} besides mean and var.")
+    given = {name: value for name, value in content.items() if value is not None}
+    for name, value in given.items():
+        if not isinstance(value, LazyTensor):
+            raise WeightsError(f"{path}: {name}: got {value!r:.60}; expected a tensor or None")
+    with reading(path):
+        arrays = {name: np.asarray(value.read(), np.float32) for name, value in given.items()}
     shapes = {name: array.shape for name, array in arrays.items()}
     if not arrays or len(set(shapes.values())) != 1 or len(shapes[next(iter(shapes))]) != 3:
         raise WeightsError(f"{path} should hold mean and var of one shape (C, h, w); got {shapes}.")

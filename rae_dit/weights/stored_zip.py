@@ -37,8 +37,9 @@ class StoredZip:
             raise
         except DAMAGE as error:
             raise WeightsError(
-                f"{path} is not a whole torch file ({brief(error)}): it is truncated, of another "
-                "kind, or older than torch 1.6. Fetch it again, or re-save it with today's torch."
+                f"{path} is not a whole torch or .npz file ({brief(error)}): it is truncated, of "
+                "another kind, or older than torch 1.6. Fetch it again, or re-save it with today's "
+                "torch."
             ) from error
         self.entries = {info.filename: info for info in infos}
         if len(self.entries) != len(infos):

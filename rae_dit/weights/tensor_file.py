@@ -4,20 +4,24 @@ Kinds are told by content, not by name: safetensors, numpy's .npz, or a torch fi
 holding a plain state dict or a training checkpoint, of which `state_dict` chooses.
 """
 
-import json
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rae_dit.storage.files import replacing
-from rae_dit.weights.checkpoint_tree import Leaf, NamedTensor
-from rae_dit.weights.errors import WeightsError
+from rae_dit.weights.checkpoint_tree import Leaf
+from rae_dit.weights.errors import WeightsError, reading, refuse_pointer
+from rae_dit.weights.npz_file import is_npz, read_npz
+from rae_dit.weights.safetensors_file import is_safetensors, read_safetensors
+from rae_dit.weights.shard_index import read_index
 from rae_dit.weights.state_dict import Weights, find_state_dict
 from rae_dit.weights.torch_file import read_torch_file, write_torch_file
 from rae_dit.weights.torch_legacy import is_legacy, read_legacy
+
+MAX_NAME = 1000  # characters
+LAYER_DIGITS = 4
 
 
 class LazyTensors(Mapping[str, np.ndarray]):
@@ -36,32 +40,6 @@ class LazyTensors(Mapping[str, np.ndarray]):
         return len(self.tensors)
 
 
-class SafeTensors(Mapping[str, np.ndarray]):
-    """Lazy mapping for safetensors files: one, or the shards of an index."""
-
-    def __init__(self, paths: list[Path]):
-        from safetensors import SafetensorError, safe_open
-
-        self.files: dict[str, Any] = {}
-        for path in paths:
-            try:
-                file = safe_open(path, "numpy")
-            except (SafetensorError, FileNotFoundError) as error:
-                raise WeightsError(
-                    f"{path} is not a whole safetensors file ({error}): fetch it again."
-                ) from error
-            self.files |= dict.fromkeys(file.keys(), file)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.files[name].get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.files)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-
 def open_tensors(path: str | Path, weights: Weights = "ema") -> Mapping[str, np.ndarray]:
     """Opens the state dict in a file: safetensors, a safetensors index, .npz, or torch's.
 
@@ -75,37 +53,42 @@ def open_tensors(path: str | Path, weights: Weights = "ema") -> Mapping[str, np.
             weights that are asked for.
     """
     path = Path(path)
-    return LazyTensors(find_state_dict(read_content(path), path, weights))
+    found = find_state_dict(read_content(path), path, weights)
+    check_names(found, path)
+    return LazyTensors(found)
 
 
 def read_content(path: Path) -> Any:
     """Reads what a file holds, with a lazy tensor for every tensor; raises as `open_tensors`."""
-    if path.name.endswith(".index.json"):
-        shards = set(json.loads(path.read_text())["weight_map"].values())
-        return flat(SafeTensors([path.parent / shard for shard in sorted(shards)]))
-    with path.open("rb") as file:
-        start = file.read(9)
-    if start[8:] == b"{":  # eight bytes of length, then the header
-        return flat(SafeTensors([path]))
-    if is_npz(path):
-        return flat(np.load(path, allow_pickle=False))
-    if is_legacy(path):
-        return read_legacy(path)
-    return read_torch_file(path)
+    if path.is_dir():
+        raise WeightsError(f"{path}: got a directory; expected a file of weights")
+    with reading(path):
+        refuse_pointer(path)
+        with path.open("rb") as file:
+            start = file.read(9)
+        if path.suffix == ".json":
+            return read_index(path, read_content)
+        if is_safetensors(start):
+            return read_safetensors(path)
+        if is_npz(path):
+            return read_npz(path)
+        return read_legacy(path) if is_legacy(path) else read_torch_file(path)
 
 
-def flat(file: Mapping[str, np.ndarray]) -> dict[str, NamedTensor]:
-    """Returns the tensors of a flat file, none of them read."""
-    return {name: NamedTensor(name, file) for name in file}
+def check_names(names: Iterable[str], path: Path) -> None:
+    """Refuses names that no network has: architectures are read off them.
 
-
-def is_npz(path: Path) -> bool:
-    """Tells whether a file is a zip of .npy arrays only."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    return bool(names) and all(name.endswith(".npy") for name in names)
+    Raises:
+        WeightsError: a name is not printable or endless, or numbers more layers than can be.
+    """
+    for name in names:
+        numbers = [part for part in name.split(".") if part.isdigit()]
+        if not name.isprintable() or len(name) > MAX_NAME:
+            raise WeightsError(f"{path}: got a tensor named {name!r:.80}; expected a plain name")
+        if any(len(number) > LAYER_DIGITS for number in numbers):
+            raise WeightsError(
+                f"{path}: got a tensor named {name!r}; expected at most {10**LAYER_DIGITS:,} layers"
+            )
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:

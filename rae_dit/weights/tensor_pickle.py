@@ -108,7 +108,7 @@ def builders(read_storage: ReadStorage) -> dict[str, Builder]:
             raise WeightsError("It is damaged: a tensor is not made of a storage.")
         dtype = DTYPES.get(kind.name.removeprefix("torch."))
         if dtype is None:
-            return unreadable(storage.dtype, (), f"A tensor is of {kind.name}, which is not read.")
+            return unreadable((), f"A tensor is of {kind.name}, which is not read.")
         length = storage.length * storage.dtype.itemsize // dtype.itemsize
         return tensor(replace(storage, dtype=dtype, length=length), offset, shape, strides)
 
@@ -165,7 +165,6 @@ def local_tensor(state: Any) -> LazyTensor:
         return local
     part = local.shape if isinstance(local, LazyTensor) else "a part"
     return unreadable(
-        np.dtype(np.float32),
         (),
         f"It holds one process's part of a sharded DTensor, {part} of {whole}; save whole tensors: "
         "torch.distributed.checkpoint.state_dict.get_model_state_dict(model, "

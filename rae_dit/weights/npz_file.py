@@ -1,0 +1,107 @@
+"""Reader of numpy's .npz files: a zip of arrays, which may be compressed.
+
+Sizes are checked before anything is unpacked: an array has as many bytes as its header says, and
+all arrays together are not much larger than the file. Arrays of Python objects are refused.
+"""
+
+import io
+import math
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+
+from rae_dit.weights.errors import WeightsError, reading
+from rae_dit.weights.lazy_tensor import LazyTensor, Storage, row_major, unreadable
+
+SUFFIX = ".npy"
+KINDS = "biufc"  # of dtypes: booleans, integers, floats, complex numbers
+MAX_RATIO = 16  # of unpacked to packed; weights reach 1.1
+FREE = 1 << 20  # bytes that may be unpacked whatever the ratio, such as constant statistics
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+ENCRYPTED = 0x1
+HEADER_BYTES = 1 << 16  # of an array, at most; numpy's own are 128
+
+
+class Header(NamedTuple):
+    """What an array says about itself: its layout, and where its numbers begin."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype
+    length: int
+
+
+def is_npz(path: Path) -> bool:
+    """Tells whether a file is a zip of .npy arrays only."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
+    return bool(names) and all(name.endswith(SUFFIX) for name in names)
+
+
+def read_npz(path: Path) -> dict[str, LazyTensor]:
+    """Reads the headers of all arrays; the numbers are read when they are asked for.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: it is damaged, or unpacks to far more than its size.
+    """
+    with reading(path), zipfile.ZipFile(path) as archive:
+        check_sizes(archive, path)
+        return {
+            info.filename.removesuffix(SUFFIX): tensor(path, archive, info)
+            for info in archive.infolist()
+        }
+
+
+def check_sizes(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuses an archive that unpacks to far more than its size, before it is unpacked.
+
+    Raises:
+        WeightsError: it does, or holds what numpy does not write.
+    """
+    infos = archive.infolist()
+    for info in infos:
+        if info.compress_type not in METHODS or info.flag_bits & ENCRYPTED:
+            raise WeightsError(f"{path}: {info.filename!r} is packed in a way numpy does not use.")
+    unpacked, size = sum(info.file_size for info in infos), path.stat().st_size
+    if unpacked > MAX_RATIO * size + FREE:
+        raise WeightsError(f"{path} has {size:,} bytes and unpacks to {unpacked:,}: refused.")
+
+
+def tensor(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> LazyTensor:
+    """Makes the tensor of one array."""
+    header = read_header(archive, info)
+    name = f"{path}: {info.filename!r}"
+    if header.dtype.kind not in KINDS:
+        return unreadable((), f"{name} is of {header.dtype}, which is not read; expected numbers.")
+    count = math.prod(header.shape)
+    if header.length + count * header.dtype.itemsize != info.file_size:
+        raise WeightsError(f"{name} has {info.file_size} bytes, which shape {header.shape} is not.")
+
+    def read(storage: Storage) -> np.ndarray:
+        with reading(path), zipfile.ZipFile(path) as archive, archive.open(info) as file:
+            raw = file.read(info.file_size)
+            return np.frombuffer(raw, storage.dtype, storage.length, header.length)
+
+    strides = row_major(header.shape)
+    if header.fortran:
+        strides = row_major(header.shape[::-1])[::-1]
+    made = LazyTensor(Storage(name, header.dtype, count), 0, header.shape, strides, read)
+    made.check()
+    return made
+
+
+def read_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Header:
+    """Reads the header of an array; it may be damaged, see `reading`."""
+    with archive.open(info) as file:
+        start = io.BytesIO(file.read(min(info.file_size, HEADER_BYTES)))
+    version = npy.read_magic(start)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(start)
+    return Header(shape, fortran, dtype, start.tell())
