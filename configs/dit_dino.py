@@ -11,8 +11,8 @@ DATA      ImageNet-1k. IMAGENET above is the directory with the parquet or arrow
           --config.data.source=tfds    --config.data.path=.../imagenet2012/5.1.0, and the same for
                                        data.validation_path: each takes its own split
           --config.data.source=tar     --config.data.path="SHARDS/train-*.tar" (KEY.jpg, KEY.cls)
-          Without data.validation_path there is no validation. A parquet shard is read one row group
-          (about 10 MB) per image: the other sources, and arrow shards, need less disk bandwidth.
+          Without data.validation_path there is no validation. Parquet is shuffled by row groups
+          (docs/data.md).
 HARDWARE  one H100, bf16, 128 images a step or micro-batch: 413 images/s, 56.5 GiB; two: 802
           (docs/performance.md, 2026-11-26). Batch 1024 on one: --config.optim.accumulate_steps=8.
 HOURS     of one H100 at that rate, without loading and validation: 69 for 80 epochs, 689 for 800

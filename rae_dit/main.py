@@ -117,7 +117,7 @@ def main(request: Request) -> None:
     from rae_dit.checkpoint.manager import CheckpointError
     from rae_dit.compiler import use_compile_cache
     from rae_dit.data.bad_images import BadShareError
-    from rae_dit.data.pipeline import ChangedDataError
+    from rae_dit.data.position import ChangedDataError
     from rae_dit.sampling.generate import NotFiniteError
     from rae_dit.training.history import DivergedError
     from rae_dit.weights.mapping import WeightsError

@@ -1,5 +1,7 @@
 """The reader of parquet and arrow shards."""
 
+import pickle
+
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
@@ -158,3 +160,11 @@ def test_recent_keeps_the_last_few():
     for key in (1, 2, 1, 3, 1, 2):
         assert recent.get(key, lambda key=key: made.append(key) or key) == key
     assert made == [1, 2, 3, 2]  # 2 made room for 3, and 1 stayed because it was used
+
+
+def test_recent_keeps_what_weighs_little_enough_and_the_last_one():
+    made = []
+    recent = pickle.loads(pickle.dumps(LRUCache[bytes](5, len)))
+    for value in (b"aa", b"bbb", b"aa", b"cc", b"bbb", b"a" * 9, b"a" * 9, b"cc"):
+        assert recent.get(value, lambda value=value: made.append(value) or value) == value
+    assert made == [b"aa", b"bbb", b"cc", b"bbb", b"a" * 9, b"cc"]

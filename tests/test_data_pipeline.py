@@ -10,25 +10,18 @@ import numpy as np
 import pytest
 from absl import flags
 
-from rae_dit.data.pipeline import (
-    Batches,
-    check_position,
-    ordered_batches,
-    position,
-    train_batches,
-)
+from rae_dit.data.pipeline import Batches, ordered_batches, train_batches
+from rae_dit.data.position import check_position, position
 from rae_dit.data.sources import synthetic
 
 _TRAIN: dict[str, Any] = {
     "batch_size": 8,
     "seed": 0,
     "start_step": 0,
-    "process_index": 0,
-    "process_count": 1,
     "num_workers": 0,
     "flip": True,
 }
-_ORDERED: dict[str, Any] = {"batch_size": 8, "process_index": 0, "process_count": 1, "limit": None}
+_ORDERED: dict[str, Any] = {"batch_size": 8, "limit": None}
 
 
 class Tagged:
@@ -58,10 +51,22 @@ def _take(source, count, **changes) -> list:
         return list(itertools.islice(stream, count))
 
 
-def _joined(per_process) -> list:
-    """Global batches of the local ones: concatenated in the order of the processes."""
+# Rows of a batch of 8 that each process reads: all, blocks, and as on a torus.
+SHARES = [
+    [range(8)],
+    [range(4), range(4, 8)],
+    [[0, 1], [2, 3], [4, 5], [6, 7]],
+    [[0, 1, 6, 7], [2, 3, 4, 5]],
+    [[3], [0, 1, 2, 4, 5, 6, 7]],
+]
+_shares = pytest.mark.parametrize("shares", SHARES, ids=str)
+
+
+def _joined(per_process, shares) -> list:
+    """Global batches of the local ones, each row in its place."""
+    order = np.argsort(np.concatenate(shares))
     return [
-        {name: np.concatenate([local[name] for local in locals_]) for name in locals_[0]}
+        {name: np.concatenate([local[name] for local in locals_])[order] for name in locals_[0]}
         for locals_ in zip(*per_process, strict=True)
     ]
 
@@ -77,20 +82,18 @@ def _assert_same(left, right):
 # ---- the endless stream ----
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_the_global_stream_is_the_same_for_any_number_of_processes(processes):
+@_shares
+def test_the_global_stream_is_the_same_whichever_rows_a_process_reads(shares):
     source = synthetic(8, 10, 20, seed=0)  # 2.5 batches per epoch: some straddle
-    shares = [
-        _take(source, 6, process_index=index, process_count=processes) for index in range(processes)
-    ]
-    assert shares[0][0]["label"].shape == (8 // processes,)
-    _assert_same(_joined(shares), _take(source, 6))
+    taken = [_take(source, 6, rows=rows) for rows in shares]
+    assert taken[0][0]["label"].shape == (len(shares[0]),)
+    _assert_same(_joined(taken, shares), _take(source, 6))
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_starting_at_a_step_is_skipping_the_steps_before(processes):
+@pytest.mark.parametrize("rows", [None, [1, 2, 6]])
+def test_starting_at_a_step_is_skipping_the_steps_before(rows):
     source = synthetic(8, 10, 20, seed=0)
-    share = {"process_index": processes - 1, "process_count": processes}
+    share = {"rows": rows}
     for start in (1, 4):
         late = _take(source, 3, start_step=start, **share)
         _assert_same(late, _take(source, start + 3, **share)[start:])
@@ -174,10 +177,11 @@ def test_an_image_arrives_unchanged():
     [
         ({"batch_size": 25}, "batch_size: got 25 with 24 records"),
         ({"batch_size": 0}, "batch_size: got 0"),
-        ({"batch_size": 8, "process_count": 3}, "batch_size: got 8 for 3 processes"),
-        ({"process_count": 0}, "process_count 0"),
-        ({"process_index": 2, "process_count": 2}, "process_index: got 2"),
-        ({"process_index": -1}, "process_index: got -1"),
+        ({"rows": []}, r"rows: got \[\]"),
+        ({"rows": [0, 8]}, r"rows: got \[0, 8\]; expected ascending numbers in 0\.\.7"),
+        ({"rows": [-1]}, r"rows: got \[-1\]"),
+        ({"rows": [1, 0]}, r"rows: got \[1, 0\]"),
+        ({"rows": [1, 1]}, r"rows: got \[1, 1\]"),
         ({"start_step": -1}, "start_step: got -1"),
         ({"seed": -1}, "seed: got -1"),
         ({"num_workers": -1}, "num_workers: got -1"),
@@ -216,19 +220,18 @@ def test_an_endless_stream_that_ends_is_an_error():
 # ---- the ordered pass ----
 
 
-@pytest.mark.parametrize("processes", [1, 2, 4])
+@_shares
 @pytest.mark.parametrize(
     ("length", "limit"), [(24, None), (21, None), (17, None), (3, None), (21, 9), (21, 99)]
 )
-def test_every_record_is_seen_once_in_order_whatever_the_processes(length, limit, processes):
-    share = _ORDERED | {"process_count": processes, "limit": limit}
-    shares = [
-        list(ordered_batches(Tagged(length), **(share | {"process_index": index})))
-        for index in range(processes)
+def test_every_record_is_seen_once_in_order_whatever_the_processes(length, limit, shares):
+    taken = [
+        list(ordered_batches(Tagged(length), batch_size=8, limit=limit, rows=rows))
+        for rows in shares
     ]
     wanted = length if limit is None else min(length, limit)
-    assert [len(batches) for batches in shares] == [-(-wanted // 8)] * processes
-    joined = _joined(shares)
+    assert [len(batches) for batches in taken] == [-(-wanted // 8)] * len(shares)
+    joined = _joined(taken, shares)
     weight = np.concatenate([batch["weight"] for batch in joined])
     assert weight.tolist() == [1.0] * wanted + [0.0] * (-wanted % 8)
     tags = [tag for batch in joined for tag in _tags(batch)]
@@ -238,16 +241,13 @@ def test_every_record_is_seen_once_in_order_whatever_the_processes(length, limit
 
 
 @pytest.mark.parametrize(("start", "limit"), [(3, None), (8, None), (5, 16), (23, None)])
-@pytest.mark.parametrize("processes", [1, 4])
-def test_an_ordered_pass_goes_on_at_any_record(start, limit, processes):
-    share = _ORDERED | {"process_count": processes, "limit": limit, "start": start}
-    shares = [
-        list(ordered_batches(Tagged(24), **(share | {"process_index": index})))
-        for index in range(processes)
-    ]
+@_shares
+def test_an_ordered_pass_goes_on_at_any_record(start, limit, shares):
+    settings = {"batch_size": 8, "limit": limit, "start": start}
+    taken = [list(ordered_batches(Tagged(24), **settings, rows=rows)) for rows in shares]
     rows = (limit or 24) - start
-    assert [len(batches) for batches in shares] == [-(-rows // 8)] * processes
-    joined = _joined(shares)
+    assert [len(batches) for batches in taken] == [-(-rows // 8)] * len(shares)
+    joined = _joined(taken, shares)
     tags = [tag for batch in joined for tag in _tags(batch)]
     assert tags == list(range(start, start + rows)) + [-1] * (-rows % 8)
     weight = np.concatenate([batch["weight"] for batch in joined])
@@ -295,8 +295,8 @@ def test_the_ordered_pass_names_a_bad_record():
         ({"limit": 0}, "limit: got 0"),
         ({"start": -1}, "start: got -1"),
         ({"start": 25}, r"start: got 25; expected 0\.\.24"),
-        ({"batch_size": 9, "process_count": 2}, "batch_size: got 9"),
-        ({"process_index": 1}, "process_index: got 1"),
+        ({"batch_size": -1}, "batch_size: got -1"),
+        ({"rows": [8]}, r"rows: got \[8\]"),
     ],
 )
 def test_the_ordered_pass_refuses_numbers_at_once(changes, message):

@@ -232,7 +232,7 @@ def test_devices_that_do_not_fit(
     ("module", "name"),
     [
         ("rae_dit.training.history", "DivergedError"),
-        ("rae_dit.data.pipeline", "ChangedDataError"),
+        ("rae_dit.data.position", "ChangedDataError"),
         ("rae_dit.data.bad_images", "BadShareError"),
         ("rae_dit.checkpoint.manager", "CheckpointError"),
         ("rae_dit.sampling.generate", "NotFiniteError"),

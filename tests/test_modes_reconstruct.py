@@ -190,8 +190,6 @@ def test_pictures_are_a_source_like_any_other(tmp_path):
     source = mode.open_images(config)
     names = [source.name(i).rsplit("/")[-1] for i in range(len(source))]
     assert names == [*sorted(many), "a.PNG"]
-    batches = list(
-        ordered_batches(source, batch_size=4, process_index=0, process_count=1, limit=None)
-    )
+    batches = list(ordered_batches(source, batch_size=4, limit=None))
     assert batches[0]["image"].shape == (4, 16, 16, 3)
     np.testing.assert_array_equal(batches[-1]["weight"], [1, 0, 0, 0])

@@ -84,6 +84,24 @@ def test_numbers_are_those_of_one_process(runs: Runs, name: str) -> None:
         )
 
 
+# On a torus the mesh does not keep the devices of a host together: here 0, 1, 1, 0.
+INTERLEAVED = """
+from jax.experimental import mesh_utils
+ordered = mesh_utils.create_device_mesh
+def interleaved(shape, devices, **settings):
+    return ordered(shape, devices=[devices[i] for i in (0, 2, 3, 1)], **settings)
+mesh_utils.create_device_mesh = interleaved
+"""
+
+
+@pytest.mark.slow
+def test_numbers_do_not_depend_on_where_the_mesh_has_the_devices_of_a_host(runs: Runs) -> None:
+    workdir = runs.pair.parent / "interleaved"
+    wait(workdir, start_pair(workdir, {}, first_code=INTERLEAVED))
+    for line, other in zip(lines(workdir), lines(runs.alone), strict=True):
+        assert line == pytest.approx(other, rel=1e-5)
+
+
 def test_two_processes_write_what_one_does(runs: Runs) -> None:
     def names(folder: Path) -> list[str]:
         return sorted(path.name for path in folder.iterdir())

@@ -12,7 +12,7 @@ import pytest
 from support.small_run import assert_trees_equal, small_config
 from support.whole_run import SETTINGS, final_state, metric_lines
 
-from rae_dit.data.pipeline import ChangedDataError
+from rae_dit.data.position import ChangedDataError
 from rae_dit.modes.train import train
 
 ROOT = Path(__file__).parent.parent

@@ -3,13 +3,14 @@
 import dataclasses
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
 import configs
@@ -22,6 +23,7 @@ from rae_dit.setup.objectives import make_task
 from rae_dit.training.sharding import (
     batch_sharding,
     check_fsdp,
+    local_rows,
     make_mesh,
     parameter_shardings,
     shard_batch,
@@ -205,6 +207,26 @@ def test_unsharded_bytes_of_the_full_model_are_few():
     )
     local, whole = sum(jax.tree.leaves(sizes))
     assert local < whole / 8 * 1.02
+
+
+def test_a_process_reads_the_rows_of_its_devices():
+    """On a torus the devices of a host are not next to each other in the mesh."""
+    processes = np.array([[0, 0, 1, 1], [1, 1, 0, 0]])
+    devices = np.vectorize(lambda process: SimpleNamespace(process_index=process))(processes)
+    mesh = SimpleNamespace(devices=devices)
+    assert local_rows(mesh, 16, process_index=0).tolist() == [0, 1, 2, 3, 12, 13, 14, 15]
+    assert local_rows(mesh, 8, process_index=1).tolist() == [2, 3, 4, 5]
+
+
+def test_rows_are_those_that_the_sharding_puts_on_each_device():
+    grid = np.array(jax.devices()).take([3, 0, 6, 1, 7, 5, 2, 4]).reshape(2, 4)
+    mesh = Mesh(grid, ("replica", "fsdp"))
+    rows = local_rows(mesh, 16)
+    batch = shard_batch({"row": rows}, mesh)["row"]
+    np.testing.assert_array_equal(batch, np.arange(16))
+    for device, index in batch_sharding(mesh).devices_indices_map((16,)).items():
+        place = list(mesh.devices.flat).index(device)
+        assert list(range(16))[index[0]] == rows.reshape(8, 2)[place].tolist()
 
 
 def test_batch_is_split_over_all_devices():

@@ -1,7 +1,9 @@
 """From every source, the steps after a restore are those of the uninterrupted run, bit for bit."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +17,12 @@ from support.tfds_files import write_tfds
 from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.config import Config
 from rae_dit.data import pipeline
+from rae_dit.data import position as data_position
 from rae_dit.setup import data
 from rae_dit.setup.objectives import make_task
 from rae_dit.setup.run import make_program
 from rae_dit.training.program import Program
+from rae_dit.training.run import Run, in_saved_order, position
 from rae_dit.training.sharding import make_mesh, shard_batch
 from rae_dit.training.state import TrainState
 
@@ -91,10 +95,9 @@ def take_steps(
         batch_size=config.data.batch_size,
         seed=config.seed,
         start_step=int(state.step),
-        process_index=0,
-        process_count=1,
         num_workers=workers,
         flip=config.data.flip,
+        shuffle=config.data.shuffle,
     )
     states = {}
     with stream:
@@ -117,21 +120,39 @@ def test_a_restore_changes_nothing(tmp_path: Path, program: Program, name: str) 
     config = config_of(source, write_files(tmp_path / "data"))
     straight = take_steps(config, program, program.create(), workers=0)
 
-    def position() -> dict[str, int | str]:
-        return pipeline.position(
+    def saved_position() -> dict[str, int | str]:
+        return data_position.position(
             data.open_source(config, "train"),
             step=SAVED,
             seed=config.seed,
             batch_size=config.data.batch_size,
+            shuffle=config.data.shuffle,
         )
 
     numbers = {"save_every": 1, "keep_last": 1, "keep_every": None}
     with Checkpoints(tmp_path / "checkpoints", **numbers) as checkpoints:
-        checkpoints.save(SAVED, straight[SAVED], position())
+        checkpoints.save(SAVED, straight[SAVED], saved_position())
     with Checkpoints(tmp_path / "checkpoints", **numbers) as checkpoints:
         restored, saved = checkpoints.restore(program.abstract) or pytest.fail("nothing restored")
-    pipeline.check_position(saved, position())
+    data_position.check_position(saved, saved_position())
     resumed = take_steps(config, program, restored, workers=2)
     assert resumed.keys() == set(range(SAVED + 1, LAST + 1))
     for step, state in resumed.items():
         assert_trees_equal(state, straight[step])
+
+
+@pytest.mark.parametrize("begun", ["records", "groups"])
+@pytest.mark.parametrize("asked", ["records", "groups"])
+def test_a_run_keeps_the_order_in_which_it_began(tmp_path: Path, begun: str, asked: str) -> None:
+    write_shard(tmp_path / "data.parquet", table(range(COUNT)))
+    config = small_config(
+        **{"data.source": "huggingface", "data.path": str(tmp_path), "data.shuffle": asked}
+    )
+    unused: Any = None
+    run = Run(config, unused, unused, unused, data.open_source(config, "train"), None, {})
+    old = run._replace(config=small_config(**{"data.shuffle": begun}))
+    saved = json.loads(json.dumps(position(old, SAVED)))
+    assert ("shuffle" in saved) == (begun == "groups")  # a checkpoint of before has no such field
+    kept = in_saved_order(run, saved)
+    assert kept.config.data.shuffle == begun
+    data_position.check_position(saved, position(kept, SAVED))

@@ -62,8 +62,6 @@ def our_batches(folder: Path, size: int, batch_size: int, workers: int) -> Itera
         batch_size=batch_size,
         seed=0,
         start_step=0,
-        process_index=0,
-        process_count=1,
         num_workers=workers,
         flip=False,
     )

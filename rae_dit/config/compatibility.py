@@ -9,6 +9,7 @@ from typing import Any
 ADDED: dict[str, Any] = {
     "decoder.train_constants": False,
     "ddt.train_constants": False,
+    "data.shuffle": "records",
     "decoder.pretrained_weights": "ema",
     "ddt.pretrained_weights": "ema",
     "encoder.layers": [],

@@ -30,6 +30,10 @@ class DataConfig:
     num_classes: Count
     batch_size: Count  # images per optimizer step, over all devices and accumulation steps
     num_workers: Natural  # loader processes per host; 0 = load in the training process
+    # Order of training images that lie in row groups (parquet): 'groups' shuffles the groups and
+    # the rows of a window of them, so that a group is read once for several images; 'records'
+    # shuffles all images at once. Of other images the order is the same. A run keeps its order.
+    shuffle: Literal["records", "groups"]
     flip: bool  # mirror half of the training images
 
     def __post_init__(self) -> None:

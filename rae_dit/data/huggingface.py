@@ -13,8 +13,9 @@ from rae_dit.data.files import SourceError
 from rae_dit.data.lru_cache import LRUCache
 from rae_dit.data.shards import find_shards
 
-# Enough for a pass in order by a few threads; a row group of ImageNet is about 10 MB.
-_GROUPS_KEPT = 4
+# In each process that reads; a row group of ImageNet is about 11 MB. The last group read is kept
+# whatever its size.
+_BYTES_KEPT = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Tables:
 
     def __len__(self) -> int:
         return int(self.first[-1])
+
+    @property
+    def group_starts(self) -> np.ndarray | None:
+        """See `InGroups`: a row of a parquet file costs its group, of an arrow file itself."""
+        return self.first if self.shards[0].suffix == ".parquet" else None
 
     def read(self, index: int) -> tuple[bytes, int]:
         """See `Files`."""
@@ -83,9 +89,8 @@ def open_huggingface(path: str) -> Tables:
 
     The image is a column of structs {bytes, path} or of bytes, the label one of integers. Where
     there are several such columns, those named "image" and "label" are taken. A parquet file is
-    read one row group at a time, which for a shuffled stream is a row group per image; an arrow
-    file (`datasets`, stream or file format) is mapped into memory and costs no more than its
-    image.
+    read one row group at a time, which data/order.py takes into account; an arrow file
+    (`datasets`, stream or file format) is mapped into memory and costs no more than its image.
 
     Args:
         path: a directory of *.parquet or *.arrow files, a pattern such as "DIRECTORY/train-*", or
@@ -119,13 +124,15 @@ def open_huggingface(path: str) -> Tables:
         digest.update(f"{shard.name} {shard.stat().st_size} {lengths} ".encode())
     assert columns is not None  # there is at least one shard
     digest.update(repr(columns).encode())
-    kept = _GROUPS_KEPT if shards[0].suffix == ".parquet" else len(shards)
+    recent: LRUCache[pa.Table] = LRUCache(len(shards))  # an arrow file is mapped, and stays so
+    if shards[0].suffix == ".parquet":
+        recent = LRUCache(_BYTES_KEPT, _bytes_of)
     return Tables(
         shards=tuple(shards),
         columns=columns,
         groups=np.array(groups, np.int64).reshape(-1, 2),
         first=np.cumsum([0, *rows], dtype=np.int64),
-        recent=LRUCache(kept),
+        recent=recent,
         fingerprint=f"huggingface/{sum(rows)}/{digest.hexdigest()[:12]}",
     )
 
@@ -178,6 +185,10 @@ def _read(shard: Path, group: int, columns: list[str]) -> pa.Table:
     # Opened again: a ParquetFile is not for several threads, and hundreds of shards are many files.
     with pyarrow.parquet.ParquetFile(shard, memory_map=True) as file:
         return file.read_row_group(group, columns=columns, use_threads=False)
+
+
+def _bytes_of(table: pa.Table) -> int:
+    return int(table.nbytes)
 
 
 def _map(shard: Path) -> pa.Table:

@@ -3,16 +3,21 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Value = TypeVar("Value")
 
 
 class LRUCache(Generic[Value]):
-    """The most recently used values by key, thread-safe; pickles as an empty cache."""
+    """The most recently used values by key, thread-safe; pickles as an empty cache.
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    Args:
+        size: total weight of the values kept. The last one is kept whatever it weighs.
+        weigh: weight of a value, a function that can be pickled; by default each weighs 1.
+    """
+
+    def __init__(self, size: int, weigh: Callable[[Value], int] | None = None) -> None:
+        self._size, self._weigh = size, weigh
         self._values: OrderedDict[Hashable, Value] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -25,9 +30,12 @@ class LRUCache(Generic[Value]):
         value = make()  # outside of the lock: reading takes long
         with self._lock:
             self._values[key] = value
-            while len(self._values) > self._size:
+            while len(self._values) > 1 and self._total() > self._size:
                 self._values.popitem(last=False)
         return value
 
-    def __reduce__(self) -> tuple[type["LRUCache[Value]"], tuple[int]]:
-        return LRUCache, (self._size,)
+    def _total(self) -> int:
+        return sum(1 if self._weigh is None else self._weigh(v) for v in self._values.values())
+
+    def __reduce__(self) -> tuple[type["LRUCache[Value]"], tuple[Any, ...]]:
+        return LRUCache, (self._size, self._weigh)

@@ -113,14 +113,13 @@ def source_batches(source: Source, batch_size: int) -> Iterator[Batch]:
     """Yields this process's share of the images of a source."""
     index, count = jax.process_index(), jax.process_count()
     whole = batch_size * count
-    batches = ordered_batches(
-        source, batch_size=whole, process_index=index, process_count=count, limit=None
-    )
+    rows = index * batch_size + np.arange(batch_size)
+    batches = ordered_batches(source, batch_size=whole, limit=None, rows=rows)
     total = -(-len(source) // whole)
     with batches:
         for number, batch in enumerate(progress(batches, "reference", total)):
             real = batch["weight"] > 0
-            numbers = number * whole + index * batch_size + np.arange(batch_size)
+            numbers = number * whole + rows
             yield Batch(numbers[real], batch["image"][real], batch["label"][real])
 
 

@@ -38,7 +38,13 @@ from rae_dit.sampling import codec
 from rae_dit.setup import data, models, weights
 from rae_dit.setup.evaluation import make_inception
 from rae_dit.storage.files import write_json
-from rae_dit.training.sharding import batch_sharding, make_mesh, replicated, shard_batch
+from rae_dit.training.sharding import (
+    batch_sharding,
+    local_rows,
+    make_mesh,
+    replicated,
+    shard_batch,
+)
 from rae_dit.weights.lpips import read_lpips
 
 log = logging.getLogger(__name__)
@@ -142,16 +148,16 @@ def rfid_extractor(config: Config, source: Source) -> FeatureExtractor | None:
 
 def pairs(config: Config, source: Source, mesh: Mesh) -> Iterator[Pair]:
     """Yields this process's share of the images with their reconstructions."""
-    index, size = jax.process_index(), config.data.batch_size
-    local = size // jax.process_count()
+    size = config.data.batch_size
+    rows = local_rows(mesh, size)
     lpips = lpips_on(config, mesh)
     graph, parameters = weights.place_rae(config, mesh, decoder=True)
     batches = ordered_batches(
         source,
         batch_size=size,
-        process_index=index,
-        process_count=jax.process_count(),
         limit=config.reconstruct.num_images,
+        num_workers=config.data.num_workers,
+        rows=rows,
     )
     total = -(-min(len(source), config.reconstruct.num_images or len(source)) // size)
     with batches:
@@ -161,10 +167,10 @@ def pairs(config: Config, source: Source, mesh: Mesh) -> Iterator[Pair]:
             result = codec.reconstruct(graph, parameters, image)
             distance = None if lpips is None else compare(*lpips, image, result)
             yield Pair(
-                (number * size + index * local + np.arange(local))[real],
+                (number * size + rows)[real],
                 batch["image"][real],
-                local_rows(result, mesh)[real],
-                None if distance is None else local_rows(distance, mesh)[real],
+                addressable_rows(result, mesh)[real],
+                None if distance is None else addressable_rows(distance, mesh)[real],
             )
 
 
@@ -188,7 +194,7 @@ def compare(
     return distance
 
 
-def local_rows(array: Array, mesh: Mesh) -> np.ndarray:
+def addressable_rows(array: Array, mesh: Mesh) -> np.ndarray:
     """Returns the rows of a global array that this process holds, in order."""
     shards = jax.device_put(array, batch_sharding(mesh)).addressable_shards
     in_order = sorted(shards, key=lambda shard: shard.index[0].start or 0)

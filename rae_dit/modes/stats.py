@@ -39,7 +39,7 @@ from rae_dit.sampling import codec
 from rae_dit.setup import data, models, weights
 from rae_dit.setup.weights import Model
 from rae_dit.storage.files import first_unwritable
-from rae_dit.training.sharding import make_mesh, replicated, shard_batch
+from rae_dit.training.sharding import local_rows, make_mesh, replicated, shard_batch
 from rae_dit.weights.statistics import write_statistics
 
 log = logging.getLogger(__name__)
@@ -102,11 +102,10 @@ def accumulate(
         ordered_batches(
             source,
             batch_size=size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
             limit=None,
             start=done,
             num_workers=config.data.num_workers,
+            rows=local_rows(mesh, size),
         ) as batches,
         tqdm(
             desc="latent statistics",

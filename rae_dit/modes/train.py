@@ -55,7 +55,7 @@ def train(config: Config, workdir: Path) -> None:
             *run.task.make_image_hooks(run.mesh, run.frozen, run.validation, workdir),
         ]
         log.info(describe(run))
-        state, history = restore_or_create(run, checkpoints)
+        run, state, history = restore_or_create(run, checkpoints)
         values, project = to_dict(run.config), config.metrics.wandb_project
         others = [WeightsAndBiases(project, workdir, values)] if project and is_main else []
         with MetricsWriter(workdir, is_main=is_main, others=others) as writer:

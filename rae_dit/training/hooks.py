@@ -12,7 +12,7 @@ from rae_dit.data.sources import Source
 from rae_dit.objectives.base import Tree
 from rae_dit.training.hook import Hook, Values
 from rae_dit.training.run import Run
-from rae_dit.training.sharding import shard_batch
+from rae_dit.training.sharding import local_rows, shard_batch
 from rae_dit.training.state import TrainState
 
 
@@ -88,9 +88,8 @@ def held_out_means(
     batches = ordered_batches(
         source,
         batch_size=batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
         limit=limit,
+        rows=local_rows(mesh, batch_size),
     )
     with batches:
         for number, batch in enumerate(batches):

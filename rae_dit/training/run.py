@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from jax.sharding import Mesh
 from rae_dit.checkpoint.manager import Checkpoints, restore_state
 from rae_dit.config import Config
 from rae_dit.data import pipeline
+from rae_dit.data import position as data_position
 from rae_dit.data.batches import Batches
 from rae_dit.data.sources import Source
 from rae_dit.flops import peak_flops, train_flops
@@ -18,6 +20,7 @@ from rae_dit.models.attention import choose_attention
 from rae_dit.objectives.base import Tree
 from rae_dit.training.history import DivergedError, History, check_rollbacks
 from rae_dit.training.program import Program
+from rae_dit.training.sharding import local_rows
 from rae_dit.training.state import TrainState
 from rae_dit.training.task import Task
 
@@ -77,8 +80,12 @@ def peak_images(run: Run) -> float | None:
 def position(run: Run, step: int) -> dict[str, int | str]:
     """Gives the data position after `step` steps, which is saved beside the state."""
     config = run.config
-    return pipeline.position(
-        run.source, step=step, seed=config.seed, batch_size=config.data.batch_size
+    return data_position.position(
+        run.source,
+        step=step,
+        seed=config.seed,
+        batch_size=config.data.batch_size,
+        shuffle=config.data.shuffle,
     )
 
 
@@ -90,17 +97,20 @@ def train_stream(run: Run, step: int, history: History) -> Batches:
         batch_size=config.data.batch_size,
         seed=config.seed,
         start_step=step + history.skipped_batches,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
         num_workers=config.data.num_workers,
         flip=config.data.flip,
+        shuffle=config.data.shuffle,
+        rows=local_rows(run.mesh, config.data.batch_size),
     )
 
 
-def restore_or_create(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, History]:
+def restore_or_create(run: Run, checkpoints: Checkpoints) -> tuple[Run, TrainState, History]:
     """Restores the newest state of the workdir, else `checkpoint.restore_from`, else creates one.
 
     The workdir comes first, so that a run started from elsewhere and then killed continues.
+
+    Returns:
+        The run, in the order of images that the state was trained in; the state; its history.
     """
     elsewhere = run.config.checkpoint.restore_from
     restored = checkpoints.restore(run.program.abstract)
@@ -109,8 +119,19 @@ def restore_or_create(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, H
     if restored is not None:
         state, saved = restored
         log.info("continuing from step %d", int(state.step))
-        return state, read_history(run, int(state.step), saved, checkpoints)
-    return initial_state(run), History()
+        run = in_saved_order(run, saved)
+        return run, state, read_history(run, int(state.step), saved, checkpoints)
+    return run, initial_state(run), History()
+
+
+def in_saved_order(run: Run, saved: Mapping[str, Any]) -> Run:
+    """Returns the run with the order of images, `data.shuffle`, of a checkpoint's data position."""
+    shuffle = data_position.saved_shuffle(saved)
+    if shuffle == data_position.saved_shuffle(position(run, 0)):
+        return run
+    log.info("data.shuffle=%s, in which order the checkpoint's run began", shuffle)
+    data = dataclasses.replace(run.config.data, shuffle=shuffle)
+    return run._replace(config=dataclasses.replace(run.config, data=data))
 
 
 def initial_state(run: Run) -> TrainState:
@@ -136,7 +157,7 @@ def read_history(run: Run, step: int, saved: dict[str, Any], checkpoints: Checkp
     """
     kept = saved.pop("history", None)  # None: saved before there was one
     history = History() if kept is None else History.from_json(kept)
-    pipeline.check_position(saved, position(run, step))
+    data_position.check_position(saved, position(run, step))
     metric, best = run.config.checkpoint.best_metric, history.best
     if best is None or (best.metric == metric and checkpoints.has(best.step)):
         return history

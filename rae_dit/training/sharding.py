@@ -190,10 +190,38 @@ def copied_share(model: nnx.Module, fsdp: int) -> float:
     return whole / total
 
 
+def local_rows(mesh: Mesh, batch_size: int, process_index: int | None = None) -> np.ndarray:
+    """Finds the rows of every batch that lie on a process's devices, int64 [B], ascending.
+
+    On a torus the devices of a host are not next to each other in the mesh, so these rows need not
+    be. If every process reads its own, no row depends on which host has which devices.
+
+    Args:
+        mesh: its devices split the batch; their number divides it.
+        batch_size: rows over all processes.
+        process_index: the process; None: this one.
+    """
+    process = jax.process_index() if process_index is None else process_index
+    devices = mesh.devices.flatten()
+    rows = np.arange(batch_size).reshape(len(devices), -1)
+    return rows[[device.process_index == process for device in devices]].reshape(-1)
+
+
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Makes global arrays, split over all devices, from this process's rows."""
+    """Makes global arrays, split over all devices, from this process's `local_rows`."""
     sharding = batch_sharding(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(sharding, value)
-        for name, value in batch.items()
-    }
+    devices = len(sharding.addressable_devices)
+
+    def place(value: np.ndarray) -> jax.Array:
+        each = len(value) // devices
+        size = each * mesh.size
+        rows = local_rows(mesh, size)
+
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None  # the device takes part
+            first = int(np.searchsorted(rows, index[0].start or 0))
+            return value[first : first + each]
+
+        return jax.make_array_from_callback((size, *value.shape[1:]), sharding, part)
+
+    return {name: place(value) for name, value in batch.items()}

@@ -16,8 +16,6 @@ TRAIN: dict[str, Any] = {
     "batch_size": 4,
     "seed": 0,
     "start_step": 0,
-    "process_index": 0,
-    "process_count": 1,
     "num_workers": 0,
     "flip": True,
 }

@@ -37,6 +37,7 @@ def start(
     devices: int,
     place: tuple[str, int, int] | None,
     mode: str = "train",
+    first_code: str = "",
 ) -> subprocess.Popen:
     """Starts one process of a run; its output goes to WORKDIR/../WORKDIR-ID.log.
 
@@ -46,18 +47,22 @@ def start(
         devices: of this process.
         place: coordinator, number of processes, and which this is: through launch/gpu_hosts.sh.
         mode: what to do.
+        first_code: Python that runs before everything else.
     """
     beside = workdir.parent
     # A tensorflow that cannot be imported saves seconds; the run says so and does without.
     (beside / "stubs").mkdir(exist_ok=True)
     (beside / "stubs" / "tensorflow.py").write_text("raise ImportError('not in this test')\n")
+    site = beside / f"site-{workdir.name}"
+    site.mkdir(exist_ok=True)
+    (site / "sitecustomize.py").write_text(first_code)
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
         "--xla_backend_optimization_level=0",
         "JAX_COMPILATION_CACHE_DIR": str(beside / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "PYTHONPATH": str(beside / "stubs"),
+        "PYTHONPATH": os.pathsep.join([str(site), str(beside / "stubs")]),
         "PYTHON": sys.executable,
     }
     command = [sys.executable, "-m", "rae_dit.main"]
@@ -75,14 +80,17 @@ def start(
 
 
 def start_pair(
-    workdir: Path, changes: dict[str, object], *, mode: str = "train"
+    workdir: Path, changes: dict[str, object], *, mode: str = "train", first_code: str = ""
 ) -> list[subprocess.Popen]:
     """Starts a run of two processes with two devices each."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         coordinator = f"localhost:{probe.getsockname()[1]}"
     places = [(coordinator, 2, i) for i in (0, 1)]
-    return [start(workdir, changes, devices=2, place=place, mode=mode) for place in places]
+    return [
+        start(workdir, changes, devices=2, place=place, mode=mode, first_code=first_code)
+        for place in places
+    ]
 
 
 def log_of(workdir: Path, process: int) -> Path:

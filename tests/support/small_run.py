@@ -28,8 +28,6 @@ def batches(config: Config, count: int, start_step: int = 0) -> list[dict[str, n
         batch_size=config.data.batch_size,
         seed=config.seed,
         start_step=start_step,
-        process_index=0,
-        process_count=1,
         num_workers=0,
         flip=config.data.flip,
     )
