@@ -10,6 +10,7 @@ A mistake ends the program with status 2 and one line on stderr, before jax is i
 import dataclasses
 import logging
 import pathlib
+from contextlib import nullcontext
 from typing import Literal, get_args
 
 import absl.logging
@@ -20,7 +21,13 @@ from rae_dit.command_line import exit_with, parse_config
 from rae_dit.config import Config, ConfigError, check_devices, from_config_dict
 from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_local
-from rae_dit.multihost import ProcessInfo, find_process_info, initialize
+from rae_dit.multihost import (
+    EndTogether,
+    ProcessInfo,
+    StopAtOnce,
+    find_process_info,
+    initialize,
+)
 from rae_dit.storage.files import first_unwritable
 
 Mode = Literal["train", "sample", "evaluate", "reconstruct", "stats", "probe", "sweep"]
@@ -126,17 +133,20 @@ def main(request: Request) -> None:
     use_compile_cache(request.config.compute.compile_cache)
     initialize(request.process)
     set_up_log(jax.process_index())
-    try:
-        run_mode(
-            request,
-            platform=jax.default_backend(),
-            num_devices=jax.device_count(),
-            num_processes=jax.process_count(),
-        )
-    except (
+    expected = (
         *(ConfigError, CheckpointError, WeightsError),
         *(BadShareError, ChangedDataError, DivergedError, NotFiniteError),
-    ) as error:
+    )
+    stops_at_a_step = request.mode in ("train", "probe")
+    try:
+        with EndTogether(expected), nullcontext() if stops_at_a_step else StopAtOnce():
+            run_mode(
+                request,
+                platform=jax.default_backend(),
+                num_devices=jax.device_count(),
+                num_processes=jax.process_count(),
+            )
+    except expected as error:
         exit_with(error)
 
 

@@ -12,6 +12,7 @@ import ml_collections
 from rae_dit.config import Config, ConfigError, from_config_dict
 from rae_dit.config.check import invalid_value
 from rae_dit.config.compatibility import complete
+from rae_dit.multihost import decide, on_first_process
 
 log = logging.getLogger(__name__)
 
@@ -19,36 +20,46 @@ WAIT_SECONDS = 30.0
 
 
 def find_run(path: str | Path) -> Path | None:
-    """Finds the workdir of a workdir, checkpoints directory or step directory; else None."""
+    """Finds the workdir of a workdir, checkpoints directory or step directory; else None.
+
+    Process 0 looks, for all.
+    """
     path = Path(path).absolute()
-    if not path.is_dir():
+
+    def find() -> str | None:
+        for directory in (path, path.parent, path.parent.parent) if path.is_dir() else ():
+            if (directory / "checkpoints").is_dir() and (directory / "config.json").is_file():
+                return str(directory)
         return None
-    for directory in (path, path.parent, path.parent.parent):
-        if (directory / "checkpoints").is_dir() and (directory / "config.json").is_file():
-            return directory
-    return None
+
+    found = decide(find)
+    return None if found is None else Path(found)
 
 
 def has_checkpoint(workdir: Path) -> bool:
-    """Tells whether a run has saved a step, damaged or not."""
-    return any((workdir / "checkpoints").glob("[0-9]*"))
+    """Tells whether a run has saved a step, damaged or not, as process 0 sees it."""
+    return decide(lambda: any((workdir / "checkpoints").glob("[0-9]*")))
 
 
 def newest_step(workdir: Path) -> int | None:
-    """Finds the newest saved step; None if there is none."""
-    names = (path.name for path in (workdir / "checkpoints").glob("[0-9]*"))
-    return max((int(name) for name in names if name.isdigit()), default=None)
+    """Finds the newest saved step as process 0 sees it; None if there is none."""
+
+    def find() -> int | None:
+        names = (path.name for path in (workdir / "checkpoints").glob("[0-9]*"))
+        return max((int(name) for name in names if name.isdigit()), default=None)
+
+    return decide(find)
 
 
 def read_config(workdir: Path) -> Config:
-    """Reads config.json of a run.
+    """Reads config.json of a run; process 0 reads, for all.
 
     Raises:
         ConfigError: it is not JSON, or of another version of this project.
     """
     path = workdir / "config.json"
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(decide(path.read_text))
         if not isinstance(values, dict):
             raise ConfigError(f"got {type(values).__name__}; expected an object with sections")
         return from_config_dict(ml_collections.ConfigDict(complete(values)))
@@ -87,3 +98,11 @@ def workdir_lock(workdir: Path, *, wait_seconds: float = WAIT_SECONDS) -> Iterat
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def lock_for_all(workdir: Path) -> Iterator[None]:
+    """Locks a workdir on process 0, for all processes of a run; raises as `workdir_lock` on all."""
+    with contextlib.ExitStack() as stack:
+        on_first_process(lambda: stack.enter_context(workdir_lock(workdir)))
+        yield

@@ -17,7 +17,8 @@ TALK = r"""
 import os, signal, sys, time
 import numpy as np
 from rae_dit.evaluation.metric_state import merge_processes
-from rae_dit.multihost import broadcast_set, allgather_bytes, on_first_process
+from rae_dit.multihost import allgather_bytes, broadcast_bytes, broadcast_set, decide
+from rae_dit.multihost import on_first_process
 from rae_dit.config import ConfigError
 from rae_dit.evaluation.metric_state import MetricState
 from rae_dit.evaluation.metrics.base import Features
@@ -42,8 +43,10 @@ assert allgather_bytes(b"") == [b"", b""]
 assert allgather_bytes(b"a\0" * (1 + me)) == [b"a\0", b"a\0a\0"]
 assert allgather_bytes(b"a\0" * (2 - me)) == [b"a\0a\0", b"a\0"]
 
-assert broadcast_set([{0, 2}, {1, 3}][me], 4) == {0, 2}
-assert broadcast_set([set(), {1, 3}][me], 4) == set()
+assert broadcast_set(lambda: [{0, 2}, {1, 3}][me], 4) == {0, 2}
+assert broadcast_set(lambda: [set(), {1, 3}][me], 4) == set()
+assert broadcast_bytes(b"a\0" * 5_000_000 if me == 0 else b"") == b"a\0" * 5_000_000
+assert decide(lambda: {"step": 4 + me}) == {"step": 4}
 
 done = []
 on_first_process(lambda: done.append(me))

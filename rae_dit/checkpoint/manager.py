@@ -8,6 +8,7 @@
 import contextlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -28,6 +29,7 @@ from rae_dit.checkpoint.restore import (
     short,
 )
 from rae_dit.checkpoint.retention import Best, KeepBest, preservation_policy
+from rae_dit.multihost import decide, wait_until_visible
 
 __all__ = [
     "CheckpointError",
@@ -146,8 +148,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         Raises:
             CheckpointError: that write failed.
         """
-        self._wait()
-        return self._manager.latest_step()
+        return max(self._all_steps(), default=None)
 
     def restore(
         self, like: AnyState, *, newest: int | None = None
@@ -170,8 +171,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                 is damaged.
         """
         damaged: dict[int, str] = {}
-        self._wait()
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in reversed(self._all_steps()):
             if newest is not None and step > newest:
                 damaged[step] = f"{self._directory / str(step)} is later than step {newest}"
                 continue
@@ -194,8 +194,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
 
     def has(self, step: int) -> bool:
         """Tells whether this step is on disk, after waiting for the write in progress."""
-        self._wait()
-        return step in self._manager.all_steps()
+        return step in self._all_steps()
 
     def restore_step(self, step: int, like: AnyState) -> tuple[AnyState, dict[str, Any]]:
         """Restores one step; see `restore`. Never renames.
@@ -204,11 +203,12 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             CheckpointError: no such step, or `like` is not the tree that was stored.
             DamagedCheckpointError: its files are damaged.
         """
-        self._wait()
-        steps = sorted(self._manager.all_steps())
+        steps = self._all_steps()
         if step not in steps:
             raise CheckpointError(f"no step {step} in {self._directory}; there are {steps}")
-        restored = read_state(self._directory / str(step), like)
+        directory = self._directory / str(step)
+        wait_until_visible(Path(directory), CheckpointError)
+        restored = read_state(directory, like)
         self._current = step
         return restored
 
@@ -226,6 +226,14 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     def __exit__(self, *exception: object) -> None:
         """Closes; does not suppress exceptions."""
         self.close()
+
+    def _all_steps(self) -> list[int]:
+        """Lists the steps on disk as process 0 sees them, after waiting for the write in progress.
+
+        Another process may see a listing that is a minute old, and would choose another step.
+        """
+        self._wait()
+        return decide(lambda: sorted(self._manager.all_steps()))
 
     def _wait(self) -> None:
         try:

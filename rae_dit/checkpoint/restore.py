@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
@@ -19,7 +20,7 @@ from jax.sharding import SingleDeviceSharding
 
 from rae_dit.checkpoint import integrity
 from rae_dit.checkpoint.migration import Structs, stored_leaves, with_added_leaves
-from rae_dit.multihost import first_error
+from rae_dit.multihost import decide, first_error, wait_until_visible
 
 Read = TypeVar("Read")
 
@@ -59,7 +60,7 @@ def restore_ema(path: str | os.PathLike[str], like_params: dict[str, Any]) -> di
         CheckpointError: there is no checkpoint at `path`, it has no EMA, or the tree is another.
         DamagedCheckpointError: the files are damaged; the message lists the other steps.
     """
-    trees, _ = _read_step(_find_step(path), {"ema": like_params})
+    trees, _ = _read_step(_chosen_step(path), {"ema": like_params})
     return trees["ema"]
 
 
@@ -68,7 +69,7 @@ def restore_state(path: str | os.PathLike[str], like: AnyState) -> tuple[AnyStat
 
     Arguments and errors are those of `restore_ema`, with a state of jax.ShapeDtypeStruct.
     """
-    return read_state(_find_step(path), like)
+    return read_state(_chosen_step(path), like)
 
 
 def items_of(state: State) -> dict[str, Any]:
@@ -87,13 +88,13 @@ def _read_step(
     directory: epath.Path, like: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads the items named in `like` and the data position."""
-    record = _together(directory, "integrity record", lambda: _read_record(directory))
+    record = _read_record(directory)
     wanted = {item: _placed_leaves(tree) for item, tree in like.items()}
     stored = {
         item: stored_leaves(record.trees.get(item, {}), structs) for item, structs in wanted.items()
     }
     _check_wanted(directory, record, stored)
-    position = _together(directory, "data position", lambda: _read_position(directory, record))
+    position = _read_position(directory, record)
     trees = {}
     for item, structs in stored.items():
         named = _together(directory, item, functools.partial(_read_item, directory / item, structs))
@@ -115,14 +116,26 @@ def _placed_leaves(tree: Any) -> Structs:
 
 
 def _read_record(directory: epath.Path) -> integrity.Record:
-    return integrity.Record.from_json(ocp.JsonCheckpointHandler().restore(directory / "integrity"))
+    """Reads the record on process 0, for all: arrays that agree with it agree with each other."""
+
+    def read() -> dict[str, Any]:
+        stored: dict[str, Any] = ocp.JsonCheckpointHandler().restore(directory / "integrity")
+        integrity.Record.from_json(stored)
+        return stored
+
+    return integrity.Record.from_json(_from_first(directory, "integrity record", read))
 
 
 def _read_position(directory: epath.Path, record: integrity.Record) -> dict[str, Any]:
-    position = dict(ocp.JsonCheckpointHandler().restore(directory / "data"))
-    if integrity.json_checksum(position) != record.data:
-        raise ValueError("its checksum differs")
-    return position
+    """Reads the data position on process 0, for all."""
+
+    def read() -> dict[str, Any]:
+        position = dict(ocp.JsonCheckpointHandler().restore(directory / "data"))
+        if integrity.json_checksum(position) != record.data:
+            raise ValueError("its checksum differs")
+        return position
+
+    return _from_first(directory, "data position", read)
 
 
 def _read_item(directory: epath.Path, structs: Structs) -> dict[str, jax.Array]:
@@ -177,21 +190,34 @@ def _check_wanted(
 
 
 def _together(directory: epath.Path, what: str, read: Callable[[], Read]) -> Read:
-    """Runs `read` on this process; a failure on any process is a damaged checkpoint on all.
+    """Runs `read` on this process; a failure on any process is a damaged checkpoint on all."""
+    result, problem = None, ""
+    try:
+        result = _or_damage(directory, what, read)
+    except DamagedCheckpointError as error:
+        problem = str(error)
+    problem = first_error(problem)
+    if problem or result is None:
+        raise DamagedCheckpointError(problem)
+    return result
+
+
+def _from_first(directory: epath.Path, what: str, read: Callable[[], Read]) -> Read:
+    """Returns on every process the JSON that process 0 reads; raises as `_together`."""
+    return decide(lambda: _or_damage(directory, what, read), DamagedCheckpointError)
+
+
+def _or_damage(directory: epath.Path, what: str, read: Callable[[], Read]) -> Read:
+    """Runs `read`; a failure is a damaged checkpoint.
 
     Lack of memory or permission says nothing about the files and is re-raised.
     """
-    result, problem = None, ""
     try:
-        result = read()
+        return read()
     except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:  # for damaged files Orbax raises anything, even plain Exception
-        problem = short(error)
-    problem = first_error(problem)
-    if problem or result is None:
-        raise DamagedCheckpointError(_damage(directory, what, problem))
-    return result
+        raise DamagedCheckpointError(_damage(directory, what, short(error))) from error
 
 
 def _damage(directory: epath.Path, what: str, problem: str) -> str:
@@ -209,6 +235,13 @@ def _steps(directory: epath.Path) -> list[int]:
     """Returns the numbers of the finished steps, sorted."""
     entries = [entry for entry in directory.iterdir() if entry.name.isdigit()]
     return sorted(int(e.name) for e in entries if ocp.utils.is_checkpoint_finalized(e))
+
+
+def _chosen_step(path: str | os.PathLike[str]) -> epath.Path:
+    """Finds the step directory on process 0, for all: others may see an older listing."""
+    directory = epath.Path(decide(lambda: str(_find_step(path)), CheckpointError))
+    wait_until_visible(Path(directory), CheckpointError)
+    return directory
 
 
 def _find_step(path: str | os.PathLike[str]) -> epath.Path:

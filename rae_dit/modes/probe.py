@@ -15,6 +15,7 @@ from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import Config
 from rae_dit.config.check import invalid_value
 from rae_dit.modes.train import train
+from rae_dit.multihost import StopAtOnce
 from rae_dit.setup import data, models
 from rae_dit.setup.objectives import make_task
 from rae_dit.storage.files import write_json
@@ -51,7 +52,7 @@ def probe(config: Config, workdir: Path) -> None:
         "freeze_encoder": config.probe.freeze_encoder,
         "step": last_step,
     }
-    with jax.default_matmul_precision(models.matmul_precision(config)):
+    with StopAtOnce(), jax.default_matmul_precision(models.matmul_precision(config)):
         frozen = task.load_frozen(mesh)
         for name, params in (("parameters", state.params), ("ema", state.ema)):
             report[name], report["images"] = held_out_means(

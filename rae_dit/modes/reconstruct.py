@@ -31,7 +31,7 @@ from rae_dit.evaluation.metrics.fid import FID
 from rae_dit.evaluation.pipeline import as_config_error, progress
 from rae_dit.evaluation.reconstruction import SSIM_WINDOW, l1, psnr, ssim
 from rae_dit.models.lpips import MINIMUM_SIZE as LPIPS_MINIMUM
-from rae_dit.multihost import allgather_bytes
+from rae_dit.multihost import allgather_bytes, place
 from rae_dit.objectives.base import Tree
 from rae_dit.provenance import file_record, software
 from rae_dit.sampling import codec
@@ -179,7 +179,7 @@ def lpips_on(config: Config, mesh: Mesh) -> tuple[nnx.GraphDef, nnx.State] | Non
     if not config.perceptual.vgg:
         return None
     graph, state = nnx.split(read_lpips(config.perceptual.vgg, config.perceptual.linear))
-    return graph, jax.device_put(state, replicated(mesh))
+    return graph, place(state, replicated(mesh))
 
 
 @jax.jit(static_argnums=0)

@@ -51,7 +51,7 @@ def sample(config: Config, workdir: Path) -> None:
         generator = load_generator(config, workdir)
         manifest = settings | weights_provenance(generator)
         on_first_process(lambda: directory.claim(manifest))
-        missing = broadcast_set(directory.missing(), len(labels))
+        missing = broadcast_set(directory.missing, len(labels))
         with ImageWriter(directory) as writer:
             for share in generate_shares(
                 generator,

@@ -33,7 +33,7 @@ from rae_dit.evaluation.latent_statistics import (
     zeros,
 )
 from rae_dit.evaluation.partial_statistics import read_partial, write_partial
-from rae_dit.multihost import on_first_process
+from rae_dit.multihost import on_first_process, place
 from rae_dit.provenance import Provenance
 from rae_dit.sampling import codec
 from rae_dit.setup import data, models, weights
@@ -116,7 +116,7 @@ def accumulate(
         ) as progress,
     ):
         with jax.enable_x64(True):
-            totals = jax.device_put(totals, replicated(mesh))
+            totals = place(totals, replicated(mesh))
         for first, batch in zip(starts, batches, strict=True):
             placed = shard_batch(batch, mesh)
             latents = codec.encode(*encoder, placed["image"])

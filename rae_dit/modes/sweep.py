@@ -46,7 +46,7 @@ def sweep(config: Config, workdir: Path) -> None:
         on_first_process(lambda: check(path, settings))
         found = read_cells(path)
         known = broadcast_set(
-            {i for i, cell in enumerate(planned) if key_of(cell) in found}, len(planned)
+            lambda: {i for i, cell in enumerate(planned) if key_of(cell) in found}, len(planned)
         )
         left = [cell for i, cell in enumerate(planned) if i not in known]
         started = time.monotonic()

@@ -1,7 +1,6 @@
 """--mode=train: trains the config's objective, resuming from the latest checkpoint."""
 
 import logging
-from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -18,7 +17,7 @@ from rae_dit.training.metrics import MetricsWriter
 from rae_dit.training.run import describe, restore_or_create
 from rae_dit.training.sharding import make_mesh
 from rae_dit.training.weights_and_biases import WeightsAndBiases, check_installed
-from rae_dit.workdir import workdir_lock
+from rae_dit.workdir import lock_for_all
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ def train(config: Config, workdir: Path) -> None:
     """Trains `config.objective` to `optim.max_steps`, resuming from the latest checkpoint.
 
     Leaves in `workdir`: config.json, checkpoints/, metrics.jsonl and TensorBoard events. Asked to
-    stop (multihost.py), it saves the step it has reached and returns.
+    stop (multihost/preemption.py), it saves the step it has reached and returns.
 
     Raises:
         ConfigError: something that the config names is missing, or another run holds `workdir`.
@@ -39,7 +38,7 @@ def train(config: Config, workdir: Path) -> None:
     check_installed(config.metrics.wandb_project)
     with (
         Preemption() as preemption,  # first: SIGTERM is heard while the lock is waited for, too
-        workdir_lock(workdir) if is_main else nullcontext(),
+        lock_for_all(workdir),
         jax.default_matmul_precision(models.matmul_precision(config)),
         Checkpoints(
             workdir / "checkpoints",

@@ -13,6 +13,7 @@ from rae_dit.config import Config
 from rae_dit.data.sources import Source
 from rae_dit.data.transforms import to_float
 from rae_dit.evaluation.figures import reconstruction_grid, sample_grid
+from rae_dit.multihost import place
 from rae_dit.objectives.base import Tree
 from rae_dit.sampling import codec
 from rae_dit.sampling.generate import Generator, NotFiniteError, generate
@@ -105,7 +106,7 @@ def reconstruction_hooks(
         made = codec.reconstruct(
             graph,
             frozen["rae"] | {"decoder": state.ema},
-            jax.device_put(images, everywhere),
+            place(images, everywhere),
         )
         made = jax.device_put(made, everywhere)
         path = picture_path(workdir, step)
@@ -119,7 +120,7 @@ def reconstruction_hooks(
 
 def ema_generator(config: Config, mesh: Mesh, frozen: Tree) -> Callable[[Tree], Generator]:
     """Loads decoder and guide; returns a function that makes a generator of a stage-2 run's EMA."""
-    decoder = jax.device_put(weights.place_decoder(config, mesh), replicated(mesh))
+    decoder = place(weights.place_decoder(config, mesh), replicated(mesh))
     guide = weights.place_guide(config, mesh) if config.sample.guide_checkpoint else None
     ddt = nnx.graphdef(models.abstract(models.make_ddt, config))
     rae = models.rae_graph(config, decoder=True)

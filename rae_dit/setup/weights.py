@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -22,6 +21,7 @@ from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import invalid_value
 from rae_dit.models.ddt import DDT
 from rae_dit.models.rae import latent_scale
+from rae_dit.multihost import place
 from rae_dit.objectives.base import Tree
 from rae_dit.setup import pretrained
 from rae_dit.setup.gan import make_dino, pretrained_dino, pretrained_lpips
@@ -73,8 +73,7 @@ def initialize(make: Callable[[Config, nnx.Rngs], nnx.Module], config: Config, m
 
 def to_devices(module: nnx.Module, mesh: Mesh) -> Tree:
     """Places the parameters of a module that every process has read, by its axes."""
-    on_host = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(module)))
-    return jax.device_put(on_host, parameter_shardings(module, mesh))
+    return place(nnx.to_pure_dict(nnx.state(module)), parameter_shardings(module, mesh))
 
 
 def place_rae(config: Config, mesh: Mesh, *, decoder: bool) -> Model:
@@ -91,7 +90,7 @@ def place_rae(config: Config, mesh: Mesh, *, decoder: bool) -> Model:
         parameters["decoder"] = place_decoder(config, mesh)
     if statistics:
         parameters |= statistics_leaves(Path(statistics), config)
-    return Model(rae_graph(config, decoder=decoder), jax.device_put(parameters, replicated(mesh)))
+    return Model(rae_graph(config, decoder=decoder), place(parameters, replicated(mesh)))
 
 
 def statistics_leaves(path: Path, config: Config) -> Tree:
@@ -219,7 +218,7 @@ def place_stage1(config: Config, mesh: Mesh) -> Tree:
         frozen["lpips"] = place_lpips(config, mesh)
     if config.gan.weight:
         frozen["features"] = {"network": place_features(config, mesh, rae["encoder"])}
-    return jax.device_put(frozen, replicated(mesh))
+    return place(frozen, replicated(mesh))
 
 
 def place_lpips(config: Config, mesh: Mesh) -> Tree:

@@ -79,13 +79,18 @@ def start(
         )
 
 
+def free_address() -> str:
+    """HOST:PORT for a coordinator."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return f"localhost:{probe.getsockname()[1]}"
+
+
 def start_pair(
     workdir: Path, changes: dict[str, object], *, mode: str = "train", first_code: str = ""
 ) -> list[subprocess.Popen]:
     """Starts a run of two processes with two devices each."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        coordinator = f"localhost:{probe.getsockname()[1]}"
+    coordinator = free_address()
     places = [(coordinator, 2, i) for i in (0, 1)]
     return [
         start(workdir, changes, devices=2, place=place, mode=mode, first_code=first_code)
@@ -108,3 +113,44 @@ def wait(workdir: Path, processes: list[subprocess.Popen]) -> None:
             process.kill()
     logs = [log_of(workdir, i).read_text()[-3000:] for i in range(len(processes))]
     assert codes == [0] * len(processes), "\n".join(logs)
+
+
+def start_script(
+    folder: Path, code: str, *, count: int, devices: int = 2, arguments: tuple[str, ...] = ()
+) -> list[subprocess.Popen]:
+    """Starts Python code in several processes, which it makes one by `initialize`.
+
+    Args:
+        folder: for the compile cache, and the output of each: ID.log.
+        code: its arguments are the coordinator, the number of processes, which it is, and more.
+        count: how many processes.
+        devices: of each.
+        arguments: more of them.
+    """
+    coordinator = free_address()
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+        "--xla_backend_optimization_level=0",
+        "PYTHONPATH": str(ROOT / "tests"),
+    }
+    processes = []
+    for i in range(count):
+        command = [sys.executable, "-c", code, coordinator, str(count), str(i), *arguments]
+        with (folder / f"{i}.log").open("w") as log:
+            processes.append(
+                subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            )
+    return processes
+
+
+def statuses(processes: list[subprocess.Popen], seconds: float) -> list[int | None]:
+    """Waits until all have ended; None for those that have not in that time, which are killed."""
+    last = time.monotonic() + seconds
+    while any(p.poll() is None for p in processes) and time.monotonic() < last:
+        time.sleep(0.05)
+    found = [process.poll() for process in processes]
+    for process in processes:
+        process.kill()
+        process.wait()
+    return found

@@ -1,0 +1,37 @@
+"""What the processes of a run do together: join, agree, broadcast, sum, stop and end.
+
+JAX is imported inside the functions: the command line calls `find_process_info` and reports
+mistakes in the flags before JAX is imported.
+"""
+
+from rae_dit.multihost.agreement import (
+    allgather_bytes,
+    broadcast_bytes,
+    broadcast_set,
+    decide,
+    first_error,
+    on_first_process,
+    wait_until_visible,
+)
+from rae_dit.multihost.ending import EndTogether, StopAtOnce
+from rae_dit.multihost.placement import place
+from rae_dit.multihost.preemption import Preemption
+from rae_dit.multihost.processes import ProcessInfo, find_process_info, in_cluster, initialize
+
+__all__ = [
+    "EndTogether",
+    "Preemption",
+    "ProcessInfo",
+    "StopAtOnce",
+    "allgather_bytes",
+    "broadcast_bytes",
+    "broadcast_set",
+    "decide",
+    "find_process_info",
+    "first_error",
+    "in_cluster",
+    "initialize",
+    "on_first_process",
+    "place",
+    "wait_until_visible",
+]

@@ -1,0 +1,97 @@
+"""What ends one of several processes ends all of them: an error, SIGTERM, SIGKILL, a hang."""
+
+import signal
+import time
+from pathlib import Path
+
+from support.run_processes import start_script, statuses
+
+SCRIPT = r"""
+import os, signal, sys, time
+import numpy as np
+from rae_dit.config import ConfigError
+from rae_dit.multihost import (
+    EndTogether, Preemption, ProcessInfo, StopAtOnce, allgather_bytes, initialize, processes,
+    preemption,
+)
+address, count, me, what = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+processes.HEARTBEAT_SECONDS = 10
+preemption.HANG_SECONDS = 2.0
+initialize(ProcessInfo(address, count, me))
+with EndTogether((ConfigError,)):
+    assert allgather_bytes(b"here") == [b"here"] * count
+    print("ready", flush=True)
+    if what == "well":
+        time.sleep(2.0 * me)
+    if what == "error":
+        if me == 1:
+            raise ConfigError("data.path: made up")
+        if me == 2:
+            time.sleep(600)  # as a collective on a TPU, which nothing interrupts
+        allgather_bytes(b"never")
+    if what == "agreed":
+        raise ConfigError("the same on all")
+    if what == "kill":
+        time.sleep(600)
+    if what == "hang":
+        with Preemption() as stop:
+            assert not stop.reached_before(0)
+            time.sleep(600)
+    if what == "mode":
+        with StopAtOnce():
+            time.sleep(600)
+"""
+
+
+def logs(folder: Path, count: int) -> list[str]:
+    return [(folder / f"{i}.log").read_text() for i in range(count)]
+
+
+def start(folder: Path, what: str, count: int):
+    """Returns once all are ready."""
+    processes = start_script(folder, SCRIPT, count=count, devices=1, arguments=(what,))
+    last = time.monotonic() + 120
+    while not all("ready" in log for log in logs(folder, count)) and time.monotonic() < last:
+        time.sleep(0.05)
+    return processes
+
+
+def test_an_error_on_one_of_four_ends_all(tmp_path: Path) -> None:
+    processes = start(tmp_path, "error", 4)
+    assert statuses(processes, 60) == [1, 2, 1, 1]
+    found = logs(tmp_path, 4)
+    assert found[1].endswith("rae_dit: data.path: made up\n")
+    for log in (found[0], found[2], found[3]):
+        assert "rae_dit: process 1: data.path: made up\n" in log
+        assert "Traceback" not in log
+
+
+def test_an_error_of_all_is_the_error_of_each(tmp_path: Path) -> None:
+    assert statuses(start(tmp_path, "agreed", 2), 60) == [2, 2]
+    assert [log.splitlines()[-2:] for log in logs(tmp_path, 2)] == [
+        ["ready", "rae_dit: the same on all"]
+    ] * 2
+
+
+def test_sigkill_of_one_of_four_ends_all(tmp_path: Path) -> None:
+    processes = start(tmp_path, "kill", 4)
+    processes[2].send_signal(signal.SIGKILL)
+    found = statuses(processes, 60)
+    assert found[2] == -signal.SIGKILL
+    assert None not in found
+    assert 0 not in found
+
+
+def test_sigterm_ends_training_that_hangs_and_modes_without_steps(tmp_path: Path) -> None:
+    for what, line in (
+        ("hang", "stopped by SIGTERM; nothing happened for 2 s after it"),
+        ("mode", "stopped by SIGTERM"),
+    ):
+        processes = start(tmp_path, what, 2)
+        processes[1].send_signal(signal.SIGTERM)
+        assert statuses(processes, 60) == [143, 143]
+        assert all(log.endswith(f"rae_dit: {line}\n") for log in logs(tmp_path, 2))
+
+
+def test_who_is_done_waits_for_the_others(tmp_path: Path) -> None:
+    assert statuses(start(tmp_path, "well", 2), 60) == [0, 0]
