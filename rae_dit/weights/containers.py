@@ -17,7 +17,7 @@ def check_containers(content: Any) -> None:
     Raises:
         WeightsError: they are.
     """
-    measured: dict[int, tuple[int, int]] = {}  # depth and size of finished containers, by id
+    sizes: dict[int, int] = {}  # of finished containers, by id
     path: set[int] = set()
     todo: list[tuple[Any, bool]] = [(content, False)]
     while todo:
@@ -27,15 +27,14 @@ def check_containers(content: Any) -> None:
         inner = list(value.values()) if isinstance(value, dict) else value
         if finished:
             path.discard(id(value))
-            found = [measured[id(one)] for one in inner if id(one) in measured]
-            depth, size = 1, 1 + sum(size for _, size in found)
-            depth += max((depth for depth, _ in found), default=0)
-            measured[id(value)] = depth, size
-            if depth > MAX_DEPTH or size > MAX_SIZE:
-                raise WeightsError(f"It holds {size:,} containers, {depth} deep.")
+            sizes[id(value)] = size = 1 + sum(sizes.get(id(one), 0) for one in inner)
+            if size > MAX_SIZE:
+                raise WeightsError(f"It holds more than {MAX_SIZE:,} containers.")
         elif id(value) in path:
             raise WeightsError("It holds a container that holds itself.")
-        elif id(value) not in measured:
+        elif id(value) not in sizes:
             path.add(id(value))
+            if len(path) > MAX_DEPTH:
+                raise WeightsError(f"It holds containers more than {MAX_DEPTH} deep.")
             todo.append((value, True))
             todo.extend((one, False) for one in inner)

@@ -34,19 +34,23 @@ class Bounded:
 
     def __init__(self, file: BinaryIO, size: int):
         self.file = file
-        self.size = size
+        self.size = self.left = size
 
-    def read(self, count: int) -> bytes:
+    def read(self, count: int, /) -> bytes:
         """Reads at most `count` bytes."""
-        return self.file.read(min(count, self.size - self.file.tell()))
+        found = self.file.read(min(count, self.left))
+        self.left -= len(found)
+        return found
 
     def readline(self) -> bytes:
         """Reads a name, up to the end of its line."""
-        return self.file.readline(MAX_NAME)
+        found = self.file.readline(min(MAX_NAME, self.left))
+        self.left -= len(found)
+        return found
 
     def tell(self) -> int:
         """Returns the position."""
-        return self.file.tell()
+        return self.size - self.left
 
 
 class LegacyReader:
