@@ -1,6 +1,7 @@
 """The best step stays on disk besides the newest ones, and best.json names it."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,20 @@ def test_best_json_comes_after_its_step(tmp_path: Path) -> None:
             with pytest.raises(CheckpointError, match="step 2 could not be written"):
                 checkpoints.latest_step()
     assert best_of(tmp_path)["step"] == 1
+
+
+def test_best_json_comes_with_the_next_step_of_training(tmp_path: Path) -> None:
+    """Not with the next save, which may be hours later; and not before the step is on disk."""
+    with open_checkpoints(tmp_path, save_every=100) as checkpoints:
+        state = make_state(1)
+        assert checkpoints.save(1, state, DATA, force=True, best=Best(1, "val/loss", 0.5))
+        while not (tmp_path / "1").is_dir():
+            time.sleep(0.01)
+        assert not checkpoints.save(2, state, DATA)
+        assert best_of(tmp_path)["step"] == 1
+        checkpoints._keep_best.follow(Best(3, "val/loss", 0.4))
+        assert not checkpoints.save(4, state, DATA)
+        assert best_of(tmp_path)["step"] == 1
 
 
 def test_going_back_sets_later_steps_aside(tmp_path: Path) -> None:

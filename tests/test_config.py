@@ -170,6 +170,11 @@ def test_one_field(path: str, value: Any, parts: list[str]) -> None:
         ({"optim.decay_end_step": 50_040}, ["optim.decay_end_step: got 50040", "more than"]),
         ({"optim.final_learning_rate": 1.0}, ["optim.final_learning_rate: got 1.0", "at most"]),
         ({"checkpoint.keep_every": 7}, ["checkpoint.keep_every: got 7", "save_every = 12510"]),
+        ({"checkpoint.best_metric": "speed/mfu"}, ["checkpoint.best_metric: got", "val_ema/loss"]),
+        (
+            {"checkpoint.best_metric": "train/replaced_images"},
+            ["checkpoint.best_metric: got", "each process measures"],
+        ),
         ({"sample.output_dir": "gs://b/x"}, ["sample.output_dir: got 'gs://b/x'", "mounted"]),
         ({"stats.output": "gs://b/x.npz"}, ["stats.output: got 'gs://b/x.npz'", "mounted"]),
         ({"evaluate.reference_cache": "s3://b"}, ["evaluate.reference_cache: got 's3:", "mounted"]),

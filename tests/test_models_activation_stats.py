@@ -8,7 +8,7 @@ from flax import nnx
 from support.small_ddt import T, X, Y, awake, make_ddt
 
 from rae_dit.models import attention
-from rae_dit.models.activation_stats import activation_stats
+from rae_dit.models.activation_stats import activation_stats, max_product
 from rae_dit.models.stack import Stack
 
 BLOCKS = {"depth": (2, 2), "hidden_size": (16, 24)}
@@ -70,3 +70,26 @@ def test_it_is_float32_in_a_bfloat16_model():
         np.testing.assert_allclose(half[stack].rms, full[stack].rms, rtol=0.03)
         np.testing.assert_allclose(half[stack].logit, full[stack].logit, rtol=0.1)
         assert (half[stack].logit != np.float32(jnp.bfloat16(half[stack].logit))).all()
+
+
+@pytest.mark.parametrize(("tokens", "place"), [(300, 299), (128, 0), (5, 2)])
+def test_the_largest_product_wherever_it_is(tokens, place):
+    """All products are negative but for the query at one place; 300 is no multiple of a block."""
+    rng = np.random.default_rng(0)
+    q, k = rng.uniform(0.1, 1, (2, 2, tokens, 3, 8)).astype(np.float32)
+    q = -q
+    for sign in (1, -1):  # even where the largest is negative
+        q[1, place, 2] = sign * 0.05
+        expected = np.einsum("bnhd,bmhd->bhnm", q, k).max()
+        assert float(max_product(q, k)) == pytest.approx(expected, rel=1e-6)
+        assert np.sign(expected) == sign
+
+
+def test_memory_grows_with_the_tokens_and_not_with_their_square():
+    def temporaries(tokens):
+        heads = jax.ShapeDtypeStruct((2, tokens, 4, 32), jnp.float32)
+        return jax.jit(max_product).lower(heads, heads).compile().memory_analysis()
+
+    small, large = (temporaries(tokens).temp_size_in_bytes for tokens in (1024, 4096))
+    assert large < 4.5 * small
+    assert large < 2 * 4 * 4096**2 * 4 / 8  # an eighth of all products

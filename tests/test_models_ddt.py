@@ -14,6 +14,7 @@ from support.small_ddt import SMALL, T, X, Y, awake, make_ddt
 from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.models.ddt import DDT
 from rae_dit.models.ddt_block import DDTBlock
+from rae_dit.sampling.latents import sample_latents
 
 MANIFESTS = json.loads((Path(__file__).parent / "golden" / "manifests.json").read_text())
 
@@ -148,3 +149,22 @@ def test_true_size_has_the_released_number_of_parameters(size):
     ddt = nnx.eval_shape(lambda: DDT(architecture, Compute(), rngs=nnx.Rngs(0)))
     expected = MANIFESTS[f"ddt_{size}_params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(ddt))) == expected
+
+
+@pytest.mark.parametrize("wrong", [11, -1])
+def test_labels_that_do_not_exist_are_refused(wrong):
+    """The table's lookup takes the nearest row: 11 of 10 classes is the null label, unseen."""
+    ddt, labels = make_ddt(), [0, 3, wrong]
+    expected = rf"^labels: got {wrong}; expected 0 to 9, or 10 for none$"
+    for given in (np.array(labels), jnp.array(labels)):
+        with pytest.raises(ValueError, match=expected):
+            ddt(X, T, given)
+        with pytest.raises(ValueError, match=expected):
+            sample_latents(ddt, X, given, steps=2)
+    fewer = make_ddt(num_classes=3)
+    with pytest.raises(ValueError, match=r"^labels: got 10; expected 0 to 2, or 3 for none$"):
+        sample_latents(ddt, X, Y, steps=2, cfg_scale=2.0, guide=fewer)
+
+
+def test_labels_under_jit_are_not_known():
+    jax.eval_shape(make_ddt(), X, T, jnp.array([0, 3, 11]))

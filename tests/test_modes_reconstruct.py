@@ -193,3 +193,20 @@ def test_pictures_are_a_source_like_any_other(tmp_path):
     batches = list(ordered_batches(source, batch_size=4, limit=None))
     assert batches[0]["image"].shape == (4, 16, 16, 3)
     np.testing.assert_array_equal(batches[-1]["weight"], [1, 0, 0, 0])
+
+
+def test_a_picture_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    """A crash in the middle of a PNG leaves the one of before, and nothing else."""
+    (tmp_path / "a.png").write_bytes(b"before")
+    images = np.zeros((1, 8, 8, 3), np.float32)
+    source = mode.Images.__new__(mode.Images)
+    monkeypatch.setattr(mode.Images, "name", lambda self, number: "a")
+
+    def torn(self, path, *arguments):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Image.Image, "save", torn)
+    with pytest.raises(OSError, match="disk full"):
+        mode.write_pairs(tmp_path, source, mode.Pair(np.array([0]), images, images, None))
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.png", b"before")]

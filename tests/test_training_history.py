@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
+from support.small_run import small_config
 
 from rae_dit.checkpoint.retention import Best
 from rae_dit.config import ConfigError
+from rae_dit.training import run
 from rae_dit.training.history import DivergedError, History, check_good, check_rollbacks
 
 
@@ -74,6 +77,33 @@ def test_a_metric_is_measured_at_some_steps_only_and_must_exist():
 def test_it_survives_json_bit_for_bit(best):
     history = dataclasses.replace(after([0.1, 1 / 3, 2e-9]), best=best)
     assert History.from_json(json.loads(json.dumps(history.to_json()))) == history
+
+
+def test_history_of_before_has_no_mode():
+    history = dataclasses.replace(after([0.1]), best=Best(3, "val/loss", 0.2), best_mode="max")
+    kept = history.to_json()
+    del kept["best_mode"]
+    assert History.from_json(kept) == dataclasses.replace(history, best_mode="")
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "there", "stays"),
+    [
+        ("val/loss", "max", True, True),
+        ("val/loss", "min", True, False),
+        ("val/l1", "max", True, False),
+        ("val/loss", "max", False, False),
+    ],
+)
+def test_the_best_is_forgotten_if_it_is_chosen_otherwise(monkeypatch, metric, mode, there, stays):
+    history = History().with_values(3, {"val/loss": 0.2}, "val/loss", "max")
+    changes = {"checkpoint.best_metric": metric, "checkpoint.best_mode": mode}
+    monkeypatch.setattr(run.data_position, "check_position", lambda saved, expected: None)
+    monkeypatch.setattr(run, "position", lambda run, step: {})
+    own = SimpleNamespace(config=small_config(**changes))
+    checkpoints = SimpleNamespace(has=lambda step: there and step == 3)
+    found = run.read_history(own, 4, {"history": history.to_json()}, checkpoints)
+    assert found.best == (Best(3, "val/loss", 0.2) if stays else None)
 
 
 def test_too_many_rollbacks_end_the_run():

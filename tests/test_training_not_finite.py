@@ -1,5 +1,6 @@
 """NaN in a batch, a gradient, an update or a parameter: the step is skipped, or the run stopped."""
 
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from support.run_processes import config_of
 from support.small_run import assert_trees_equal, batches, host
 
@@ -17,10 +19,11 @@ from rae_dit.objectives.base import Objective
 from rae_dit.setup import objectives
 from rae_dit.setup.objectives import make_task
 from rae_dit.setup.run import make_program
-from rae_dit.training.program import Program
+from rae_dit.training.program import Program, build_program
 from rae_dit.training.sharding import make_mesh, shard_batch
 from rae_dit.training.state import TrainState
 from rae_dit.training.step import train_step
+from rae_dit.training.task import Task
 
 UNTOUCHED = ("params", "ema", "opt_state", "key")
 
@@ -145,6 +148,45 @@ def spoiled(
 def test_a_bad_update_of_a_finite_gradient() -> None:
     optimizer = spoiled(optax.adamw(0.1), 1)
     assert_skipped(simple_step([1.0, 2], optimizer, 1), state_before(optimizer))
+
+
+class Factor(nnx.Module):
+    """One parameter."""
+
+    def __init__(self) -> None:
+        self.p = nnx.Param(jnp.float32(2))
+
+
+def test_the_logged_rate_is_the_one_that_was_used() -> None:
+    """The optimizer's schedule stands still at a skipped step; the gradient is mean x."""
+
+    def schedule(count: jax.Array) -> jax.Array:
+        return 0.1 * (count + 1)
+
+    optimizer = optax.sgd(schedule)
+    task = Task(
+        objective=SIMPLE,
+        validation=SIMPLE,
+        create=lambda rngs: Factor(),
+        module=nnx.eval_shape(Factor),
+        optimizer=optimizer,
+        schedule=schedule,
+        step=functools.partial(
+            train_step, objective=SIMPLE, optimizer=optimizer, ema_decay=0.5, accumulate_steps=1
+        ),
+        work=(),
+        load_frozen=lambda mesh: {},
+    )
+    program = build_program(task, make_mesh(1, jax.devices()[:1]), seed=0)
+    state, used, logged = program.create(), [], []
+    for x in (1.0, 13.0, 13.0, 3.0, 5.0):
+        before = float(state.params["p"])
+        state, metrics = program.step(state, {}, {"x": jnp.full(4, x)})
+        if x != 13:
+            used.append((before - float(state.params["p"])) / x)
+            logged.append(float(metrics["lr"]))
+    assert used == pytest.approx([0.1, 0.2, 0.3], rel=1e-5)
+    assert logged == pytest.approx(used, rel=1e-5)
 
 
 def test_an_optimizer_that_stays_bad_stops_the_run(

@@ -107,6 +107,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                 directory holds this step or a later one of another run.
         """
         if not (force or step % self._save_every == 0):
+            self._keep_best.write_if_saved(self._directory)
             return False
         newest = self.latest_step()
         if newest is not None and step <= newest:

@@ -53,6 +53,16 @@ class KeepBest(checkpoint_managers.PreservationPolicy):
             write_json(Path(directory) / "best.json", dataclasses.asdict(self._unwritten))
         self._unwritten = None
 
+    def write_if_saved(self, directory: epath.Path) -> None:
+        """Writes `best.json` on process 0 if its step is on disk by now; never waits.
+
+        A step gets its name when it is whole, so a directory of that name is enough.
+        """
+        if self._unwritten is None or jax.process_index() > 0:
+            return
+        if (directory / str(self._unwritten.step)).is_dir():
+            self.write(directory)
+
     def forget(self) -> None:
         """Cancels the pending write of `best.json`, because the save failed."""
         self._unwritten = None

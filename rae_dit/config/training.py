@@ -13,6 +13,9 @@ from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_decay, in_steps
 from rae_dit.ranges import Count, Decay, Natural, NonNegative, Positive, Probability, Range
 
+# Metrics of a process's own clock and data, which may differ among processes
+OWN_OF_PROCESS = ("speed/", "goodput/", "train/replaced_images")
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -167,10 +170,16 @@ class CheckpointConfig:
     restore_from: str  # workdir or .../checkpoints/STEP; '' = latest of the own workdir
 
     def __post_init__(self) -> None:
-        """Checks that `keep_every` is a multiple of `save_every`."""
+        """Checks that `keep_every` is a multiple of `save_every`, and which metric is best."""
         if self.keep_every is not None and self.keep_every % self.save_every:
             expected = f"None or a multiple of checkpoint.save_every = {self.save_every}"
             raise invalid_value("checkpoint.keep_every", self.keep_every, expected)
+        if self.best_metric.startswith(OWN_OF_PROCESS):
+            expected = (
+                "a metric of the model such as 'val_ema/loss'; each process measures this one for "
+                "itself, so they would not agree on a step"
+            )
+            raise invalid_value("checkpoint.best_metric", self.best_metric, expected)
 
 
 @dataclasses.dataclass(frozen=True)

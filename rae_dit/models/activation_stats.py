@@ -26,6 +26,8 @@ from rae_dit.models.ddt import DDT
 from rae_dit.models.ddt_block import DDTBlock
 from rae_dit.models.stack import Stack, split_batch
 
+QUERIES = 128  # whose attention logits are in memory at once
+
 
 class ActivationStats(NamedTuple):
     """Statistics of a stack of blocks, float32; equations (1) and (2).
@@ -83,5 +85,21 @@ def max_attention_logit(
     shift, scale, *_ = block.modulation(condition)
     tables = (rope[0], rope[1]) if rope else None
     q, k, _ = block.attention.queries_keys_values(modulate(block.norm1(x), shift, scale), tables)
-    logits = jnp.einsum("bnhd,bmhd->bhnm", q, k, preferred_element_type=jnp.float32)
-    return jnp.max(logits) / q.shape[-1] ** 0.5
+    return max_product(q, k) / q.shape[-1] ** 0.5
+
+
+def max_product(q: Float[Array, "B N H Dh"], k: Float[Array, "B N H Dh"]) -> Float[Array, ""]:
+    """Computes the largest q . k of a batch, summed in float32, in blocks of QUERIES rows.
+
+    All products at once would be the one array that the step's attention kernels avoid: B H N^2
+    numbers, 26 GB a device at 512 px. The last block repeats a query, which changes no maximum.
+    """
+    missing = -q.shape[1] % QUERIES
+    padded = jnp.pad(q, ((0, 0), (0, missing), (0, 0), (0, 0)), mode="edge")
+    blocks = padded.reshape(q.shape[0], -1, QUERIES, *q.shape[2:])
+
+    def larger(largest: Array, queries: Array) -> tuple[Array, None]:
+        products = jnp.einsum("bnhd,bmhd->bhnm", queries, k, preferred_element_type=jnp.float32)
+        return jnp.maximum(largest, jnp.max(products)), None
+
+    return jax.lax.scan(larger, jnp.float32(-jnp.inf), jnp.moveaxis(blocks, 1, 0))[0]

@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from rae_dit.models.layers import Dtype, Linear, make_constant, value_of
 
@@ -67,3 +68,25 @@ def modulate(
 ) -> Float[Array, "B N D"]:
     """Returns x (1 + scale) + shift; M is 1 (one condition for all tokens) or N (one per token)."""
     return x * (1 + scale) + shift
+
+
+def check_labels(labels: ArrayLike, null_label: int) -> None:
+    """Checks class labels whose values are known; the table's lookup would take the nearest one.
+
+    Args:
+        labels: of any shape. Nothing is checked while they are traced, or lie on other hosts.
+        null_label: the largest one; it stands for no label.
+
+    Raises:
+        ValueError: a label is negative or too large.
+    """
+    if isinstance(labels, jax.core.Tracer):
+        return
+    if isinstance(labels, jax.Array) and not labels.is_fully_addressable:
+        return
+    values = np.asarray(labels)
+    wrong = values[(values < 0) | (values > null_label)]
+    if wrong.size:
+        raise ValueError(
+            f"labels: got {wrong.flat[0]}; expected 0 to {null_label - 1}, or {null_label} for none"
+        )

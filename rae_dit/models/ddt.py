@@ -26,7 +26,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.models.attention import Rope, rotary_angles
-from rae_dit.models.conditioning import Modulation, TimeEmbedding, modulate
+from rae_dit.models.conditioning import Modulation, TimeEmbedding, check_labels, modulate
 from rae_dit.models.ddt_block import DDTBlock, make_norm
 from rae_dit.models.layers import (
     Dtype,
@@ -143,7 +143,11 @@ class DDT(nnx.Module):
 
         Returns:
             float32 velocity dx/dt.
+
+        Raises:
+            ValueError: a label is out of range; not under `jax.jit`, where they are not known.
         """
+        check_labels(y, self.null_label)
         t, y = jnp.asarray(t), jnp.asarray(y)
         patches = patchify(jnp.asarray(x, self.dtype), self.patch_size)
         time = self.time_embedding(t)

@@ -37,7 +37,7 @@ from rae_dit.provenance import file_record, software
 from rae_dit.sampling import codec
 from rae_dit.setup import data, models, weights
 from rae_dit.setup.evaluation import make_inception
-from rae_dit.storage.files import write_json
+from rae_dit.storage.files import replacing, write_json
 from rae_dit.training.sharding import (
     batch_sharding,
     local_rows,
@@ -189,8 +189,9 @@ def compare(
     original: Float[Array, "B H W 3"],
     result: Float[Array, "B H W 3"],
 ) -> Float[Array, " B"]:
-    """Computes LPIPS of each pair, float32."""
-    distance: Float[Array, " B"] = nnx.merge(graph, parameters)(original, result)
+    """Computes LPIPS of each pair, float32 whatever the run's precision."""
+    with jax.default_matmul_precision("highest"):
+        distance: Float[Array, " B"] = nnx.merge(graph, parameters)(original, result)
     return distance
 
 
@@ -230,7 +231,9 @@ def write_pairs(folder: Path, source: Source, pair: Pair) -> None:
         pair.numbers, zip(pair.originals, pair.results, strict=True), strict=True
     ):
         name = Path(source.name(int(number))).name
-        Image.fromarray(to_uint8(np.concatenate(both, axis=1))).save(folder / f"{name}.png")
+        picture = Image.fromarray(to_uint8(np.concatenate(both, axis=1)))
+        with replacing(folder / f"{name}.png") as temporary:
+            picture.save(temporary, "PNG")
 
 
 def draw(path: Path, shown: list[Pair]) -> None:

@@ -16,6 +16,7 @@ from rae_dit.diffusion.flow import time_shift
 from rae_dit.diffusion.guidance import VelocityField
 from rae_dit.diffusion.sampler import SamplerOptions, make_solver
 from rae_dit.diffusion.solvers.base import Solver
+from rae_dit.models.conditioning import check_labels
 from rae_dit.models.ddt import DDT
 
 
@@ -66,9 +67,12 @@ def sample_latents(
         cannot meet its tolerances in float32.
 
     Raises:
-        ValueError: unknown method, grid or last step; too few steps; shapes that do not fit the
-            model; "sde" without keys.
+        ValueError: unknown method, grid or last step; too few steps; shapes or labels that do not
+            fit the model; "sde" without keys.
     """
+    for model in (ddt, guide):
+        if model is not None:
+            check_labels(labels, model.null_label)
     noise, labels = jnp.asarray(noise, jnp.float32), jnp.asarray(labels, jnp.int32)
     options = SamplerOptions(
         method=method,

@@ -20,6 +20,7 @@ from rae_dit.objectives.reconstruction import decode
 from rae_dit.setup import models
 from rae_dit.training.gan_step import gan_step
 from rae_dit.training.gan_updates import Discriminator, Perceptual, create_discriminator
+from rae_dit.training.keys import run_keys
 from rae_dit.training.optim import adamw, learning_rate
 from rae_dit.training.state import DiscriminatorState
 from rae_dit.training.task import Step
@@ -44,8 +45,8 @@ def make_step(
 
 
 def initial_discriminator(config: Config) -> DiscriminatorState:
-    """Creates the state of a new run's discriminator; its seed is the run's, folded with 1."""
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    """Creates the state of a new run's discriminator."""
+    key = run_keys(config.seed).discriminator
     return create_discriminator(make_heads(config, nnx.Rngs(key)), make_discriminator(config))
 
 

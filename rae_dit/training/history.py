@@ -30,6 +30,7 @@ class History:
         rollbacks: how often the run went back.
         skipped_batches: how far the data are ahead: step s trains on batch s + skipped_batches.
         best: the best step by `checkpoint.best_metric`; None before it was measured.
+        best_mode: `checkpoint.best_mode` by which it is; "" where that was not saved.
     """
 
     losses: tuple[float, ...] = ()
@@ -37,6 +38,7 @@ class History:
     rollbacks: int = 0
     skipped_batches: int = 0
     best: Best | None = None
+    best_mode: str = ""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -98,7 +100,7 @@ class History:
         if not math.isfinite(value):
             return self
         if before is None or (value < before if mode == "min" else value > before):
-            return dataclasses.replace(self, best=Best(step, metric, value))
+            return dataclasses.replace(self, best=Best(step, metric, value), best_mode=mode)
         return self
 
 

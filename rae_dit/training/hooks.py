@@ -11,6 +11,7 @@ from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
 from rae_dit.objectives.base import Tree
 from rae_dit.training.hook import Hook, Values
+from rae_dit.training.keys import run_keys
 from rae_dit.training.run import Run
 from rae_dit.training.sharding import local_rows, shard_batch
 from rae_dit.training.state import TrainState
@@ -78,7 +79,7 @@ def held_out_means(
         source: the images.
         mesh: its devices share every batch.
         batch_size: images per batch over all processes.
-        seed: of the random numbers of the objective's inputs.
+        seed: of the run, for the random numbers of the objective's inputs.
         limit: images to use; None for all.
 
     Returns:
@@ -93,7 +94,7 @@ def held_out_means(
     )
     with batches:
         for number, batch in enumerate(batches):
-            key = jax.random.fold_in(jax.random.key(seed), number)
+            key = jax.random.fold_in(run_keys(seed).validation, number)
             sums = validate(params, frozen, shard_batch(batch, mesh), key)
             for name, value in sums.items():
                 total[name] = total.get(name, 0.0) + float(value)

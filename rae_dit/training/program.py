@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from rae_dit import compiler
 from rae_dit.objectives.base import Objective, Tree
+from rae_dit.training.keys import run_keys
 from rae_dit.training.sharding import check_fsdp, parameter_shardings, replicated, with_mesh
 from rae_dit.training.state import TrainState
 from rae_dit.training.task import Task
@@ -50,14 +51,14 @@ def build_program(task: Task, mesh: Mesh, *, seed: int) -> Program:
     check_fsdp(task.module, mesh)
 
     def create() -> TrainState:
-        model_key, run_key = jax.random.split(jax.random.key(seed))
-        params = nnx.to_pure_dict(nnx.state(task.create(nnx.Rngs(model_key))))
+        keys = run_keys(seed)
+        params = nnx.to_pure_dict(nnx.state(task.create(nnx.Rngs(keys.model))))
         return TrainState(
             step=jnp.int32(0),
             params=params,
             ema=jax.tree.map(jnp.copy, params),
             opt_state=task.optimizer.init(params),
-            key=run_key,
+            key=keys.run,
             bad_steps=jnp.int32(0),
             last_good_step=jnp.int32(0),
             discriminator=task.create_discriminator() if task.create_discriminator else None,
@@ -65,7 +66,8 @@ def build_program(task: Task, mesh: Mesh, *, seed: int) -> Program:
 
     def step(state: TrainState, frozen: Tree, batch: Tree) -> tuple[TrainState, Tree]:
         new_state, metrics = task.step(state, frozen, batch)
-        return new_state, metrics | {"lr": task.schedule(state.step)}
+        updates = state.step - state.bad_steps  # the optimizer does not count a skipped step
+        return new_state, metrics | {"lr": task.schedule(updates)}
 
     abstract = jax.eval_shape(create)
     parameters = parameter_shardings(task.module, mesh)

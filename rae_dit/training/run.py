@@ -150,7 +150,8 @@ def initial_state(run: Run) -> TrainState:
 def read_history(run: Run, step: int, saved: dict[str, Any], checkpoints: Checkpoints) -> History:
     """Reads the history saved beside the state of `step`, after checking its data position.
 
-    The best step is forgotten if another metric counts now, or if it is not in this workdir.
+    The best step is forgotten if another metric or mode counts now, or if it is not in this
+    workdir.
 
     Raises:
         ChangedDataError: the state was trained on other data.
@@ -158,8 +159,11 @@ def read_history(run: Run, step: int, saved: dict[str, Any], checkpoints: Checkp
     kept = saved.pop("history", None)  # None: saved before there was one
     history = History() if kept is None else History.from_json(kept)
     data_position.check_position(saved, position(run, step))
-    metric, best = run.config.checkpoint.best_metric, history.best
-    if best is None or (best.metric == metric and checkpoints.has(best.step)):
+    wanted, best = run.config.checkpoint, history.best
+    if best is None:
+        return history
+    same = best.metric == wanted.best_metric and history.best_mode in ("", wanted.best_mode)
+    if same and checkpoints.has(best.step):
         return history
     return dataclasses.replace(history, best=None)
 

@@ -4,7 +4,6 @@ The conventions that differ are described in `diffusers`, which reads such direc
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoders import find_family
 from rae_dit.models.encoders.family import DiffusersEncoder
 from rae_dit.models.rae import RAE
+from rae_dit.storage.files import write_json
 from rae_dit.weights.diffusers import (
     ATTENTION,
     DECODER_EPS,
@@ -84,7 +84,7 @@ def save_diffusers(rae: RAE, directory: str | Path) -> None:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     save_tensors(directory / "diffusion_pytorch_model.safetensors", tensors)
-    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_json(directory / "config.json", config)
 
 
 def check_expressible(rae: RAE) -> tuple[DiffusersEncoder, Decoder]:
