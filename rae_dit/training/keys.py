@@ -1,19 +1,21 @@
-"""Random keys of a run, by name: one split of its seed."""
+"""Random keys of a run, by name; all of them come from its seed."""
 
 from typing import NamedTuple
 
 import jax
 from jaxtyping import Array, Key
 
+DISCRIMINATOR = 2**32 - 2  # no number of a validation batch
+
 
 class RunKeys(NamedTuple):
-    """Independent keys, typed PRNG keys [].
+    """Typed PRNG keys [].
 
     Attributes:
         model: of initial weights.
         run: of the steps' random numbers; the state holds it.
         discriminator: of its initial weights.
-        validation: of the held-out batches' random numbers.
+        validation: held-out batch n draws with this one, folded with n.
     """
 
     model: Key[Array, ""]
@@ -23,9 +25,12 @@ class RunKeys(NamedTuple):
 
 
 def run_keys(seed: int) -> RunKeys:
-    """Splits a run's seed.
+    """Derives the keys of a run.
 
-    Key i of a split is the seed's key folded with i, however many there are; so the order stays,
-    new keys go last, and nothing else may fold small numbers into the seed's key.
+    `validation` is the seed's own key, so that curves of older runs go on. Key i of a split is the
+    key folded with i, so the first two validation batches share theirs with `model` and `run`:
+    initial weights and steps draw with further keys, folded into these.
     """
-    return RunKeys(*jax.random.split(jax.random.key(seed), len(RunKeys._fields)))
+    key = jax.random.key(seed)
+    model, run = jax.random.split(key)
+    return RunKeys(model, run, jax.random.fold_in(key, DISCRIMINATOR), validation=key)
