@@ -10,6 +10,7 @@ A mistake ends the program with status 2 and one line on stderr, before jax is i
 import dataclasses
 import logging
 import pathlib
+import time
 from contextlib import nullcontext
 from typing import Literal, get_args
 
@@ -41,6 +42,7 @@ class Request:
     workdir: pathlib.Path
     mode: Mode
     process: ProcessInfo | None  # None: as the cluster says, or the only one
+    started: float = dataclasses.field(default_factory=time.monotonic, compare=False)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -158,7 +160,7 @@ def run_mode(request: Request, *, platform: str, num_devices: int, num_processes
         case "train":
             from rae_dit.modes.train import train
 
-            train(config, workdir)
+            train(config, workdir, started=request.started)
         case "sample":
             from rae_dit.modes.sample import sample
 

@@ -55,7 +55,7 @@ def copy_run(stage, directory):
 def metric_lines(path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return [
-        {RENAMED.get(k, k): v for k, v in line.items() if not k.startswith("speed/")}
+        {RENAMED.get(k, k): v for k, v in line.items() if not k.startswith(("speed/", "goodput/"))}
         for line in lines
     ]
 

@@ -207,7 +207,10 @@ def test_main_calls_one_act(
     for name in ("modes.train", *acts):
         monkeypatch.setitem(sys.modules, f"rae_dit.{name}", types.ModuleType(name))
     monkeypatch.setattr(
-        sys.modules[module], act, lambda *arguments: calls.append(arguments), raising=False
+        sys.modules[module],
+        act,
+        lambda *arguments, **started: calls.append(arguments),
+        raising=False,
     )
     monkeypatch.setattr(command, "initialize", lambda place: None)
     request = parse(DUMMY, WORKDIR, f"--mode={mode}")

@@ -125,7 +125,10 @@ SETTINGS = {
 def lines(workdir: Path) -> list[dict[str, float]]:
     """Metrics without the clock's."""
     found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.startswith("speed/")} for line in found]
+    return [
+        {k: v for k, v in line.items() if not k.startswith(("speed/", "goodput/"))}
+        for line in found
+    ]
 
 
 def names(folder: Path) -> list[str]:

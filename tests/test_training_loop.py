@@ -21,6 +21,10 @@ ROOT = Path(__file__).parent.parent
 def test_what_a_run_leaves(straight):
     assert json.loads((straight / "config.json").read_text())["optim"]["max_steps"] == 4
     assert sorted(p.name for p in (straight / "checkpoints").iterdir()) == ["1", "2", "3", "4"]
+    account = json.loads((straight / "goodput.json").read_text())
+    assert (account["reached"], account["steps"]) == (4, 3)  # the first one compiles
+    for name in ("step", "start", "compile", "data_wait", "save", "validation"):
+        assert account["seconds"][name] > 0, name
     assert list((straight / "tensorboard").glob("events*"))
     lines = metric_lines(straight)
     assert [line["step"] for line in lines] == [1, 2, 3, 4]

@@ -16,7 +16,10 @@ def metric_lines(workdir: Path) -> list[dict[str, Any]]:
         return []
     *whole, _ = path.read_text().split("\n")  # behind the last newline: nothing, or a torn line
     lines = [json.loads(line) for line in whole]
-    return [{k: v for k, v in line.items() if not k.startswith("speed/")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if not k.startswith(("speed/", "goodput/"))}
+        for line in lines
+    ]
 
 
 def committed(workdir: Path) -> list[int]:

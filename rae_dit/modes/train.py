@@ -11,6 +11,7 @@ from rae_dit.multihost import Preemption
 from rae_dit.setup import models
 from rae_dit.setup.run import open_run
 from rae_dit.storage.files import write_json
+from rae_dit.training.goodput import Goodput
 from rae_dit.training.hooks import telemetry_hook, validation_hook
 from rae_dit.training.loop import run_steps
 from rae_dit.training.metrics import MetricsWriter
@@ -22,11 +23,22 @@ from rae_dit.workdir import lock_for_all
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, workdir: Path) -> None:
+def train(config: Config, workdir: Path, *, started: float | None = None) -> None:
     """Trains `config.objective` to `optim.max_steps`, resuming from the latest checkpoint.
 
+<<<<<<< HEAD
     Leaves in `workdir`: config.json, checkpoints/, metrics.jsonl and TensorBoard events. Asked to
     stop (multihost/preemption.py), it saves the step it has reached and returns.
+=======
+    Leaves in `workdir`: config.json, checkpoints/, metrics.jsonl, goodput.json and TensorBoard
+    events. Asked to
+    stop (multihost.py), it saves the step it has reached and returns.
+>>>>>>> 393f7f4 (Goodput: where a run's time goes, over all its sessions; speed leaves saves out)
+
+    Args:
+        config: of the run.
+        workdir: of the run; made if needed.
+        started: `time.monotonic()` when the program started, for its account of time; None: now.
 
     Raises:
         ConfigError: something that the config names is missing, or another run holds `workdir`.
@@ -40,6 +52,7 @@ def train(config: Config, workdir: Path) -> None:
         Preemption() as preemption,  # first: SIGTERM is heard while the lock is waited for, too
         lock_for_all(workdir),
         jax.default_matmul_precision(models.matmul_precision(config)),
+        Goodput(workdir / "goodput.json" if is_main else None, started=started) as goodput,
         Checkpoints(
             workdir / "checkpoints",
             save_every=config.checkpoint.save_every,
@@ -54,7 +67,13 @@ def train(config: Config, workdir: Path) -> None:
             *run.task.make_image_hooks(run.mesh, run.frozen, run.validation, workdir),
         ]
         log.info(describe(run))
+<<<<<<< HEAD
         run, state, history = restore_or_create(run, checkpoints)
+=======
+        with goodput.spending("restore"):
+            state, history = restore_or_create(run, checkpoints)
+        goodput.begin(int(state.step), int(state.bad_steps))
+>>>>>>> 393f7f4 (Goodput: where a run's time goes, over all its sessions; speed leaves saves out)
         values, project = to_dict(run.config), config.metrics.wandb_project
         others = [WeightsAndBiases(project, workdir, values)] if project and is_main else []
         with MetricsWriter(workdir, is_main=is_main, others=others) as writer:
@@ -69,5 +88,7 @@ def train(config: Config, workdir: Path) -> None:
                 preemption=preemption,
                 hooks=hooks,
                 writer=writer,
+                goodput=goodput,
                 workdir=workdir,
             )
+        goodput.switch("save")  # leaving `checkpoints` waits for the last write

@@ -60,7 +60,7 @@ def sample_hooks(
             values = score(generator_of(state.ema), extractor, settings, workdir)
             return {f"eval/{name}": value for name, value in values.items()}
 
-        hooks.append(Hook(evaluate_every, warns_if_not_finite(evaluate)))
+        hooks.append(Hook(evaluate_every, warns_if_not_finite(evaluate), "evaluation"))
 
     def draw(step: int, state: TrainState, batch: Tree) -> Values:
         """Draws the first `sample.batch_size` images of --mode=sample, a row for each class."""
@@ -80,7 +80,7 @@ def sample_hooks(
             )
         return {"samples": path}
 
-    return [*hooks, Hook(sample_every, warns_if_not_finite(draw))]
+    return [*hooks, Hook(sample_every, warns_if_not_finite(draw), "pictures")]
 
 
 def reconstruction_hooks(
@@ -115,7 +115,7 @@ def reconstruction_hooks(
             reconstruction_grid(path, images, shown, columns=COLUMNS)
         return {"samples": path}
 
-    return [Hook(config.metrics.sample_every, draw)]
+    return [Hook(config.metrics.sample_every, draw, "pictures")]
 
 
 def ema_generator(config: Config, mesh: Mesh, frozen: Tree) -> Callable[[Tree], Generator]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rae_dit.objectives.base import Tree
+from rae_dit.training.goodput import Activity
 from rae_dit.training.state import TrainState
 
 Values = Mapping[str, float | Path]
@@ -18,10 +19,12 @@ class Hook(NamedTuple):
         every: steps between calls; None for never.
         call: (step, state, batch) -> metrics and pictures. All processes call it. The state's
             arrays are gone after the next step.
+        activity: under which its time is booked (goodput.py).
     """
 
     every: int | None
     call: Callable[[int, TrainState, Tree], Values]
+    activity: Activity = "validation"
 
     def is_due(self, step: int, last: int) -> bool:
         """Tells whether to call it after `step` of a run of `last` steps."""

@@ -27,7 +27,7 @@ def telemetry_hook(run: Run) -> Hook:
         values = telemetry(state.params, run.frozen, batch, state.key)
         return {name: float(value) for name, value in values.items()}
 
-    return Hook(run.config.metrics.log_every, measure)
+    return Hook(run.config.metrics.log_every, measure, "telemetry")
 
 
 def validation_hook(run: Run) -> Hook:
@@ -56,7 +56,7 @@ def validation_hook(run: Run) -> Hook:
             values |= {f"{prefix}/{name}": value for name, value in means.items()}
         return values
 
-    return Hook(config.metrics.validate_every, validate)
+    return Hook(config.metrics.validate_every, validate, "validation")
 
 
 def held_out_means(

@@ -13,6 +13,7 @@ import jax
 
 from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.multihost import Preemption
+from rae_dit.training.goodput import Goodput
 from rae_dit.training.history import History, check_good
 from rae_dit.training.hook import Hook, is_due
 from rae_dit.training.metrics import MetricsWriter
@@ -34,6 +35,7 @@ def run_steps(
     preemption: Preemption,
     hooks: Sequence[Hook],
     writer: MetricsWriter,
+    goodput: Goodput,
     workdir: Path,
 ) -> TrainState:
     """Takes the steps that are left up to `optim.max_steps`, unless asked to stop.
@@ -46,6 +48,7 @@ def run_steps(
         preemption: ends the run early, with a saved step.
         hooks: called in this order, each as often as it says.
         writer: takes the metrics.
+        goodput: books the time.
         workdir: where a profile goes.
 
     Returns:
@@ -74,11 +77,12 @@ def run_steps(
         while step < last:
             step += 1
             profile.before(step)
-            with progress.waiting():
+            with progress.waiting(), goodput.spending("data_wait"):
                 local = next(batches)
             batch = shard_batch(local, run.mesh)
-            state, metrics = run.program.step(state, run.frozen, batch)
-            progress.update(step - throttle.add(metrics["loss"]))
+            with goodput.taking(step):
+                state, metrics = run.program.step(state, run.frozen, batch)
+                progress.update(step - throttle.add(metrics["loss"]))
             profile.after(step, metrics)
 
             values: dict[str, float | Path] = {}
@@ -88,9 +92,11 @@ def run_steps(
                 values["train/replaced_images"] = batches.replaced
                 values["train/rollbacks"] = history.rollbacks
                 values |= progress.rates(step)
+                goodput.count_bad(int(state.bad_steps))
+                values |= goodput.metrics()
             for hook in hooks:
                 if hook.is_due(step, last):
-                    with progress.paused():
+                    with progress.paused(), goodput.spending(hook.activity):
                         values |= hook.call(step, state, batch)
             scalars = write_values(writer, step, values)
             if scalars:
@@ -100,7 +106,9 @@ def run_steps(
                 check_good(step, int(state.last_good_step), config.optim.max_consecutive_bad_steps)
                 loss, window = scalars["train/loss"], config.optim.spike_window
                 if history.is_spike(loss, factor=config.optim.spike_factor, window=window):
-                    state, history = roll_back(run, state, history, loss, checkpoints)
+                    with goodput.spending("restore"):
+                        state, history = roll_back(run, state, history, loss, checkpoints)
+                    goodput.went_back(int(state.step), int(state.bad_steps))
                     progress.went_back(step, int(state.step))
                     step = int(state.step)
                     writer.truncate(step)
@@ -112,15 +120,17 @@ def run_steps(
             )
             preempted = preemption.reached(step)
             is_best = history.best is not None and history.best.step == step
-            checkpoints.save(
-                step,
-                state,
-                position(run, step) | {"history": history.to_json()},
-                force=step == last or preempted or is_best,
-                best=history.best,
-            )
+            with progress.paused(), goodput.spending("save"):
+                checkpoints.save(
+                    step,
+                    state,
+                    position(run, step) | {"history": history.to_json()},
+                    force=step == last or preempted or is_best,
+                    best=history.best,
+                )
             if preempted and step < last:
-                saved = checkpoints.latest_step()  # waits for the write
+                with goodput.spending("save"):
+                    saved = checkpoints.latest_step()  # waits for the write
                 log.info("asked to stop: saved step %d of %d; run again to continue", saved, last)
                 return state
     log.info("done: step %d of %d", last, last)

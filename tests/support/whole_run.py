@@ -26,4 +26,7 @@ def final_state(workdir, config, step=None):
 def metric_lines(workdir):
     """Metrics without the clock's."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.startswith("speed/")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if not k.startswith(("speed/", "goodput/"))}
+        for line in lines
+    ]
