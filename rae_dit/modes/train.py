@@ -26,14 +26,8 @@ log = logging.getLogger(__name__)
 def train(config: Config, workdir: Path, *, started: float | None = None) -> None:
     """Trains `config.objective` to `optim.max_steps`, resuming from the latest checkpoint.
 
-<<<<<<< HEAD
-    Leaves in `workdir`: config.json, checkpoints/, metrics.jsonl and TensorBoard events. Asked to
-    stop (multihost/preemption.py), it saves the step it has reached and returns.
-=======
     Leaves in `workdir`: config.json, checkpoints/, metrics.jsonl, goodput.json and TensorBoard
-    events. Asked to
-    stop (multihost.py), it saves the step it has reached and returns.
->>>>>>> 393f7f4 (Goodput: where a run's time goes, over all its sessions; speed leaves saves out)
+    events. Asked to stop (multihost/preemption.py), it saves the step it has reached and returns.
 
     Args:
         config: of the run.
@@ -67,13 +61,9 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Non
             *run.task.make_image_hooks(run.mesh, run.frozen, run.validation, workdir),
         ]
         log.info(describe(run))
-<<<<<<< HEAD
-        run, state, history = restore_or_create(run, checkpoints)
-=======
         with goodput.spending("restore"):
-            state, history = restore_or_create(run, checkpoints)
+            run, state, history = restore_or_create(run, checkpoints)
         goodput.begin(int(state.step), int(state.bad_steps))
->>>>>>> 393f7f4 (Goodput: where a run's time goes, over all its sessions; speed leaves saves out)
         values, project = to_dict(run.config), config.metrics.wandb_project
         others = [WeightsAndBiases(project, workdir, values)] if project and is_main else []
         with MetricsWriter(workdir, is_main=is_main, others=others) as writer:
