@@ -6,10 +6,15 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from rae_dit.data.classes import match_names, read_names, stored_names
+from rae_dit.data.class_files import read_names, short_name
+from rae_dit.data.classes import match_names, stored_names
 from rae_dit.data.files import SourceError
 
 IMAGENET = ("tench, Tinca tinca", "goldfish, Carassius auratus", "crane", "crane", "drake")
+
+
+FOUR = ("tench, Tinca tinca", "goldfish, Carassius auratus", "great white shark", "tiger shark")
+IDS = ("n01440764", "n01443537", "n01484850", "n01491361")
 
 
 def test_folders_are_named_as_the_reader_numbers_them(tmp_path):
@@ -17,6 +22,13 @@ def test_folders_are_named_as_the_reader_numbers_them(tmp_path):
         (tmp_path / name).mkdir()
     (tmp_path / "notes.txt").write_text("no class")
     assert stored_names("folder", str(tmp_path)) == ("a", "b", "c")
+
+
+def test_folders_named_by_numbers_are_in_the_order_of_the_reader(tmp_path):
+    for name in ("0", "2", "10"):
+        (tmp_path / name).mkdir()
+    assert stored_names("folder", str(tmp_path)) == ("0", "10", "2")
+    assert stored_names("folder", str(tmp_path), numeric_classes=True) == ("0", "2", "10")
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])
@@ -53,6 +65,62 @@ def test_a_file_of_names_may_have_blank_lines_and_a_byte_order_mark(tmp_path):
     file = tmp_path / "names.txt"
     file.write_bytes(b"\xef\xbb\xbfcat \r\n\r\n  dog\n")
     assert read_names(file) == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "".join(f"{i} {name}\n" for i, name in zip(IDS, FOUR, strict=True)),  # Kaggle, caffe
+        "".join(f"{i}: {name}\n" for i, name in enumerate(FOUR)),
+        "n01491361 1 tiger_shark\nn01440764 2 tench\nn01484850 3 great_white_shark\n"
+        "n01443537 4 goldfish\n",  # the devkit's order is not that of the labels
+        repr(dict(enumerate(FOUR))),
+        json.dumps(FOUR),
+        json.dumps(
+            {str(i): [IDS[i], FOUR[i].split(",")[0].replace(" ", "_")] for i in (2, 0, 1, 3)}
+        ),
+        json.dumps({name: i for i, name in enumerate(FOUR)}, indent=1),
+        json.dumps([name.split(", ") for name in FOUR]),
+    ],
+)
+def test_the_forms_of_class_files_mean_the_same(tmp_path, content):
+    file = tmp_path / "names.txt"
+    file.write_text(content)
+    names = read_names(file)
+    assert [short_name(n) for n in names] == [
+        "tench",
+        "goldfish",
+        "great white shark",
+        "tiger shark",
+    ]
+    assert match_names(("tench", "tiger_shark", "GOLDFISH"), names) == (0, 3, 1)
+    if "n0" in content:
+        assert match_names(("n01484850", "n01440764 tench"), names) == (2, 0)
+    if "Tinca" in content:
+        assert match_names(("Tinca tinca", FOUR[0]), names) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "seen"),
+    [
+        ("n01491361 tiger shark\nn01440764 tench\n", "n01491361 stands before n01440764"),
+        ("1 tench\n2 goldfish\n", "whose line 1 is '1 tench'"),
+        ("{0: 'tench', 2: 'x'}", r"a dictionary of 2 entries that begins with \(0, 'tench'\)"),
+        ("{0: 'tench', 0.5: 'x'}", "a dictionary of 2 entries"),
+        ("{}", "which holds an? .*dict"),
+        ("{'tench', 'x'}", "which holds a set"),
+        ("[1, 2]", "where label 0 is '1'"),
+        ("{0: 'tench'", "neither JSON nor a Python list"),
+        ("[" * 100_000, "neither JSON nor a Python list"),
+        ("x" * 2000, "a line of 2,000 characters"),
+    ],
+)
+def test_other_forms_are_refused_with_what_was_seen(tmp_path, content, seen):
+    file = tmp_path / "names.txt"
+    file.write_text(content)
+    with pytest.raises(SourceError, match=seen) as caught:
+        read_names(file)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe\xff"])

@@ -4,6 +4,7 @@ Pure functions. PIL is the decoder of record, so pixels equal the reference's bi
 same JPEG library. Another one gains nothing as long as PIL resizes (docs/data.md).
 """
 
+import functools
 import io
 import math
 import struct
@@ -25,6 +26,18 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
+# Formats that are decoded. Of the others that PIL knows, some are given to another program (EPS to
+# Ghostscript), of some only the header is read (HDF5, MPEG), and the rest holds no photographs.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF", "DIB", "TGA")
+# Endings of their names: those of torchvision's ImageFolder, and the others of these formats.
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm"),
+    *(".pnm", ".pfm", ".jpe", ".jfif", ".apng", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *(".avif", ".avifs", ".dib", ".tga", ".icb", ".vda", ".vst"),
+)
+# PIL gives some of the 16 bit gray images of these formats as 32 bit integers.
+_16_BITS_AS_32 = ("PNG", "PPM")
+_TIFF_BITS = 258  # tag: bits per sample
 # A damaged header can promise a strip of one pixel by many thousands, which would be scaled up to
 # gigabytes.
 _LONGEST = 100
@@ -46,17 +59,19 @@ def decode(content: bytes) -> Image.Image:
     """Decodes an image file.
 
     Gray, palette, CMYK and alpha images become RGB by `Image.convert`, which drops alpha. The
-    orientation that EXIF may ask for is ignored, because the reference ignores it.
+    orientation that EXIF may ask for is ignored, because the reference ignores it. Gray images of
+    16 bits keep their upper 8; `Image.convert` would cut them off at 255, which is white.
 
     Args:
-        content: a whole file: JPEG, PNG, WebP, BMP or what else PIL knows.
+        content: a whole file: JPEG, PNG, WebP, BMP, TIFF, GIF, PPM, JPEG 2000, AVIF or TGA.
 
     Returns:
         An RGB image.
 
     Raises:
-        BadImageError: the content is empty, cut off, damaged or no image, or one side is more
-            than 100 times the other.
+        BadImageError: the content is empty, cut off, damaged or no image, one side is more than
+            100 times the other, or the pixels are integers of 32 bits or floats, which have no
+            known range.
 
     Source:
         `torchvision.datasets.folder.pil_loader`: `Image.open(file).convert("RGB")`.
@@ -64,7 +79,7 @@ def decode(content: bytes) -> Image.Image:
     if not content:
         raise BadImageError("the file is empty")
     try:
-        with Image.open(io.BytesIO(content)) as file:
+        with Image.open(io.BytesIO(content), formats=_formats()) as file:
             image = _as_rgb(file)
     except _DAMAGE as error:
         # PIL names the buffer by its address, which no one can use.
@@ -75,12 +90,30 @@ def decode(content: bytes) -> Image.Image:
     return image
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Lists the formats that this copy of PIL decodes."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
 def _as_rgb(file: Image.Image) -> Image.Image:
-    """Converts to RGB, without the copy for images already in RGB."""
-    if file.mode != "RGB":
-        return file.convert("RGB")
-    file.load()  # what is damaged is found here, while the file is open
-    return file
+    """Converts to RGB, without the copy for images already in RGB.
+
+    Raises:
+        BadImageError: the pixels have no known range.
+    """
+    if file.mode == "RGB":
+        file.load()  # what is damaged is found here, while the file is open
+        return file
+    if file.mode.startswith("I;16") or (file.mode == "I" and file.format in _16_BITS_AS_32):
+        bits = 12 if getattr(file, "tag_v2", {}).get(_TIFF_BITS) == (12,) else 16
+        levels = np.asarray(file).astype(np.int64) >> (bits - 8)
+        return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if file.mode in ("I", "F"):
+        kind = "integers of 32 bits" if file.mode == "I" else "floats"
+        raise BadImageError(f"its pixels are {kind}, whose range is unknown; save 8 or 16 bits")
+    return file.convert("RGB")
 
 
 def adm_center_crop(image: Image.Image, size: int) -> np.ndarray:

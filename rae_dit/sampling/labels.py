@@ -3,7 +3,8 @@
 import numpy as np
 
 from rae_dit.config import Config, ConfigError, parse_labels
-from rae_dit.data.classes import match_names, read_names, stored_names
+from rae_dit.data.class_files import read_lines, read_names, short_name
+from rae_dit.data.classes import match_names, stored_names
 from rae_dit.data.files import SourceError
 
 
@@ -34,7 +35,7 @@ def chosen_classes(config: Config) -> tuple[int, ...]:
     if not sample.class_list:
         return parse_labels(sample.labels, config.data.num_classes)
     try:
-        wanted = read_names(sample.class_list)
+        wanted = read_lines(sample.class_list)
     except SourceError as error:
         raise ConfigError(f"sample.class_list: {error}") from error
     known = class_names(config)
@@ -68,7 +69,7 @@ def class_names(config: Config) -> tuple[str, ...] | None:
         elif data.source == "digits" or data.source == "synthetic":
             found = tuple(str(label) for label in range(data.num_classes))
         else:
-            found = stored_names(data.source, path)
+            found = stored_names(data.source, path, numeric_classes=data.numeric_classes)
     except SourceError as error:
         raise ConfigError(f"{field}: {error}") from error
     if found is not None and len(found) != data.num_classes:
@@ -88,4 +89,4 @@ def display_names(config: Config) -> list[str]:
         if config.sample.class_names:
             raise
         names = None  # a model may be used where its training images are not
-    return numbers if names is None else [name.partition(",")[0] for name in names]
+    return numbers if names is None else [short_name(name) for name in names]
