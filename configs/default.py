@@ -34,6 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.num_workers = 16  # [O]
     data.shuffle = "groups"  # [O] 'records' reads a row group of parquet files for every image
     data.flip = True  # [R]
+    data.numeric_classes = False
 
     config.encoder = encoder = ml_collections.ConfigDict()
     encoder.family = "dinov2"

@@ -1,6 +1,7 @@
 """The reader of one directory per class, and paths that do not hold what was expected."""
 
 import logging
+import os
 
 import pytest
 from support.image_files import check_reader, check_stream, encoded, images_of
@@ -42,6 +43,74 @@ def test_files_come_sorted_with_the_place_of_their_class_as_label(root):
     check_reader(files, list(zip(wanted, _LABELS, strict=True)))
     assert files.name(3) == str(root / "cat" / "a.jpg")
     assert files.classes == ("ant", "cat", "dog é")
+
+
+def test_what_is_left_out_is_counted_by_kind(root):
+    listing = open_folder(str(root), 3).listing
+    assert listing.remarks == ("left out: 2 hidden, 1 .csv, 1 .txt",)
+    assert (listing.files, listing.classes) == (8, ("ant", "cat", "dog é"))
+
+
+def test_fingerprints_are_those_of_earlier_versions(tmp_path):
+    for name in ("ant/1.JPEG", "ant/10.webp", "ant/2.bmp", "cat/a.jpg", "cat/b.PNG"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert open_folder(str(tmp_path), 2).fingerprint == "folder/5/1679503e95ac"  # by c46889a
+
+
+def in_order_of_image_folder(root, endings) -> list[str]:
+    """Paths and labels as `torchvision.datasets.folder.make_dataset` lists them."""
+    found = []
+    for label in sorted(entry.name for entry in os.scandir(root) if entry.is_dir()):
+        for path, _, names in sorted(os.walk(root / label, followlinks=True)):
+            found += [os.path.join(path, n) for n in sorted(names) if n.lower().endswith(endings)]
+    return found
+
+
+def test_images_in_directories_of_a_class_are_those_of_image_folder(tmp_path):
+    kinds = ["0.jpg", "scene.tif", "b.TIFF", "c.ppm", "x.gif", "notes.txt"]
+    for path in ("forest", "forest/more", "forest/more/deep", "forest/more-", "river/i"):
+        (tmp_path / path).mkdir(parents=True)
+        for name in kinds:
+            (tmp_path / path / name).write_bytes(b"")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere").rename(tmp_path.parent / "elsewhere")
+    (tmp_path.parent / "elsewhere" / "linked.jpg").write_bytes(b"")
+    (tmp_path / "river" / "link").symlink_to(tmp_path.parent / "elsewhere")
+    files = open_folder(str(tmp_path), 2)
+    wanted = in_order_of_image_folder(tmp_path, (".jpg", ".tif", ".tiff", ".ppm", ".gif"))
+    assert [files.name(index) for index in range(len(files))] == wanted
+    assert len(wanted) == 26
+    assert files.listing.remarks == ("left out: 5 .txt",)
+
+
+def test_a_link_to_a_directory_above_does_not_lead_in_circles(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.jpg").write_bytes(b"")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "b" / "over").symlink_to(tmp_path / "a")  # which leads up, too
+    files = open_folder(str(tmp_path), 2)
+    assert [os.path.relpath(files.name(i), tmp_path) for i in range(3)] == [
+        "a/x.jpg", "b/x.jpg", "b/over/x.jpg"]  # fmt: skip
+    assert files.listing.remarks == ("left out: 2 link to a directory above it",)
+
+
+def test_directories_named_by_numbers_are_sorted_as_asked(tmp_path):
+    for number in range(11):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "0.jpg").write_bytes(b"")
+    as_strings = open_folder(str(tmp_path), 11)
+    assert as_strings.classes[2] == "10"
+    (remark,) = as_strings.listing.remarks
+    assert "directory '10' is label 2, before '2'; data.numeric_classes=True" in remark
+    files = open_folder(str(tmp_path), 11, numeric_classes=True)
+    assert files.classes == tuple(map(str, range(11)))
+    assert files.listing.remarks == ()
+    assert files.fingerprint != as_strings.fingerprint
+    (tmp_path / "10").rename(tmp_path / "ten")
+    with pytest.raises(SourceError, match="the class 'ten'; expected whole numbers because"):
+        open_folder(str(tmp_path), 11, numeric_classes=True)
 
 
 def test_the_stream_is_elastic(root):
@@ -91,6 +160,6 @@ def test_a_wrong_path_says_what_is_there(root):
     assert "1 file (labels.csv) and 4 directories (.cache, ant, cat, dog é)" in message
     assert message.endswith("and data.num_classes = 1000 of them")
     (root / "cow").mkdir()
-    assert "the class 'cow' holds nothing; expected *.jpg" in refused(root, num_classes=4)
+    assert "the class 'cow' holds nothing; expected images in it" in refused(root, num_classes=4)
     (root / "cow" / "x.txt").write_text("")
     assert "the class 'cow' holds 1 file (x.txt); expected" in refused(root, num_classes=4)

@@ -7,7 +7,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 from support.image_files import check_reader, check_stream, encoded, images_of
-from support.parquet_files import _STRUCT, table, write_shard
+from support.parquet_files import _STRUCT, named, table, write_shard
 
 from rae_dit.data.files import SourceError
 from rae_dit.data.huggingface import open_huggingface
@@ -84,6 +84,39 @@ def test_columns_are_found_by_name_or_type(tmp_path, names, found):
     files = open_huggingface(str(tmp_path))
     assert (files.columns.image, files.columns.label) == found
     check_reader(files, wanted(4))
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "file.arrow"])
+def test_paths_in_place_of_images_are_said_when_it_is_opened(tmp_path, name):
+    images = pa.array([{"bytes": None, "path": f"{n}.jpg"} for n in range(4)], _STRUCT)
+    labels = pa.array([0, 1, 2, 0], pa.int64())
+    write_shard(tmp_path / name, pa.table({"image": images, "label": labels}))
+    message = refused(tmp_path)
+    assert "whose 4 rows hold paths and no image; expected images inside of the files" in message
+    assert "embed_table_storage" in message
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_rows_without_an_image_are_counted_when_it_is_opened(tmp_path, name):
+    images = [{"bytes": None, "path": "x"}, None, {"bytes": encoded(0, "JPEG"), "path": "y"}]
+    content = {"image": pa.array(images, _STRUCT), "label": pa.array([0, 1, 2], pa.int64())}
+    write_shard(tmp_path / name, pa.table(content))
+    (remark,) = open_huggingface(str(tmp_path)).listing.remarks
+    assert remark == "2 rows hold no image; they count as damaged"
+
+
+def test_the_labels_of_parquet_files_are_known_when_they_are_opened(tmp_path):
+    write_shard(tmp_path / "a.parquet", table(range(2)))
+    write_shard(tmp_path / "b.parquet", table(range(2, 5)))
+    assert open_huggingface(str(tmp_path)).listing.labels == (0, 2)
+
+
+def test_shards_of_other_class_names_are_refused(tmp_path):
+    for name, classes in (("a", ["cat", "dog", "cow"]), ("b", ["dog", "cat", "cow"])):
+        write_shard(tmp_path / f"{name}.parquet", named(table(range(3)), classes))
+    message = refused(tmp_path)
+    assert "b.parquet' with the classes dog, cat, cow; expected cat, dog, cow as in a.p" in message
+    assert open_huggingface(str(tmp_path / "a*")).listing.classes == ("cat", "dog", "cow")
 
 
 def refused(path) -> str:

@@ -1,9 +1,11 @@
 """From `data.source` and `data.path` to a source: what the configuration may say, and errors."""
 
+import logging
+
 import numpy as np
 import pytest
 from support.image_files import encoded, take
-from support.parquet_files import table, write_shard
+from support.parquet_files import named, table, write_shard
 from support.tar_files import record, write_tar
 from support.tfds_files import write_tfds
 
@@ -81,6 +83,79 @@ def test_a_wrong_validation_path_is_named_as_such(tmp_path):
     config = config_of("folder", str(tmp_path), str(tmp_path / "val"))
     with pytest.raises(ConfigError, match=r"^data\.validation_path: got .*val', which does not ex"):
         data.open_source(config, "validation")
+
+
+def write_classes(root, names):
+    for name in names:
+        (root / name).mkdir(parents=True)
+        (root / name / "0.jpg").write_bytes(encoded(0, "JPEG"))
+    return str(root)
+
+
+def test_folders_of_other_classes_are_refused(tmp_path):
+    train = write_classes(tmp_path / "train", ("ant", "bird", "cat"))
+    same = write_classes(tmp_path / "same", ("cat", "ant", "bird"))
+    other = write_classes(tmp_path / "other", ("bird", "cat", "horse"))
+    check_both(config_of("folder", train, same))
+    message = f"^data.validation_path: got '{other}', where label 0 is 'bird', not 'ant'; expected"
+    with pytest.raises(ConfigError, match=message):
+        check_both(config_of("folder", train, other))
+
+
+def test_shards_of_other_classes_are_refused(tmp_path):
+    for split, names in (("train", ["cat", "dog", "cow"]), ("validation", ["cat", "cow", "dog"])):
+        write_shard(tmp_path / f"{split}-0.parquet", named(table(range(3)), names))
+    write_shard(tmp_path / "test-0.parquet", table(range(3)))  # no names: nothing to compare
+    train = str(tmp_path / "train-*")
+    check_both(config_of("huggingface", train, str(tmp_path / "test-*")))
+    with pytest.raises(ConfigError, match=r"where label 1 is 'cow', not 'dog'; expected the clas"):
+        check_both(config_of("huggingface", train, str(tmp_path / "validation-*")))
+
+
+def check_both(config):
+    train = data.open_source(config, "train")
+    data.check_same_classes(config, train, data.open_source(config, "validation"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "huggingface", "tfds"])
+def test_another_number_of_classes_is_refused_by_every_source_that_knows_it(kind, tmp_path):
+    path, _ = both_splits(kind, tmp_path)
+    if kind == "huggingface":
+        write_shard(tmp_path / "train-0.parquet", named(table(range(6)), ["cat", "dog", "cow"]))
+    data.open_source(config_of(kind, path), "train")
+    with pytest.raises(ConfigError, match=r"^data\.path: got .*data\.num_classes = 1000 of them$"):
+        data.open_source(config_of(kind, path, num_classes=1000), "train")
+
+
+@pytest.mark.parametrize("kind", ["tar", "huggingface"])
+def test_labels_beyond_the_classes_are_refused_when_it_is_opened(kind, tmp_path):
+    path, _ = both_splits(kind, tmp_path)
+    with pytest.raises(ConfigError, match=r"with the labels 0 to 2; expected 0 to 1, because"):
+        data.open_source(config_of(kind, path, num_classes=2), "train")
+
+
+def test_one_line_says_what_was_opened_and_left_out(tmp_path, caplog):
+    path, validation_path = both_splits("folder", tmp_path)
+    (tmp_path / "train-data" / "class-0" / "notes.txt").write_text("")
+    with caplog.at_level(logging.INFO, "rae_dit"):
+        data.open_source(config_of("folder", path, validation_path), "train")
+        data.open_source(config_of("synthetic"), "train")
+    assert [record.getMessage() for record in caplog.records] == [
+        "data.path: 6 images of 3 classes from 6 files; left out: 1 .txt",
+        "synthetic: 1,024 images of 3 classes",
+    ]
+
+
+@pytest.mark.parametrize("source", ["tar", "synthetic"])
+def test_numeric_classes_are_of_folders(source):
+    with pytest.raises(ConfigError, match=r"^data\.numeric_classes: got True; expected False bec"):
+        config_of(source, numeric_classes=True)
+
+
+def test_a_config_from_before_numeric_classes_is_read():
+    values = default.get_config()
+    del values.data.numeric_classes
+    assert from_config_dict(values).data.numeric_classes is False
 
 
 def test_the_reference_config_wants_a_path():

@@ -65,6 +65,42 @@ def test_a_wrong_path_says_what_is_there(root):
     assert len(open_tar(str(root / "train*"))) == 6
 
 
+def test_keys_with_dots_are_records_and_other_members_are_counted(tmp_path):
+    keys = ["000", "photo v2.0 (1)", "a/n01440764_18.full", "d.e/f", "g.h"]
+    members = [m for n, key in enumerate(keys) for m in record(n, key)]
+    others = [("000.seg.png", b""), ("000.json", b""), ("x.mask.png", b""), ("._a.jpg", b"")]
+    write_tar(tmp_path / "x.tar", [*others[:1], *members, *others[1:]])
+    files = open_tar(str(tmp_path))
+    check_reader(files, [(encoded(n, "JPEG"), n % 3) for n in range(5)])
+    assert [files.keys[n].decode() for n in range(5)] == keys
+    assert files.listing.remarks == (
+        "left out: 1 .json, 1 hidden, 1 .mask.png, 1 .seg.png",
+        "3 keys hold dots; their kind begins at the last one",
+    )
+    assert files.listing.labels == (0, 2)
+
+
+def test_the_fingerprint_is_that_of_earlier_versions(tmp_path):
+    write_tar(
+        tmp_path / "a.tar", [("0.jpg", b"x"), ("0.cls", b"1"), ("d/1.png", b"y"), ("d/1.cls", b"0")]
+    )
+    assert open_tar(str(tmp_path)).fingerprint == "tar/2/fbe4e4403e5a"  # by c46889a
+
+
+@pytest.mark.parametrize(
+    ("members", "both"),
+    [
+        ([*record(0, "a"), *record(0, "a")[:1]], "'a.jpg' and 'a.jpg'"),
+        ([*record(0, "a"), *record(0, "a", "PNG")[:1]], "'a.jpg' and 'a.PNG'"),
+        ([*record(0, "a"), *record(0, "a")[1:]], "'a.cls' and 'a.cls'"),
+        ([*record(0, "a.b"), *record(0, "a.b", "PNG")[:1]], "'a.b.jpg' and 'a.b.PNG'"),
+    ],
+)
+def test_two_images_or_labels_of_a_key_are_refused_as_by_webdataset(tmp_path, members, both):
+    write_tar(tmp_path / "x.tar", members)
+    assert f"which holds both {both}; expected one image" in refused(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("members", "parts"),
     [

@@ -114,9 +114,15 @@ def test_errors_say_what_is_there(source, path, classes, message, tmp_path):
 
 
 def test_a_label_that_no_class_has_is_refused(tmp_path):
-    images = rae_dit.open_images("tar", write("tar", tmp_path), num_classes=2, image_size=16)
-    with pytest.raises(ValueError, match=r": got label 2; expected 0\.\.1"):
-        images[5]
+    with pytest.raises(SourceError, match=r"with the labels 0 to 2; expected 0 to 1, because"):
+        rae_dit.open_images("tar", write("tar", tmp_path), num_classes=2, image_size=16)
+
+
+def test_what_is_left_out_is_said(tmp_path, caplog):
+    path = write("folder", tmp_path)
+    (path / "class-0" / "notes.txt").write_text("")
+    rae_dit.open_images("folder", path, num_classes=3, image_size=16)
+    assert f"{path}: 6 images of 3 classes from 6 files; left out: 1 .txt" in caplog.text
 
 
 def test_jax_is_not_needed(tmp_path):

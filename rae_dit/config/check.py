@@ -139,13 +139,16 @@ def _convert_section(section: Any, value: object, path: str) -> Any:
     for name in value:
         if name not in hints:
             _raise_unknown(section, path, name, join(path, name), value[name])
+    # A field that is younger than configs in use has a default, which is what they meant.
+    optional = {f.name for f in dataclasses.fields(section) if f.default is not dataclasses.MISSING}
     for name, declared in hints.items():
-        if name not in value:
+        if name not in value and name not in optional:
             raise ConfigError(
                 f"{join(path, name)}: missing; expected {describe(declared)}; "
                 "configs/default.py shows every field"
             )
-    return section(**{name: convert(hints[name], value[name], join(path, name)) for name in hints})
+    given = {name: value[name] for name in hints if name in value}
+    return section(**{n: convert(hints[n], given[n], join(path, n)) for n in given})
 
 
 def _convert_tuple(declared: Any, elements: tuple[Any, ...], value: object, path: str) -> Any:

@@ -30,8 +30,34 @@ class SourceError(ValueError):
     """A path that does not hold the expected files; the message says what it holds."""
 
 
+class UnreadableError(SourceError, OSError):
+    """So many records in a row cannot be read that the disk or the path is to blame."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a reader found at its path, without reading an image.
+
+    Attributes:
+        files: number of files that hold the records.
+        classes: their names in the order of the labels; None if nothing there tells them.
+        labels: the lowest and the highest label; None if only all records together tell.
+        remarks: what was left out or read in a way that one might not expect, a phrase each.
+    """
+
+    files: int
+    classes: tuple[str, ...] | None = None
+    labels: tuple[int, int] | None = None
+    remarks: tuple[str, ...] = ()
+
+
 class Files(Protocol):
     """Protocol of readers: numbered image files, thread-safe and picklable."""
+
+    @property
+    def listing(self) -> Listing:
+        """What was found when it was opened."""
+        ...
 
     @property
     def fingerprint(self) -> str:
@@ -115,12 +141,12 @@ class Images:
             except (OSError, BadImageError):
                 continue
             if not 0 <= label < self.num_classes:
-                raise ValueError(
+                raise SourceError(
                     f"{self.name(current)}: got label {label}; expected 0..{self.num_classes - 1}. "
                     "Correct data.num_classes, or choose files of a labeled split."
                 )
             return {"image": crop(image), "label": label, "replaced": attempt > 0}
-        raise OSError(
+        raise UnreadableError(
             f"none of {_ATTEMPTS} files can be read as an image, the first being "
             f"{self.name(index)}: {self.damage(index)}; expected at most a few damaged ones. "
             "Check that the disk is there and holds images."

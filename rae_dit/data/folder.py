@@ -3,17 +3,19 @@
 import hashlib
 import logging
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from rae_dit.data.files import PackedStrings, SourceError
-from rae_dit.data.shards import directory, found_in
+from rae_dit.data.files import Listing, PackedStrings, SourceError
+from rae_dit.data.images import SUFFIXES
+from rae_dit.data.shards import directory, found_in, kind_of, left_out
 
 log = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (b".jpg", b".jpeg", b".png", b".webp", b".bmp")
+_SUFFIXES = tuple(suffix.encode() for suffix in SUFFIXES)
 _REPORT_EVERY = 100_000
 
 
@@ -24,9 +26,10 @@ class Folder:
     Attributes:
         root: directory of the classes.
         classes: names of their directories; the place is the label.
-        files: names of all files, class by class.
+        files: names of all files, class by class, relative to the directory of the class.
         first: int64 [classes + 1], number of the first file of each class, then of all files.
         fingerprint: hash of the names.
+        listing: what was found.
     """
 
     root: Path
@@ -34,6 +37,7 @@ class Folder:
     files: PackedStrings
     first: np.ndarray
     fingerprint: str
+    listing: Listing
 
     def __len__(self) -> int:
         return len(self.files)
@@ -53,27 +57,29 @@ class Folder:
         return self.root / self.classes[self._label(index)] / os.fsdecode(self.files[index])
 
 
-def open_folder(path: str, num_classes: int) -> Folder:
-    """Lists DIRECTORY/CLASS/IMAGE; the sorted names of the classes are the labels 0, 1, ...
+def open_folder(path: str, num_classes: int, *, numeric_classes: bool = False) -> Folder:
+    """Lists DIRECTORY/CLASS/**/IMAGE; the sorted names of the classes are the labels 0, 1, ...
 
-    Images are *.jpg, *.jpeg, *.png, *.webp and *.bmp, in capitals too; other files and all names
-    that start with a dot are skipped. Only names are read.
+    Images are files with an ending of `images.SUFFIXES`, in capitals too, in the directory of a
+    class or any directory below it; symbolic links are followed. Other files and all names that
+    start with a dot are left out and counted. Only names are read.
 
     Args:
         path: the directory of the classes, for example ".../imagenet/train".
         num_classes: how many there must be; one more or less would shift all labels.
+        numeric_classes: the names of the classes are whole numbers, sorted as such: 2 before 10.
 
     Returns:
-        The reader, files sorted by name within a class.
+        The reader; within a class, files sorted by their directory and then by name, which is the
+        order of torchvision's ImageFolder.
 
     Raises:
-        SourceError: there is no such directory, the number of classes is another, or a class
-            has no image.
+        SourceError: there is no such directory, the number of classes is another, a class has no
+            image, or one is no number.
     """
     expected = "a directory with one directory of images per class"
     root = directory(path, expected)
-    with os.scandir(root) as entries:
-        classes = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    classes = class_directories(root, numeric_classes=numeric_classes)
     if len(classes) != num_classes:
         raise SourceError(
             f"got {path!r}, which holds {found_in(root)}; expected {expected}, "
@@ -82,33 +88,93 @@ def open_folder(path: str, num_classes: int) -> Folder:
     names: list[bytes] = []
     first = [0]
     digest = hashlib.sha256()
+    others = Counter(kind_of(p.name) for p in root.iterdir() if p.name not in {*classes})
     for label in classes:
-        images = _images(root / label)
+        images = _images(root / label, others)
         if not images:
             raise SourceError(
                 f"got {path!r}, where the class {label!r} holds {found_in(root / label)}; "
-                "expected *.jpg, *.jpeg, *.png, *.webp or *.bmp in it"
+                f"expected images in it ({', '.join(f'*{s}' for s in SUFFIXES[:5])}, ...)"
             )
         if len(names) // _REPORT_EVERY < (len(names) + len(images)) // _REPORT_EVERY:
             log.info("listing %s: %d images so far", root, len(names) + len(images))
         digest.update(b"\0".join([os.fsencode(label), *images, b"\0"]))
         names += images
         first.append(len(names))
+    remarks = (*left_out(others), *_remark_on_numbers(classes))
     return Folder(
         root=root,
-        classes=tuple(classes),
+        classes=classes,
         files=PackedStrings(names),
         first=np.array(first, np.int64),
         fingerprint=f"folder/{len(names)}/{digest.hexdigest()[:12]}",
+        listing=Listing(len(names), classes=classes, remarks=remarks),
     )
 
 
-def _images(folder: Path) -> list[bytes]:
-    """Lists the images in a directory, sorted by name."""
-    # Bytes, because a million of str would cost several times the memory.
-    with os.scandir(os.fsencode(folder)) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(b".")
+def class_directories(root: Path, *, numeric_classes: bool) -> tuple[str, ...]:
+    """Lists the directories of the classes in the order of their labels.
+
+    Raises:
+        SourceError: they should be numbers, and one is not.
+    """
+    with os.scandir(root) as entries:
+        classes = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    if not numeric_classes:
+        return tuple(classes)
+    if names := [name for name in classes if not _is_number(name)]:
+        raise SourceError(
+            f"got {str(root)!r} with the class {names[0]!r}; expected whole numbers because "
+            "data.numeric_classes is True"
         )
+    return tuple(sorted(classes, key=int))
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal()
+
+
+def _remark_on_numbers(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Says that classes named by numbers are sorted as strings, if that is another order."""
+    if not all(map(_is_number, classes)):
+        return ()
+    for label, (name, number) in enumerate(zip(classes, sorted(classes, key=int), strict=True)):
+        if name != number:
+            place = f"directory {name!r} is label {label}, before {number!r}"
+            return (f"classes sorted as strings: {place}; data.numeric_classes=True sorts numbers",)
+    return ()
+
+
+def _images(folder: Path, others: Counter[str]) -> list[bytes]:
+    """Lists the images below a directory relative to it, and counts all else in `others`."""
+    # Bytes, because a million of str would cost several times the memory.
+    top = os.fsencode(folder)
+    found: list[tuple[bytes, list[bytes]]] = []
+    # Of each directory still to be listed: its path below the top, and the real paths above it.
+    waiting: list[tuple[bytes, tuple[bytes, ...]]] = [(b"", (os.path.realpath(top),))]
+    while waiting:
+        below, above = waiting.pop()
+        images = []
+        with os.scandir(os.path.join(top, below)) as entries:
+            for entry in entries:
+                path = os.path.join(below, entry.name)
+                if entry.name.startswith(b"."):
+                    others["hidden"] += 1
+                elif not entry.is_dir():
+                    if entry.name.lower().endswith(_SUFFIXES):
+                        images.append(path)
+                    else:
+                        others[kind_of(os.fsdecode(entry.name))] += 1
+                elif not entry.is_symlink():
+                    waiting.append((path, above))
+                elif _leads_back(real := os.path.realpath(entry.path), above):
+                    others["link to a directory above it"] += 1
+                else:
+                    waiting.append((path, (*above, real)))
+        found.append((below, sorted(images)))
+    return [image for _, images in sorted(found) for image in images]
+
+
+def _leads_back(real: bytes, above: tuple[bytes, ...]) -> bool:
+    """Tells whether a real path is one of those above, or holds one."""
+    return any(path == real or path.startswith(real + b"/") for path in above)

@@ -6,25 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.ipc
 import pyarrow.parquet
 
-from rae_dit.data.files import SourceError
+from rae_dit.data.files import Listing, SourceError
 from rae_dit.data.lru_cache import LRUCache
 from rae_dit.data.shards import find_shards
+from rae_dit.data.table_schema import Columns, Shard, describe, map_arrow
 
 # In each process that reads; a row group of ImageNet is about 11 MB. The last group read is kept
 # whatever its size.
 _BYTES_KEPT = 128 * 2**20
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the image and label columns; `nested`: the image is a struct {bytes, path}."""
-
-    image: str
-    label: str
-    nested: bool
+_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +30,7 @@ class Tables:
         first: int64 [groups + 1], number of the first row of each group, then of all rows.
         recent: row groups read last.
         fingerprint: hash of names, sizes and rows of the shards.
+        listing: what was found.
     """
 
     shards: tuple[Path, ...]
@@ -46,6 +39,7 @@ class Tables:
     first: np.ndarray
     recent: LRUCache[pa.Table]
     fingerprint: str
+    listing: Listing
 
     def __len__(self) -> int:
         return int(self.first[-1])
@@ -100,88 +94,79 @@ def open_huggingface(path: str) -> Tables:
         The reader, rows in the order of the sorted names of the files.
 
     Raises:
-        SourceError: there are no shards, one is damaged, or the columns are others.
+        SourceError: there are no shards, one is damaged, holds paths in place of images, or has
+            other columns or class names than the others.
     """
-    shards = find_shards(path, (".parquet", ".arrow"))
-    columns = None
-    groups: list[tuple[int, int]] = []
-    rows: list[int] = []
+    shards, remarks = find_shards(path, (".parquet", ".arrow"))
+    found = [open_shard(shard) for shard in shards]
+    first = found[0]
     digest = hashlib.sha256()
-    for number, shard in enumerate(shards):
-        try:
-            schema, lengths = describe(shard)
-        except (pa.ArrowException, OSError) as error:
+    for shard, other in zip(shards, found, strict=True):
+        if other.columns != first.columns:
             raise SourceError(
-                f"got {str(shard)!r}, which cannot be read ({' '.join(str(error).split())}); "
-                f"expected a whole {shard.suffix[1:]} file"
-            ) from error
-        found = find_columns(schema, shard)
-        if columns is not None and found != columns:
-            raise SourceError(f"got {str(shard)!r} with {found}; expected {columns} as before")
-        columns = found
-        groups += [(number, group) for group in range(len(lengths))]
-        rows += lengths
-        digest.update(f"{shard.name} {shard.stat().st_size} {lengths} ".encode())
-    assert columns is not None  # there is at least one shard
-    digest.update(repr(columns).encode())
+                f"got {str(shard)!r} with {other.columns}; expected {first.columns} as before"
+            )
+        if other.classes != first.classes:
+            raise SourceError(
+                f"got {str(shard)!r} with the classes {_shown(other.classes)}; expected "
+                f"{_shown(first.classes)} as in {shards[0].name}"
+            )
+        digest.update(f"{shard.name} {shard.stat().st_size} {other.rows} ".encode())
+    digest.update(repr(first.columns).encode())
+    groups = [(n, group) for n, shard in enumerate(found) for group in range(len(shard.rows))]
+    rows = [count for shard in found for count in shard.rows]
+    if not sum(rows):
+        raise SourceError(f"got {path!r}, whose files have no rows; expected images")
     recent: LRUCache[pa.Table] = LRUCache(len(shards))  # an arrow file is mapped, and stays so
     if shards[0].suffix == ".parquet":
         recent = LRUCache(_BYTES_KEPT, _bytes_of)
     return Tables(
         shards=tuple(shards),
-        columns=columns,
+        columns=first.columns,
         groups=np.array(groups, np.int64).reshape(-1, 2),
         first=np.cumsum([0, *rows], dtype=np.int64),
         recent=recent,
         fingerprint=f"huggingface/{sum(rows)}/{digest.hexdigest()[:12]}",
+        listing=_list(found, remarks),
     )
 
 
-def find_columns(schema: pa.Schema, shard: Path) -> Columns:
-    """Finds image and label among the columns of a file.
+def open_shard(shard: Path) -> Shard:
+    """Describes a shard.
 
     Raises:
-        SourceError: there is none or no telling which; lists what there is.
+        SourceError: it cannot be read.
     """
-    nested = [field.name for field in schema if _is_image_struct(field.type)]
-    images = nested + [field.name for field in schema if _is_bytes(field.type)]
-    labels = [field.name for field in schema if pa.types.is_integer(field.type)]
-    image, label = _choose(images, "image"), _choose(labels, "label")
-    if image is None or label is None:
-        found = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    try:
+        return describe(shard)
+    except (pa.ArrowException, OSError) as error:
         raise SourceError(
-            f"got {str(shard)!r} with the columns {found}; expected 'image' (bytes, or a struct "
-            "with bytes) and 'label' (integer)"
-        )
-    return Columns(image, label, nested=image in nested)
+            f"got {str(shard)!r}, which cannot be read ({' '.join(str(error).split())}); "
+            f"expected a whole {shard.suffix[1:]} file"
+        ) from error
 
 
-def _choose(names: list[str], preferred: str) -> str | None:
-    return preferred if preferred in names else names[0] if len(names) == 1 else None
+def _shown(classes: tuple[str, ...] | None) -> str:
+    """Shows the first class names."""
+    if classes is None:
+        return "unnamed"
+    return ", ".join(classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _is_image_struct(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) and any(f.name == "bytes" and _is_bytes(f.type) for f in kind)
-
-
-def describe(shard: Path) -> tuple[pa.Schema, list[int]]:
-    """Columns of a file and the rows of each of its groups; an arrow file is one group."""
-    if shard.suffix == ".arrow":
-        table = _map(shard)
-        return table.schema, [table.num_rows]
-    with pyarrow.parquet.ParquetFile(shard) as file:
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-        return file.schema_arrow, sizes
+def _list(shards: list[Shard], remarks: tuple[str, ...]) -> Listing:
+    """Sums up what the shards tell."""
+    labels = [shard.labels for shard in shards if shard.labels is not None]
+    told = len(labels) == len(shards)
+    extremes = (min(low for low, _ in labels), max(high for _, high in labels)) if told else None
+    if without := sum(shard.without_bytes for shard in shards):
+        remarks = (*remarks, f"{without:,} rows hold no image; they count as damaged")
+    return Listing(len(shards), shards[0].classes, extremes, remarks)
 
 
 def _read(shard: Path, group: int, columns: list[str]) -> pa.Table:
     """Reads one row group of a file."""
     if shard.suffix == ".arrow":
-        return _map(shard).select(columns)
+        return map_arrow(shard).select(columns)
     # Opened again: a ParquetFile is not for several threads, and hundreds of shards are many files.
     with pyarrow.parquet.ParquetFile(shard, memory_map=True) as file:
         return file.read_row_group(group, columns=columns, use_threads=False)
@@ -189,12 +174,3 @@ def _read(shard: Path, group: int, columns: list[str]) -> pa.Table:
 
 def _bytes_of(table: pa.Table) -> int:
     return int(table.nbytes)
-
-
-def _map(shard: Path) -> pa.Table:
-    """Maps a whole arrow file into memory without reading it."""
-    mapped = pa.memory_map(str(shard))
-    if mapped.read(6) == b"ARROW1":
-        return pyarrow.ipc.open_file(mapped).read_all()
-    mapped.seek(0)
-    return pyarrow.ipc.open_stream(mapped).read_all()

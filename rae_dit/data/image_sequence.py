@@ -1,5 +1,6 @@
 """`rae_dit.open_images`: any data source as a sequence of (image, label)."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -8,8 +9,10 @@ from typing import overload
 import numpy as np
 
 from rae_dit.data.files import Images, SourceError
-from rae_dit.data.readers import SourceName, Split, open_source
+from rae_dit.data.readers import SourceName, Split, describe, open_source
 from rae_dit.data.sources import Source
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,7 @@ def open_images(
     num_classes: int,
     image_size: int = 256,
     split: Split = "train",
+    numeric_classes: bool = False,
 ) -> ImageSequence:
     """Opens a data source as a sequence of (image, label). Needs no JAX.
 
@@ -85,6 +89,8 @@ def open_images(
         image_size: side of the images in pixels; a multiple of 8 for "digits".
         split: which part, where the source holds several and the path names none ("tfds",
             "digits", "synthetic").
+        numeric_classes: of "folder": the directories are named by whole numbers, and sorted as
+            such; as strings otherwise.
 
     Returns:
         A sequence of (uint8 [image_size, image_size, 3], int); its items raise OSError for a file
@@ -106,7 +112,10 @@ def open_images(
         num_classes=num_classes,
         crop="adm_center",
         max_bad_share=0.0,
+        numeric_classes=numeric_classes,
     )
+    if isinstance(records, Images) and records.files.listing.remarks:
+        log.warning("%s: %s", path, describe(records))
     if records.num_classes != num_classes:
         raise SourceError(f"num_classes: got {num_classes}; expected {records.num_classes}")
     return ImageSequence(records, range(len(records)))

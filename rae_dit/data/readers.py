@@ -2,7 +2,7 @@
 
 from typing import Literal, assert_never, get_args
 
-from rae_dit.data.files import Crop, Files, Images, SourceError
+from rae_dit.data.files import Crop, Files, Images, Listing, SourceError
 from rae_dit.data.sources import Source, digits, synthetic
 
 Kind = Literal["folder", "huggingface", "tfds", "tar"]  # read files
@@ -10,6 +10,7 @@ SourceName = Literal["digits", "synthetic", "folder", "huggingface", "tfds", "ta
 Split = Literal["train", "validation"]
 
 SYNTHETIC_IMAGES = 1024
+_SHOWN = 5
 
 
 def open_source(
@@ -21,6 +22,7 @@ def open_source(
     num_classes: int,
     crop: Crop,
     max_bad_share: float,
+    numeric_classes: bool = False,
 ) -> Source:
     """Opens one split of a data source.
 
@@ -32,13 +34,17 @@ def open_source(
         num_classes: labels are 0..num_classes-1.
         crop: see `Images`.
         max_bad_share: see `Images`.
+        numeric_classes: see `folder.open_folder`; False for other sources.
 
     Returns:
         The records.
 
     Raises:
-        SourceError: the name is unknown, or the path does not hold what the reader expects.
+        SourceError: the name is unknown, the path does not hold what the reader expects, or the
+            classes or labels that it tells are not `num_classes`.
     """
+    if numeric_classes and name != "folder":
+        raise SourceError(f"numeric_classes: got True; expected False for source {name!r}")
     match name:
         case "digits":
             return digits(split, image_size)
@@ -46,8 +52,10 @@ def open_source(
             seed = 0 if split == "train" else 1
             return synthetic(image_size, num_classes, SYNTHETIC_IMAGES, seed)
         case "folder" | "huggingface" | "tfds" | "tar":
+            files = _open_files(name, path, split, num_classes, numeric_classes)
+            _check_classes(path, files.listing, num_classes)
             return Images(
-                files=_open_files(name, path, split, num_classes),
+                files=files,
                 image_size=image_size,
                 num_classes=num_classes,
                 crop=crop,
@@ -56,13 +64,70 @@ def open_source(
     raise SourceError(f"source: got {name!r}; expected one of {', '.join(get_args(SourceName))}")
 
 
-def _open_files(kind: Kind, path: str, split: str, num_classes: int) -> Files:
+def describe(source: Source) -> str:
+    """Describes an open source in one line: images, classes, files and what was left out."""
+    line = f"{len(source):,} images of {source.num_classes:,} classes"
+    if not isinstance(source, Images):
+        return line
+    listing = source.files.listing
+    files = f"{listing.files:,} {'file' if listing.files == 1 else 'files'}"
+    return "; ".join([f"{line} from {files}", *listing.remarks])
+
+
+def class_difference(source: Source, other: Source) -> str | None:
+    """Describes the first label that means another class in `other`; None if none is known."""
+    if not (isinstance(source, Images) and isinstance(other, Images)):
+        return None
+    wanted, found = source.files.listing.classes, other.files.listing.classes
+    if wanted is None or found is None or wanted == found:
+        return None
+    for label, (here, there) in enumerate(zip(wanted, found, strict=False)):
+        if here != there:
+            return f"label {label} is {there!r}, not {here!r}"
+    return f"there are {len(found)} classes, not {len(wanted)}"
+
+
+def _check_classes(path: str, listing: Listing, num_classes: int) -> None:
+    """Checks number of classes and range of labels, as far as a reader knows them."""
+    names, labels = listing.classes, listing.labels
+    if names is not None and len(names) != num_classes:
+        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        raise SourceError(
+            f"got {path!r} with {len(names)} classes ({shown}); expected data.num_classes = "
+            f"{num_classes} of them"
+        )
+    if labels is not None and not 0 <= labels[0] <= labels[1] < num_classes:
+        raise SourceError(
+            f"got {path!r} with the labels {labels[0]} to {labels[1]}; expected 0 to "
+            f"{num_classes - 1}, because data.num_classes = {num_classes}; choose files of a "
+            "labeled split, or correct the number"
+        )
+
+
+def _open_files(
+    kind: Kind, path: str, split: str, num_classes: int, numeric_classes: bool
+) -> Files:
+    """Opens a reader.
+
+    Raises:
+        SourceError: it holds something else, or a directory or file cannot be read.
+    """
+    try:
+        return _reader(kind, path, split, num_classes, numeric_classes)
+    except OSError as error:
+        raise SourceError(
+            f"got {path!r}, which cannot be read ({error.strerror or error}: {error.filename}); "
+            "expected readable files"
+        ) from error
+
+
+def _reader(kind: Kind, path: str, split: str, num_classes: int, numeric_classes: bool) -> Files:
     """Opens a reader; imported late, so that each source needs its own packages only."""
     match kind:
         case "folder":
             from rae_dit.data.folder import open_folder
 
-            return open_folder(path, num_classes)
+            return open_folder(path, num_classes, numeric_classes=numeric_classes)
         case "huggingface":
             from rae_dit.data.huggingface import open_huggingface
 

@@ -1,13 +1,39 @@
 """Finding the files of a data set, and saying what was there when they are not found."""
 
 import glob
-import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
+from rae_dit.data import shard_names
 from rae_dit.data.files import SourceError
 
-_SPLIT = re.compile(r"(?:^|[-_.])(train|training|validation|valid|val|test)(?=[-_.]|\d|$)")
 _SHOWN = 5
+
+
+class Shards(NamedTuple):
+    """The files of one split.
+
+    Attributes:
+        files: sorted by name; at least one.
+        remarks: what was left out, a phrase each.
+    """
+
+    files: list[Path]
+    remarks: tuple[str, ...]
+
+
+def kind_of(name: str) -> str:
+    """Returns the ending of a file's name or "hidden": what is left out is counted by it."""
+    return "hidden" if name.startswith(".") else Path(name).suffix.lower() or "no ending"
+
+
+def left_out(kinds: Counter[str]) -> tuple[str, ...]:
+    """Describes what a reader left out: ("left out: 2 .txt, 1 hidden",), or () if nothing."""
+    most = [f"{count:,} {kind}" for kind, count in kinds.most_common()]
+    more = [f"{len(most) - _SHOWN} other kinds"] if len(most) > _SHOWN else []
+    return (f"left out: {', '.join(most[:_SHOWN] + more)}",) if most else ()
 
 
 def found_in(folder: Path) -> str:
@@ -52,40 +78,87 @@ def directory(path: str, expected: str) -> Path:
     )
 
 
-def find_shards(path: str, suffixes: tuple[str, ...]) -> list[Path]:
+def find_shards(path: str, suffixes: tuple[str, ...]) -> Shards:
     """Finds the files of one split, sorted by name.
 
     Args:
-        path: a file, a directory of which all files with one of the suffixes are taken, or a
-            pattern such as "DIRECTORY/train-*".
+        path: a file; a directory, of which all files with one of the suffixes are taken but the
+            cache-*.arrow files of `datasets`; or a pattern such as "DIRECTORY/train-*" or
+            "DIRECTORY/{0000..0146}.tar".
         suffixes: of files to take, with the dot.
 
     Returns:
         At least one file; all of one suffix and of one split.
 
     Raises:
-        SourceError: there are none, or they are of several kinds or splits.
+        SourceError: there are none, they are of several kinds or splits, or files named
+            NAME-00000-of-00003 are missing or there twice.
     """
     kinds = " or ".join(f"*{suffix}" for suffix in suffixes)
     expected = f"a directory of {kinds} files, or a pattern such as 'DIRECTORY/train-*'"
-    if glob.has_magic(path) and not Path(path).expanduser().exists():
-        matched = [Path(name) for name in glob.glob(str(Path(path).expanduser()))]
-        what = f"{path!r}, which matches {len(matched):,} files"
-    elif Path(path).expanduser().is_file() and path:
-        matched, what = [Path(path).expanduser()], f"the file {path!r}"
-    else:
-        folder = directory(path, expected)
-        matched, what = list(folder.iterdir()), f"{path!r}, which holds {found_in(folder)}"
+    matched, what, counts = _matches(path, expected)
     shards = sorted(p for p in matched if p.suffix in suffixes and not p.name.startswith("."))
     if not shards:
         raise SourceError(f"got {what}; expected {expected}")
     if len({shard.suffix for shard in shards}) > 1:
         found = ", ".join(sorted({shard.suffix for shard in shards}))
         raise SourceError(f"got {what}, with {found} files; expected files of one kind")
-    splits = sorted({match[1] for shard in shards if (match := _SPLIT.search(shard.name))})
-    if len(splits) > 1:
+    of_split = {split: shard for shard in shards if (split := shard_names.split_of(shard.name))}
+    if len(of_split) > 1:
+        splits = sorted(of_split)
         raise SourceError(
             f"got {what}, of the splits {', '.join(splits)}; expected one split; "
             f"give a pattern such as '{shards[0].parent}/{splits[-2]}*'"
         )
-    return shards
+    others = [p for p in matched if p not in {*shards}]
+    counts.update("directory" if p.is_dir() else kind_of(p.name) for p in others)
+    return Shards(shards, (*left_out(counts), *_check_numbers(path, what, shards)))
+
+
+def _matches(path: str, expected: str) -> tuple[list[Path], str, Counter[str]]:
+    """Lists the files that a path names, describes it, and counts by-products left out."""
+    given = Path(path).expanduser()
+    if given.is_file() and path:
+        return [given], f"the file {path!r}", Counter()
+    if given.exists() or not (glob.has_magic(path) or "{" in path):
+        folder = directory(path, expected)
+        files = list(folder.iterdir())
+        own = [file for file in files if not shard_names.is_by_product(file.name)]
+        by_products = Counter({"cache-*.arrow": len(files) - len(own)})
+        return own, f"{path!r}, which holds {found_in(folder)}", +by_products
+    try:
+        patterns = shard_names.expand_braces(str(given))
+    except ValueError as error:
+        raise SourceError(f"got {path!r}, which names {error}; expected fewer") from error
+    found = {pattern: [Path(name) for name in glob.glob(pattern)] for pattern in patterns}
+    matched = [file for files in found.values() for file in files]
+    lost = [pattern for pattern, files in found.items() if not files]
+    if lost and matched:
+        raise SourceError(
+            f"got {path!r}, which names {len(patterns):,} files, of which {len(lost):,} do not "
+            f"exist (first {lost[0]!r}); expected all of them"
+        )
+    return matched, f"{path!r}, which matches {len(matched):,} files", Counter()
+
+
+def _check_numbers(path: str, what: str, shards: Iterable[Path]) -> tuple[str, ...]:
+    """Checks that NAME-00000-of-00003 files are whole sets; remarks on a part that was chosen.
+
+    Raises:
+        SourceError: some are there twice; or are missing, and the path does not choose a part.
+    """
+    names = [shard.name for shard in shards]
+    if problem := shard_names.doubled(names):
+        raise SourceError(
+            f"got {what}, {problem}; expected every shard once; remove those of another upload, "
+            "or give a pattern of the files to read"
+        )
+    problem = shard_names.missing(names)
+    if problem is None:
+        return ()
+    if Path(path).expanduser().is_dir() or not shard_names.chooses_shards(path):
+        raise SourceError(
+            f"got {what}, {problem}; expected whole sets; download again what is missing, "
+            "or give a pattern of the files to read"
+        )
+    return (f"read {problem}",)

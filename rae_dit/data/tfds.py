@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from rae_dit.data.files import SourceError
+from rae_dit.data.files import Listing, SourceError
 from rae_dit.data.shards import directory, found_in
 
 
@@ -17,6 +17,7 @@ class Tfds:
         label: name of the label feature.
         place: directory and split, for messages.
         fingerprint: name, version, split and length.
+        listing: what was found.
     """
 
     records: Any
@@ -24,6 +25,7 @@ class Tfds:
     label: str
     place: str
     fingerprint: str
+    listing: Listing
 
     def __len__(self) -> int:
         return len(self.records)
@@ -63,7 +65,13 @@ def open_tfds(path: str, split: str) -> Tfds:
     # Late: the package is slow to import, and other sources do not need it.
     import tensorflow_datasets
 
-    builder = tensorflow_datasets.builder_from_directory(folder)
+    try:
+        builder = tensorflow_datasets.builder_from_directory(folder)
+    except Exception as error:  # of JSON, protobuf, its own, and those of wrong attributes
+        raise SourceError(
+            f"got {path!r}, which cannot be read ({' '.join(str(error).split())}); "
+            f"expected {expected}"
+        ) from error
     info = builder.info
     if split.partition("[")[0] not in info.splits:
         found = ", ".join(info.splits) or "none"
@@ -94,6 +102,9 @@ def open_tfds(path: str, split: str) -> Tfds:
         label=label,
         place=f"{folder}#{split}",
         fingerprint=f"tfds/{info.full_name}/{split}/{len(records)}",
+        listing=Listing(
+            len(info.splits[split].filenames), classes=tuple(info.features[label].names)
+        ),
     )
 
 

@@ -1,5 +1,6 @@
 """Config -> the records of a split."""
 
+import logging
 from typing import Literal, overload
 
 from rae_dit.config import Config, ConfigError
@@ -7,13 +8,17 @@ from rae_dit.data import readers
 from rae_dit.data.files import SourceError
 from rae_dit.data.sources import Source
 
+log = logging.getLogger(__name__)
+
 
 @overload
 def open_source(config: Config, split: Literal["train"]) -> Source: ...
 @overload
 def open_source(config: Config, split: Literal["validation"]) -> Source | None: ...
 def open_source(config: Config, split: Literal["train", "validation"]) -> Source | None:
-    """Opens the records of a split; None for "validation" if `data.validation_path` is ''.
+    """Opens the records of a split and says what was found.
+
+    None for "validation" if `data.validation_path` is ''.
 
     Raises:
         ConfigError: the path does not hold what `data.source` expects; says what is there.
@@ -25,8 +30,9 @@ def open_source(config: Config, split: Literal["train", "validation"]) -> Source
         path = data.validation_path
     else:
         return None
+    field = "data.path" if split == "train" else "data.validation_path"
     try:
-        return readers.open_source(
+        source = readers.open_source(
             data.source,
             path,
             split=split,
@@ -34,10 +40,27 @@ def open_source(config: Config, split: Literal["train", "validation"]) -> Source
             num_classes=data.num_classes,
             crop=data.crop,
             max_bad_share=data.max_bad_share,
+            numeric_classes=data.numeric_classes,
         )
     except SourceError as error:
-        field = "data.path" if split == "train" else "data.validation_path"
         raise ConfigError(f"{field}: {error}") from error
+    log.info("%s: %s", field if path else data.source, readers.describe(source))
+    return source
+
+
+def check_same_classes(config: Config, train: Source, validation: Source | None) -> None:
+    """Checks that labels mean the same classes in both splits, as far as their names are known.
+
+    Raises:
+        ConfigError: they do not; says the first difference.
+    """
+    if validation is None:
+        return
+    if difference := readers.class_difference(train, validation):
+        raise ConfigError(
+            f"data.validation_path: got {config.data.validation_path!r}, where {difference}; "
+            f"expected the classes of data.path = {config.data.path!r} in the same order"
+        )
 
 
 def held_out(config: Config) -> Source:

@@ -16,14 +16,15 @@ def open_run(config: Config, mesh: Mesh) -> Run:
     """Opens the data, loads the frozen networks and builds the functions; compiles nothing.
 
     Raises:
-        ConfigError: the data do not suffice for a batch, held-out images are missing, or the
-            evaluation during training cannot be made.
+        ConfigError: the data do not suffice for a batch, held-out images are missing or have other
+            classes, or the evaluation during training cannot be made.
     """
     source = data.open_source(config, "train")
     if config.data.batch_size > len(source):
         expected = f"at most {len(source)}, as many as there are images to train on"
         raise invalid_value("data.batch_size", config.data.batch_size, expected)
     validation = data.open_source(config, "validation")
+    data.check_same_classes(config, source, validation)
     config = config.in_steps(len(source))
     check_held_out(config, validation)
     if config.metrics.evaluate_every is not None:

@@ -1,5 +1,7 @@
 """Parquet and arrow shards of encoded images, for the tests of their reader."""
 
+import json
+
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
@@ -18,6 +20,13 @@ def table(numbers, *, nested=True, image="image", label="label", more=()) -> pa.
         images = pa.array(contents, pa.binary())
     columns = {image: images, label: pa.array([n % 3 for n in numbers], pa.int64())}
     return pa.table(columns | dict(more))
+
+
+def named(content: pa.Table, classes: list[str]) -> pa.Table:
+    """The same table with class names, where `datasets` writes them."""
+    features = {"label": {"names": classes, "_type": "ClassLabel"}}
+    description = json.dumps({"info": {"features": features}})
+    return content.replace_schema_metadata({"huggingface": description})
 
 
 def write_shard(path, content: pa.Table, rows: int = 3) -> None:
