@@ -152,12 +152,6 @@ def test_numeric_classes_are_of_folders(source):
         config_of(source, numeric_classes=True)
 
 
-def test_a_config_from_before_numeric_classes_is_read():
-    values = default.get_config()
-    del values.data.numeric_classes
-    assert from_config_dict(values).data.numeric_classes is False
-
-
 def test_the_reference_config_wants_a_path():
     config = from_config_dict(dit_dino.get_config())
     assert (config.data.source, config.data.crop) == ("huggingface", "adm_center")

@@ -139,16 +139,13 @@ def _convert_section(section: Any, value: object, path: str) -> Any:
     for name in value:
         if name not in hints:
             _raise_unknown(section, path, name, join(path, name), value[name])
-    # A field that is younger than configs in use has a default, which is what they meant.
-    optional = {f.name for f in dataclasses.fields(section) if f.default is not dataclasses.MISSING}
     for name, declared in hints.items():
-        if name not in value and name not in optional:
+        if name not in value:
             raise ConfigError(
                 f"{join(path, name)}: missing; expected {describe(declared)}; "
                 "configs/default.py shows every field"
             )
-    given = {name: value[name] for name in hints if name in value}
-    return section(**{n: convert(hints[n], given[n], join(path, n)) for n in given})
+    return section(**{name: convert(hints[name], value[name], join(path, name)) for name in hints})
 
 
 def _convert_tuple(declared: Any, elements: tuple[Any, ...], value: object, path: str) -> Any:

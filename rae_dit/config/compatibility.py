@@ -10,6 +10,7 @@ ADDED: dict[str, Any] = {
     "decoder.train_constants": False,
     "ddt.train_constants": False,
     "data.shuffle": "records",
+    "data.numeric_classes": False,
     "decoder.pretrained_weights": "ema",
     "ddt.pretrained_weights": "ema",
     "encoder.layers": [],

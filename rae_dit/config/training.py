@@ -39,8 +39,8 @@ class DataConfig:
     shuffle: Literal["records", "groups"]
     flip: bool  # mirror half of the training images
     # 'folder' only: the classes are directories named 0, 1, 2, ...; sorted as numbers instead of
-    # strings, where 10 comes before 2. (A default: configs of before the field have none.)
-    numeric_classes: bool = False
+    # strings, where 10 comes before 2
+    numeric_classes: bool
 
     def __post_init__(self) -> None:
         """Checks that the source supports the other fields."""
