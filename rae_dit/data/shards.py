@@ -31,7 +31,8 @@ def kind_of(name: str) -> str:
 
 def left_out(kinds: Counter[str]) -> tuple[str, ...]:
     """Describes what a reader left out: ("left out: 2 .txt, 1 hidden",), or () if nothing."""
-    most = [f"{count:,} {kind}" for kind, count in kinds.most_common()]
+    ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    most = [f"{count:,} {kind}" for kind, count in ordered]
     more = [f"{len(most) - _SHOWN} other kinds"] if len(most) > _SHOWN else []
     return (f"left out: {', '.join(most[:_SHOWN] + more)}",) if most else ()
 
