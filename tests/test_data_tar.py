@@ -74,7 +74,7 @@ def test_keys_with_dots_are_records_and_other_members_are_counted(tmp_path):
     check_reader(files, [(encoded(n, "JPEG"), n % 3) for n in range(5)])
     assert [files.keys[n].decode() for n in range(5)] == keys
     assert files.listing.remarks == (
-        "left out: 1 .json, 1 hidden, 1 .mask.png, 1 .seg.png",
+        "left out: 1 .json, 1 .mask.png, 1 .seg.png, 1 hidden",
         "3 keys hold dots; their kind begins at the last one",
     )
     assert files.listing.labels == (0, 2)
