@@ -23,7 +23,7 @@ from rae_dit.evaluation.metric_state import MetricState
 from rae_dit.evaluation.metrics.base import Features
 from rae_dit.models import encoders
 from rae_dit.objectives.base import Objective
-from rae_dit.weights import huggingface
+from rae_dit.weights import encoder_config
 
 PAGE = (Path(__file__).parent.parent / "docs" / "extending.md").read_text()
 
@@ -115,7 +115,7 @@ def test_metric_is_that_of_all_images(monkeypatch):
 def test_encoder_family_equals_transformers(monkeypatch, tmp_path):
     family = section("An encoder family")["VIT"]
     families = (*encoders.FAMILIES, family)
-    for module in (encoders, huggingface):  # both hold the name
+    for module in (encoders, encoder_config):  # both hold the name
         monkeypatch.setattr(module, "FAMILIES", families)
     torch.manual_seed(0)
     sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -25,6 +25,7 @@ from rae_dit.config import ConfigError
 from rae_dit.models.decoder import Decoder
 from rae_dit.storage.files import write_json
 from rae_dit.weights.diffusers_export import save_diffusers
+from rae_dit.weights.directory import single_file
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.official import decoder_config, export_ddt, export_decoder
 from rae_dit.weights.state_dict import Weights
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     match arguments.command:
         case "inspect":
             for path in arguments.files:
-                list_tensors(path, arguments.weights)
+                list_tensors(single_file(path), arguments.weights)
         case "export-ddt":
             save_tensors(
                 arguments.target, export_ddt(load_ddt(arguments.source, weights=arguments.weights))

@@ -33,8 +33,9 @@ from rae_dit.models.encoders.family import (
 )
 from rae_dit.models.rae import RAE, VARIANCE_EPS
 from rae_dit.weights.architecture import decoder_architecture
+from rae_dit.weights.directory import weight_file
 from rae_dit.weights.encoder_names import canonical, without_prefix
-from rae_dit.weights.huggingface import import_encoder, read_position_grid, weight_file
+from rae_dit.weights.huggingface import import_encoder, read_position_grid
 from rae_dit.weights.mapping import (
     Tensors,
     WeightsError,

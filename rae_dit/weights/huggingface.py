@@ -5,31 +5,25 @@ needed.
 """
 
 import dataclasses
-import json
-import logging
+import math
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 from flax import nnx
 
 from rae_dit.architecture import Compute, EncoderArchitecture, Triple
-from rae_dit.models.encoders import FAMILIES, make_encoder
+from rae_dit.models.encoders import make_encoder
 from rae_dit.models.encoders.base import VisionTransformer
 from rae_dit.models.encoders.dinov3 import DINOV3
 from rae_dit.models.encoders.family import EncoderFamily
+from rae_dit.weights.config_file import LARGEST
 from rae_dit.weights.dinov3_meta import HuggingFaceNames, is_meta_file, meta_architecture
+from rae_dit.weights.directory import weight_file
+from rae_dit.weights.encoder_config import image_constants, read_config
 from rae_dit.weights.encoder_names import canonical, encoder_entries, with_key_biases
 from rae_dit.weights.mapping import Tensors, WeightsError, build, import_tensors, parameters_of
 from rae_dit.weights.tensor_file import open_tensors
-
-log = logging.getLogger(__name__)
-
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "diffusion_pytorch_model.safetensors",
-    "pytorch_model.bin",
-)
 
 
 def read_encoder(
@@ -62,12 +56,9 @@ def read_encoder(
         return read_encoder_file(
             directory, compute, input_size=input_size, grid=grid, layers=layers, add_mean=add_mean
         )
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(directory)
-    family = family_of(config.model_type)
-    config = getattr(config, "vision_config", config)
+    family, config = read_config(directory)
     tensors = canonical(open_tensors(weight_file(directory)), family.huggingface.tensors)
+    check_depth(tensors, family, config.num_hidden_layers)
     architecture = encoder_architecture(family, config, tensors, input_size=input_size, grid=grid)
     architecture = with_layers(architecture, layers, add_mean=add_mean)
     return import_encoder(tensors, architecture, compute), *image_constants(directory, family)
@@ -117,19 +108,17 @@ def with_layers(
     return dataclasses.replace(architecture, layers=layers, add_mean=add_mean)
 
 
-def family_of(model_type: str) -> EncoderFamily:
-    """Finds the family of a `model_type`.
+def check_depth(tensors: Tensors, family: EncoderFamily, depth: int) -> None:
+    """Checks the number of blocks in a config against the file.
 
     Raises:
-        WeightsError: if no family reads it.
+        WeightsError: they differ.
     """
-    for family in FAMILIES:
-        if model_type in family.huggingface.model_types:
-            return family
-        if model_type in family.huggingface.refused_types:
-            raise WeightsError(family.huggingface.refused_types[model_type])
-    known = [name for family in FAMILIES for name in family.huggingface.model_types]
-    raise WeightsError(f"model_type: got {model_type!r}; expected one of {', '.join(known)}")
+    pattern = re.escape(family.huggingface.tensors.blocks).replace(r"\{\}", r"(\d+)")
+    matches = (re.match(rf"{pattern}\.", name) for name in tensors)
+    found = len({match[1] for match in matches if match})
+    if found != depth:
+        raise WeightsError(f"num_hidden_layers: got {depth}; expected {found}, the file's blocks")
 
 
 def encoder_architecture(
@@ -140,7 +129,7 @@ def encoder_architecture(
     input_size: int | None,
     grid: int | None,
 ) -> EncoderArchitecture:
-    """Reads an architecture off a `transformers` vision config and canonical tensors.
+    """Reads an architecture off a vision config and canonical tensors.
 
     Args:
         family: the encoder's family.
@@ -162,6 +151,10 @@ def encoder_architecture(
         sizes = family.huggingface.sizes(config)
     except ValueError as error:
         raise WeightsError(str(error)) from error
+    if not 1 <= sizes["intermediate_size"] <= LARGEST:
+        raise WeightsError(
+            f"intermediate_size: got {sizes['intermediate_size']}; expected at least 1"
+        )
     return EncoderArchitecture(
         family=family.name,
         input_size=input_size or (grid or position_grid) * config.patch_size,
@@ -189,8 +182,13 @@ def read_position_grid(family: EncoderFamily, tensors: Tensors) -> int:
     if position is None:
         return 0
     if position not in tensors:
-        raise WeightsError(f"This is not {family.module.__name__}: {position} is missing.")
-    side: int = round((tensors[position].shape[-2] - family.num_cls_tokens) ** 0.5)
+        raise WeightsError(f"{position}: missing; expected it in a {family.module.__name__}")
+    shape = tensors[position].shape
+    patches = shape[-2] - family.num_cls_tokens if len(shape) > 1 else 0
+    side = math.isqrt(max(patches, 0))
+    if patches < 1 or side * side != patches:
+        expected = f"[1, {family.num_cls_tokens} + side^2, width]"
+        raise WeightsError(f"{position}: got shape {shape}; expected {expected}")
     return side
 
 
@@ -221,25 +219,3 @@ def import_encoder(
         fixed={},
     )
     return build(abstract, parameters)
-
-
-def image_constants(directory: Path, family: EncoderFamily) -> tuple[Triple, Triple]:
-    """Reads mean and deviation of the images, or takes those published for the family."""
-    path = directory / "preprocessor_config.json"
-    if path.exists():
-        content = json.loads(path.read_text())
-        return tuple(content["image_mean"]), tuple(content["image_std"])
-    log.warning("%s is missing; using the constants published for %s", path, family.module.__name__)
-    return family.image_mean, family.image_std
-
-
-def weight_file(directory: Path) -> Path:
-    """Finds the file of weights in a directory.
-
-    Raises:
-        WeightsError: if there is none.
-    """
-    for name in WEIGHT_FILES:
-        if (directory / name).exists():
-            return directory / name
-    raise WeightsError(f"{directory} holds no weights; expected one of {', '.join(WEIGHT_FILES)}.")

@@ -1,6 +1,5 @@
 """DiT^DH and decoders from third-party files: finds the file, reads its architecture, fills it."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ from rae_dit.architecture import Compute
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.weights.architecture import Pair, ddt_architecture, decoder_architecture
+from rae_dit.weights.config_file import read_json
 from rae_dit.weights.diffusers import read_diffusers_decoder
+from rae_dit.weights.directory import single_file
 from rae_dit.weights.encoder_names import without_prefix
 from rae_dit.weights.hub import find
 from rae_dit.weights.mapping import Tensors, WeightsError
@@ -78,7 +79,7 @@ def read_decoder(
     config_path = path.parent / "config.json"
     config: dict[str, Any] | None = None
     if config_path.exists():
-        content = json.loads(config_path.read_text())
+        content = read_json(config_path)
         if "encoder_type" in content:
             return read_diffusers_decoder(path.parent, compute)
         config = content if "decoder_num_attention_heads" in content else None
@@ -89,18 +90,3 @@ def read_decoder(
     architecture = decoder_architecture(tensors, config)
     abstract = nnx.eval_shape(lambda: Decoder(architecture, compute, rngs=nnx.Rngs(0)))
     return import_decoder(tensors, abstract)
-
-
-def single_file(path: Path) -> Path:
-    """Finds the one file of weights in a directory; returns a file unchanged.
-
-    Raises:
-        WeightsError: if there is none, or more than one.
-    """
-    if path.is_file():
-        return path
-    found = [p for p in sorted(path.iterdir()) if p.suffix in (".pt", ".pth", ".safetensors")]
-    if len(found) != 1:
-        names = [p.name for p in found]
-        raise WeightsError(f"{path} should hold one file of weights and holds {names}; name one.")
-    return found[0]

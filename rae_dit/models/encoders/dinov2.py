@@ -53,11 +53,11 @@ class DINOv2(VisionTransformer):
 
 
 def read_sizes(config: Any) -> dict[str, Any]:
-    """Reads MLP width and registers off a `transformers` config."""
+    """Reads MLP width and registers off a config."""
     if config.use_swiglu_ffn:
-        raise ValueError("DINOv2 with SwiGLU (the giant size) is not supported.")
+        raise ValueError("use_swiglu_ffn: got true (DINOv2 of the giant size); expected false")
     return {
-        "intermediate_size": config.hidden_size * config.mlp_ratio,
+        "intermediate_size": int(config.hidden_size * config.mlp_ratio),
         "num_registers": config.num_register_tokens,
     }
 
@@ -78,6 +78,12 @@ DINOV2 = EncoderFamily(
             "as facebook/dinov2-with-registers-base."
         },
         sizes=read_sizes,
+        defaults={
+            "mlp_ratio": 4.0,
+            "layer_norm_eps": 1e-6,
+            "use_swiglu_ffn": False,
+            "num_register_tokens": 4,
+        },
         aliases={"Dinov2withNorm": "facebook/dinov2-with-registers-base"},
         tensors=TensorNames(
             tower="dinov2_with_registers",

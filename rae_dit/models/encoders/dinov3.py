@@ -69,7 +69,7 @@ def patch_angles(head_width: int, grid: int) -> Float[np.ndarray, "N Dh"]:
 
 
 def read_sizes(config: Any) -> dict[str, Any]:
-    """Reads MLP width and registers off a `transformers` config."""
+    """Reads MLP width and registers off a config."""
     if config.use_gated_mlp:
         raise ValueError(
             "use_gated_mlp: got true (DINOv3 S+, H+ and 7B); expected false, as of S, B and L"
@@ -95,6 +95,15 @@ DINOV3 = EncoderFamily(
     huggingface=HuggingFaceEncoder(
         model_types=("dinov3_vit",),
         sizes=read_sizes,
+        defaults={
+            "hidden_size": 384,
+            "num_attention_heads": 6,
+            "intermediate_size": 1536,
+            "layer_norm_eps": 1e-5,
+            "rope_theta": 100.0,
+            "use_gated_mlp": False,
+            "num_register_tokens": 0,
+        },
         aliases={"DINOv3": "facebook/dinov3-vitl16-pretrain-lvd1689m"},
         tensors=TensorNames(
             tower="model",

@@ -50,7 +50,7 @@ class TensorNames:
 
 
 def read_intermediate_size(config: Any) -> dict[str, Any]:
-    """Reads the MLP width off a `transformers` config that states it."""
+    """Reads the MLP width off a config that states it."""
     return {"intermediate_size": config.intermediate_size}
 
 
@@ -63,7 +63,10 @@ class HuggingFaceEncoder:
             `vision_config` gives that.
         refused_types: values that look like the family and are not: `model_type` -> what to use.
         sizes: reads the fields of `EncoderArchitecture` that are spelled differently from family to
-            family off a `transformers` config. Raises ValueError for what cannot be built.
+            family off a config. Raises ValueError for what cannot be built.
+        defaults: fields of the config and what `transformers` takes for those that it leaves out;
+            a value in the config must have the type of the default. `weights/huggingface.py` has
+            those of all families.
         aliases: names that are accepted in place of a hub id -> that id: the class names of the
             reference implementation.
         tensors: names in the file of weights.
@@ -72,6 +75,7 @@ class HuggingFaceEncoder:
     model_types: tuple[str, ...]
     refused_types: Mapping[str, str] = dataclasses.field(default_factory=dict)
     sizes: Callable[[Any], dict[str, Any]] = read_intermediate_size
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     tensors: TensorNames
 

@@ -63,6 +63,7 @@ SIGLIP = EncoderFamily(
     image_std=(0.5, 0.5, 0.5),
     huggingface=HuggingFaceEncoder(
         model_types=("siglip", "siglip_vision_model"),
+        defaults={"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6},
         aliases={
             "SigLIP2wNorm": "google/siglip2-base-patch16-256",
             "SigLIPwithNorm": "google/siglip2-base-patch16-256",
