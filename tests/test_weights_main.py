@@ -41,7 +41,8 @@ def test_a_directory_in_place_of_a_file_ends_in_one_line(monkeypatch, tmp_path, 
     with pytest.raises(SystemExit) as end:
         run(monkeypatch, "inspect", tmp_path)
     assert end.value.code == 1
-    assert capsys.readouterr().err == f"[Errno 21] Is a directory: {str(tmp_path)!r}\n"
+    message = f"{tmp_path}: got an empty directory; expected one file of weights; name it\n"
+    assert capsys.readouterr().err == message
 
 
 def test_misfits_end_the_program_with_the_reason(monkeypatch, tmp_path, capsys):
