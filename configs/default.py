@@ -223,6 +223,7 @@ def get_config() -> ml_collections.ConfigDict:
     evaluate.reference = ""  # [P], [R]: VIRTUAL_imagenet256_labeled.npz of ADM
     evaluate.reference_cache = ""
     evaluate.batch_size = 256  # [O]
+    evaluate.sample_batch_size = config_dict.placeholder(int)  # that of sample
 
     config.sweep = sweep = ml_collections.ConfigDict()
     sweep.cfg_scales = (1.0, 1.25, 1.5, 2.0)  # [O]

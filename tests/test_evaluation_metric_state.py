@@ -1,12 +1,14 @@
 """Metric states: batches, processes and files change nothing in the values."""
 
 import io
+import math
 
 import numpy as np
 import pytest
+from support.simulated_processes import on_each
 
-from rae_dit.evaluation.metric_state import MetricState
-from rae_dit.evaluation.metrics import METRICS, fid, metrics_named
+from rae_dit.evaluation.metric_state import MetricState, over_processes
+from rae_dit.evaluation.metrics import METRICS, fid, inception_score, metrics_named
 from rae_dit.evaluation.metrics.base import Features
 from rae_dit.evaluation.metrics.class_accuracy import ClassAccuracy
 from rae_dit.evaluation.metrics.fid import FID
@@ -65,17 +67,60 @@ def test_metrics_are_those_of_the_features_together(pair, monkeypatch):
     assert generated.compute(("frechet",), real)["frechet"] == pytest.approx(values["fid"])
 
 
-def test_processes_merge_to_the_whole(pair):
+@pytest.mark.parametrize("count", [2, 8, 256])
+def test_processes_add_up_to_the_whole(pair, count, monkeypatch):
+    """Few images: most of the 256 have none, and know no shape."""
+    monkeypatch.setattr(inception_score, "SPLIT", 15)
     labels = np.arange(40) % 3
-    whole = state_of(pair[0], (40,), labels=labels)
-    left = state_of(rows(pair[0], 0, 15), (15,), labels=labels[:15])
-    left.merge(state_of(rows(pair[0], 15, 40), (5, 20), first=15, labels=labels[15:]))
-    reference = state_of(pair[1], (30,))
+    whole, reference = state_of(pair[0], (40,), labels=labels), state_of(pair[1], (30,))
+
+    def share(together):
+        start, stop = (40 * i // count for i in (together.index, together.index + 1))
+        own = state_of(
+            rows(pair[0], start, stop),
+            (stop - start,) if stop > start else (),
+            first=start,
+            labels=labels[start:stop],
+        )
+        return over_processes(own, together)
+
+    results, given = on_each(count, share)
     metrics = (*INCEPTION, "class_accuracy")
     wanted = whole.compute(metrics, reference)
-    assert left.compute(metrics, reference) == pytest.approx(wanted, rel=1e-9)
+    assert results[0].compute(metrics, reference) == pytest.approx(wanted, rel=1e-12)
     assert wanted["class_accuracy"] == np.mean(pair[0].classes == labels)
-    assert left.num_images == 40
+    np.testing.assert_array_equal(results[0][PrecisionRecall].features(), pair[0].pool)
+    for other in results[1:]:
+        assert other.num_images == 40
+        assert other.compute(("fid",), reference) == results[0].compute(("fid",), reference)
+        assert other[PrecisionRecall].rows == []
+    # Sums of 6^2 + 6 and 9^2 + 9 numbers, three splits of 5 + 2, 40 rows of 6, and a few counts:
+    # what one process gives does not grow with their number, but for 8 bytes of each count.
+    sums = 8 * (42 + 90 + 3 * 7 + 2 + 1) + 4 * 40 * 6
+    assert max(given) - sums <= 8 * 16 * count
+
+
+def test_sums_have_the_digits_of_float64():
+    """Numbers of very different sizes, over 256 processes; none, and zeros."""
+    parts = np.random.default_rng(0).normal(size=(256, 50)) * np.logspace(-6, 6, 50)
+    results, _ = on_each(256, lambda together: together.sum_floats(parts[together.index]))
+    exact = np.array([math.fsum(column) for column in parts.T])
+    np.testing.assert_allclose(results[0], exact, rtol=0, atol=2**-50 * np.abs(exact).max())
+    assert all(np.array_equal(results[0], other) for other in results)
+    for empty in (np.zeros((0, 3)), np.zeros(4)):
+        (found, _), _ = on_each(2, lambda together, empty=empty: together.sum_floats(empty))
+        np.testing.assert_array_equal(found, empty)
+
+
+def empty_state(together):
+    return over_processes(MetricState.of(KINDS), together)
+
+
+def test_no_images_anywhere_are_no_images():
+    results, _ = on_each(2, empty_state)
+    assert [one.num_images for one in results] == [0, 0]
+    with pytest.raises(ValueError, match="inception_score: got no images"):
+        results[0].compute(("inception_score",), None)
 
 
 def test_a_file_gives_every_bit_back(pair):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from flax import nnx
 from PIL import Image
+from support.simulated_processes import on_each
 from transformers import ViTConfig, ViTModel
 
 import rae_dit
@@ -19,7 +20,7 @@ from rae_dit.data.files import Images, SourceError
 from rae_dit.diffusion import flow
 from rae_dit.diffusion.guidance import VelocityField
 from rae_dit.evaluation import metrics
-from rae_dit.evaluation.metric_state import MetricState
+from rae_dit.evaluation.metric_state import MetricState, over_processes
 from rae_dit.evaluation.metrics.base import Features
 from rae_dit.models import encoders
 from rae_dit.objectives.base import Objective
@@ -105,8 +106,8 @@ def test_metric_is_that_of_all_images(monkeypatch):
         state = MetricState.of((metric,))
         state.update(np.arange(10)[rows], Features(pool=pool[rows]), None)
         parts.append(state)
-    parts[0].merge(parts[1])
-    values = parts[0].compute(("feature_norm",), None)
+    (whole, _), _ = on_each(2, lambda one: over_processes(parts[one.index], one))
+    values = whole.compute(("feature_norm",), None)
     assert values["feature_norm"] == pytest.approx(np.linalg.norm(pool, axis=1).mean())
     one = metric(total=3.0, count=2)
     assert metric.from_arrays(one.to_arrays()).compute(None) == {"feature_norm": 1.5}

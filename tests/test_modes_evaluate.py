@@ -194,6 +194,17 @@ def test_only_the_guided_images_unless_asked(generator, tmp_path):
     assert mode.guidance_scales(small_config()) == {"unguided": 1.0}
 
 
+def test_an_evaluation_generates_as_many_at_once_as_it_says():
+    """The pictures of a run, and --mode=sample, keep `sample.batch_size`."""
+    same, other = small_config(), small_config(**{"evaluate.sample_batch_size": 7})
+    assert (
+        generation_settings(setup.during_training(same)).batch_size == same.sample.batch_size == 4
+    )
+    assert generation_settings(setup.during_training(other)).batch_size == 7
+    assert generation_settings(setup.with_batch_size(other)).batch_size == 7
+    assert generation_settings(other).batch_size == 4
+
+
 def test_groups_hold_every_image_once_and_in_order():
     shares = [(np.arange(a, b), np.arange(a, b) * 10) for a, b in ((0, 1), (1, 8), (8, 8), (8, 11))]
     groups = list(pipeline.regrouped(iter(shares), 3))

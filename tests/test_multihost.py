@@ -74,10 +74,11 @@ assert ours[PrecisionRecall].feature_stride == 2
 moments = ours[FID].moments()
 np.testing.assert_allclose(moments.mean, images.mean(0), rtol=1e-15)  # float64
 np.testing.assert_allclose(moments.covariance, np.cov(images.T), rtol=1e-13)
-np.testing.assert_array_equal(ours[PrecisionRecall].features(), whole[PrecisionRecall].features())
+kept = ours[PrecisionRecall].rows  # on the first alone
+assert np.array_equal(*kept, whole[PrecisionRecall].features()) if me == 0 else kept == []
 alone = merge_processes(state_of(np.arange(0 if me else 6)))  # the second has no image
 assert alone.num_images == 6
-np.testing.assert_array_equal(alone[FID].moments().mean, whole[FID].moments().mean)
+np.testing.assert_allclose(alone[FID].moments().mean, whole[FID].moments().mean, rtol=1e-15)
 
 # SIGTERM to the second alone: both stop, at one step.
 with Preemption() as preemption:

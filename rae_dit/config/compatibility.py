@@ -16,6 +16,7 @@ ADDED: dict[str, Any] = {
     "encoder.layers": [],
     "encoder.add_mean": False,
     "gan.power_iteration": "per_update",
+    "evaluate.sample_batch_size": None,
 }
 """Dotted path -> the value that is equal to not having the field."""
 

@@ -32,6 +32,7 @@ class EvaluateConfig:
     reference: str  # ADM-style .npz; '' = computed from the training images of data.source
     reference_cache: str  # directory of computed references; '' = workdir/references
     batch_size: Count  # images of one call of the feature extractor, in each process
+    sample_batch_size: Count | None  # generated at once over all devices; None = sample.batch_size
 
     def __post_init__(self) -> None:
         """Checks that `judge` supports `metrics` and that the reference cache is local."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from rae_dit.evaluation.metrics import metrics_named
 from rae_dit.evaluation.metrics.base import Features, Metric
-from rae_dit.multihost import allgather_bytes
+from rae_dit.multihost.sums import SumOverDevices, Together
 
 M = TypeVar("M", bound=Metric)
 
@@ -60,12 +60,6 @@ class MetricState:
                 if getattr(features, need) is None:
                     raise ValueError(f"{kind.names[0]}: got no {need} features of the images")
             metric.update(numbers, features, labels)
-
-    def merge(self, other: Self) -> None:
-        """Adds the sums of the same metrics over other images."""
-        self.num_images += other.num_images
-        for kind, metric in self.metrics.items():
-            metric.merge(other.metrics[kind])
 
     def compute(self, names: tuple[str, ...], reference: Self | None) -> dict[str, float]:
         """Computes metrics of these images against a reference, in the order of `names`.
@@ -128,11 +122,11 @@ def with_current_names(arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndar
 
 
 def merge_processes(state: MetricState) -> MetricState:
-    """Merges the states of all processes, on every process."""
-    if jax.process_count() == 1:
-        return state
-    kinds = {kind: metric.feature_stride for kind, metric in state.metrics.items()}
-    whole = MetricState({kind: kind(stride) for kind, stride in kinds.items()})
-    for part in allgather_bytes(state.to_bytes()):
-        whole.merge(MetricState.from_bytes(kinds, part))
-    return whole
+    """Adds up the states of all processes; features that a metric keeps are on process 0 alone."""
+    return state if jax.process_count() == 1 else over_processes(state, SumOverDevices())
+
+
+def over_processes(state: MetricState, together: Together) -> MetricState:
+    """Adds up the states of all processes, which have the same metrics."""
+    metrics = {kind: metric.over_processes(together) for kind, metric in state.metrics.items()}
+    return MetricState(metrics, int(together.sum_integers(np.array(state.num_images))))

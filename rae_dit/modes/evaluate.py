@@ -27,6 +27,7 @@ from rae_dit.setup.evaluation import (
     make_feature_extractor,
     make_reference,
     open_samples,
+    with_batch_size,
 )
 from rae_dit.setup.sampling import generation_settings, load_generator
 from rae_dit.storage.files import write_json
@@ -45,7 +46,7 @@ def evaluate(config: Config, workdir: Path) -> None:
         WeightsError: the Inception's weights are not the 2015 Inception's.
         CheckpointError: the workdir has no sound checkpoint.
     """
-    check_evaluation(config)
+    config = with_batch_size(check_evaluation(config))
     extractor = make_feature_extractor(config)
     generator = None if config.evaluate.samples else load_generator(config, workdir)
     reference = make_reference(config, workdir, extractor)

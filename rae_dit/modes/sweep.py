@@ -18,14 +18,21 @@ from rae_dit.evaluation.sweep_table import Cell, best, draw_sweep, markdown
 from rae_dit.multihost import broadcast_set, on_first_process
 from rae_dit.provenance import Provenance
 from rae_dit.setup import models
-from rae_dit.setup.evaluation import check_evaluation, make_feature_extractor, score
+from rae_dit.setup.evaluation import (
+    check_evaluation,
+    make_feature_extractor,
+    score,
+    with_batch_size,
+)
 from rae_dit.setup.sampling import load_generator, sample_provenance, weights_provenance
 from rae_dit.storage.files import write_json, write_text
 
 log = logging.getLogger(__name__)
 
 VARIED = ("cfg_scale", "num_steps", "cfg_interval")
-FREE = ("num_samples", "batch_size", "reference_cache", "unguided", "samples")  # of evaluate
+FREE = (  # of evaluate
+    *("num_samples", "batch_size", "sample_batch_size", "reference_cache", "unguided", "samples"),
+)
 
 
 def sweep(config: Config, workdir: Path) -> None:
@@ -35,6 +42,7 @@ def sweep(config: Config, workdir: Path) -> None:
         ConfigError: a combination that cannot be sampled, a metric that is not computed, or a
             sweep.json of another model or other settings.
     """
+    config = with_batch_size(config)
     planned, metric = plan(config), metric_of(config)
     check_evaluation(config)
     path, settings = workdir / "sweep.json", sweep_settings(config, workdir)

@@ -51,7 +51,15 @@ def during_training(config: Config) -> Config:
     """Returns the config of the evaluation that a training run makes of its own samples."""
     count = config.metrics.evaluate_samples
     settings = dataclasses.replace(config.evaluate, num_samples=count, samples="")
-    return dataclasses.replace(config, evaluate=settings)
+    return with_batch_size(dataclasses.replace(config, evaluate=settings))
+
+
+def with_batch_size(config: Config) -> Config:
+    """Returns the config with `evaluate.sample_batch_size`, if it is given, as `sample`'s own."""
+    size = config.evaluate.sample_batch_size
+    if size is None:
+        return config
+    return dataclasses.replace(config, sample=dataclasses.replace(config.sample, batch_size=size))
 
 
 def check_evaluation(config: Config) -> Config:

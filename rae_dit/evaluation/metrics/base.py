@@ -1,4 +1,4 @@
-"""Interface of a metric: what it needs, and the mergeable sums it is computed from."""
+"""Interface of a metric: what it needs, and the sums it is computed from."""
 
 import abc
 from collections.abc import Mapping
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
+
+from rae_dit.multihost.sums import Together
 
 
 class Features(NamedTuple):
@@ -28,7 +30,7 @@ class Features(NamedTuple):
 class Metric(abc.ABC):
     """One metric; an instance holds the sums over one set of images.
 
-    Sums grow batch by batch, merge with those of other processes, and travel as arrays.
+    Sums grow batch by batch, add up over processes, and are stored as arrays.
 
     Attributes:
         names: of the values it computes, as in `evaluate.metrics`.
@@ -64,8 +66,15 @@ class Metric(abc.ABC):
         """
 
     @abc.abstractmethod
-    def merge(self, other: Self) -> None:
-        """Adds the sums over other images."""
+    def over_processes(self, together: Together) -> Self:
+        """Returns the sums over the images of all processes; every process calls it.
+
+        A metric that keeps features has them on process 0 alone.
+
+        Args:
+            together: adds up arrays of the processes. A process may have no image, and so not know
+                the shape of an array.
+        """
 
     @abc.abstractmethod
     def compute(self, reference: Self | None) -> dict[str, float]:

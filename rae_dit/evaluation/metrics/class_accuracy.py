@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 
 from rae_dit.evaluation.metrics.base import Features, Metric
+from rae_dit.multihost.sums import Together
 
 
 @dataclass(eq=False)
@@ -27,10 +28,10 @@ class ClassAccuracy(Metric):
             self.num_labeled += len(labels)
             self.num_correct += int(np.sum(features.classes == labels))
 
-    def merge(self, other: Self) -> None:
-        """Adds the counts of other images."""
-        self.num_correct += other.num_correct
-        self.num_labeled += other.num_labeled
+    def over_processes(self, together: Together) -> Self:
+        """Returns the counts of all processes."""
+        counts = together.sum_integers(np.array([self.num_correct, self.num_labeled]))
+        return type(self)(self.feature_stride, *counts.tolist())
 
     def compute(self, reference: Self | None) -> dict[str, float]:
         """Computes the share, in [0, 1]."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from rae_dit.evaluation.metrics.base import Features, Metric
 from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance, merge
+from rae_dit.multihost.sums import Together
 
 BUFFERED = 2048  # rows; merging moments costs as much as adding some hundred rows
 UNKNOWN_COUNT = 2  # of moments from a file that does not tell: enough for a distance, never merged
@@ -37,11 +38,27 @@ class FID(Metric):
         if sum(map(len, self.waiting)) >= BUFFERED:
             self._flush()
 
-    def merge(self, other: Self) -> None:
-        """Adds the moments of other images."""
-        other._flush()
-        if other.merged is not None:
-            self._take(other.merged)
+    def over_processes(self, together: Together) -> Self:
+        """Returns the moments over all processes: sums around their common mean.
+
+        With the mean m of all, the scatter Q = sum_p (Q_p + n_p (m_p - m)(m_p - m)^T) adds up.
+        """
+        self._flush()
+        own = self.merged
+        width = together.largest(0 if own is None else own.mean.size)
+        if not width:
+            return type(self)(self.feature_stride)
+        if own is None:
+            own = Moments(np.zeros(width), np.zeros((width, width)), 1)
+            own_count = 0
+        else:
+            own_count = own.count
+        count = int(together.sum_integers(np.array(own_count)))
+        mean = together.sum_floats(own_count * own.mean) / count
+        away = own.mean - mean
+        scatter = max(own_count - 1, 0) * own.covariance + own_count * np.outer(away, away)
+        covariance = together.sum_floats(scatter) / max(count - 1, 1)
+        return type(self)(self.feature_stride, Moments(mean, covariance, count))
 
     def moments(self) -> Moments:
         """Returns the moments of all features added.

@@ -22,6 +22,7 @@ from typing import Self
 import numpy as np
 
 from rae_dit.evaluation.metrics.base import Features, Metric
+from rae_dit.multihost.sums import Together
 
 SPLIT = 5_000  # images
 
@@ -54,10 +55,22 @@ class InceptionScore(Metric):
             here = splits == split
             self._add(split, p[here].sum(axis=0), float((p * log_p)[here].sum()), int(here.sum()))
 
-    def merge(self, other: Self) -> None:
-        """Adds the sums over other images."""
-        for split, count in other.counts.items():
-            self._add(split, other.probabilities[split], other.negentropy[split], count)
+    def over_processes(self, together: Together) -> Self:
+        """Returns the sums of all processes, which may share a split."""
+        classes = together.largest(max(map(len, self.probabilities.values()), default=0))
+        splits = range(together.largest(max(self.counts, default=-1)) + 1)
+        none = np.zeros(classes)
+        counts = together.sum_integers(np.array([self.counts.get(s, 0) for s in splits], np.int64))
+        negentropy = together.sum_floats(np.array([self.negentropy.get(s, 0.0) for s in splits]))
+        rows = np.array([self.probabilities.get(s, none) for s in splits])
+        probabilities = together.sum_floats(rows.reshape(len(splits), classes))
+        found = [s for s in splits if counts[s]]
+        return type(self)(
+            self.feature_stride,
+            {s: probabilities[s] for s in found},
+            {s: float(negentropy[s]) for s in found},
+            {s: int(counts[s]) for s in found},
+        )
 
     def compute(self, reference: Self | None = None) -> dict[str, float]:
         """Computes the mean of equation (2) over the splits: 1 to K.

@@ -21,6 +21,7 @@ from typing import Self
 import numpy as np
 
 from rae_dit.evaluation.metrics.base import Features, Metric
+from rae_dit.multihost.sums import Together
 
 NEIGHBORS = 3
 MAX_REAL = 10_000  # real images whose features are kept, as many as in ADM's reference files
@@ -49,9 +50,11 @@ class PrecisionRecall(Metric):
         kept = features.pool[numbers % self.feature_stride == 0]
         self.rows.append(kept.astype(np.float32))
 
-    def merge(self, other: Self) -> None:
-        """Adds the features of other images."""
-        self.rows += other.rows
+    def over_processes(self, together: Together) -> Self:
+        """Returns the kept features of all processes on process 0; the others get none."""
+        width = together.largest(self.rows[0].shape[1] if self.rows else 0)
+        rows = together.gather_rows(np.concatenate([np.zeros((0, width), np.float32), *self.rows]))
+        return type(self)(self.feature_stride, [rows] if len(rows) else [])
 
     def features(self) -> np.ndarray:
         """Returns the kept features, f32 [n, d].
