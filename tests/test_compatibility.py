@@ -80,11 +80,12 @@ def test_values_of_a_config_file_arrive(workdirs):
 
 
 @pytest.mark.parametrize("stage", ["stage2", "stage1"])
-def test_a_run_goes_on_as_it_would_have(stage, tmp_path):
+def test_a_run_goes_on_as_it_would_have(stage, tmp_path, caplog):
     workdir = copy_run(stage, tmp_path)
     config = read_config(workdir)
     longer = dataclasses.replace(config.optim, max_steps=8)
     train(dataclasses.replace(config, optim=longer), workdir)
+    assert caplog.text.count("continues with other settings: optim.max_steps 4 -> 8\n") == 1
     found = metric_lines(workdir / "metrics.jsonl")
     expected = metric_lines(RUN / f"{stage}_metrics.jsonl")
     assert [line["step"] for line in found] == list(range(1, 9))

@@ -210,9 +210,10 @@ def test_the_discriminator_learns_second_from_the_new_decoder(parts, fakes):
     _, others = update(
         before.discriminator, after.params, judged | {"clean_tokens": example[wrong]}
     )
-    assert abs(float(others["logits_fake"] - metrics["logits_fake"])) > 1e-5
     _, olds = update(before.discriminator, before.params, judged)
-    assert abs(float(olds["logits_fake"] - metrics["logits_fake"])) > 1e-5
+    for other in others, olds:  # a mean of logits may be the same by chance, but not all metrics
+        apart = [abs(float(other[name] - metrics[name])) for name in judgement]
+        assert max(apart) > 1e-4
 
 
 def eight_bits(image):

@@ -320,3 +320,21 @@ def test_a_variant_is_taken_where_there_is_no_other(tmp_path, caplog):
     shutil.copy(path / "model.fp16.safetensors", path / "model.bf16.safetensors")
     with pytest.raises(WeightsError, match=r"the variants model\.bf16\.safetensors, model\.fp16"):
         read(path)
+
+
+def test_positions_of_mae_that_are_no_sines_are_loaded_and_used(tmp_path):
+    """Adding to the position of one patch, or of CLS, adds it to that token alone."""
+    path = directory(tmp_path, "mae")
+    tensors = load_file(path / "model.safetensors")
+    (name,) = [name for name in tensors if name.endswith("position_embeddings")]
+    change = np.zeros_like(tensors[name])
+    change[0, 0], change[0, 7] = 2, np.arange(change.shape[-1])
+    patches = np.zeros((1, 16, change.shape[-1]), np.float32)
+
+    def embedded():
+        encoder, _, _ = read_encoder(path, input_size=64, grid=None)
+        return np.asarray(encoder.embed_tokens(patches))
+
+    before = embedded()
+    save_file(tensors | {name: tensors[name] + change}, path / "model.safetensors")
+    np.testing.assert_allclose(embedded() - before, change, atol=1e-5)

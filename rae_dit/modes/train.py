@@ -6,8 +6,9 @@ from pathlib import Path
 import jax
 
 from rae_dit.checkpoint.manager import Checkpoints
-from rae_dit.config import Config, to_dict
+from rae_dit.config import Config, ConfigError, to_dict
 from rae_dit.multihost import Preemption
+from rae_dit.provenance import Provenance
 from rae_dit.setup import models
 from rae_dit.setup.run import open_run
 from rae_dit.storage.files import write_json
@@ -18,7 +19,7 @@ from rae_dit.training.metrics import MetricsWriter
 from rae_dit.training.run import describe, restore_or_create
 from rae_dit.training.sharding import make_mesh
 from rae_dit.training.weights_and_biases import WeightsAndBiases, check_installed
-from rae_dit.workdir import lock_for_all
+from rae_dit.workdir import has_checkpoint, lock_for_all, read_config
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Non
         with MetricsWriter(workdir, is_main=is_main, others=others) as writer:
             writer.truncate(int(state.step))
             if is_main:
+                log_changed_settings(workdir, run.config)
                 write_json(workdir / "config.json", values)
             run_steps(
                 run,
@@ -82,3 +84,21 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Non
                 workdir=workdir,
             )
         goodput.switch("save")  # leaving `checkpoints` waits for the last write
+
+
+def log_changed_settings(workdir: Path, config: Config) -> None:
+    """Logs the settings in which a run that is continued differs from its last start.
+
+    A config file may have changed since, and with it what is trained.
+    """
+    if not has_checkpoint(workdir):
+        return
+    try:
+        before = to_dict(read_config(workdir))
+    except (OSError, ConfigError) as error:
+        log.warning("the settings of the run's last start are not known: %s", error)
+        return
+    changes = Provenance.of(to_dict(config)).changes(before)
+    if changes:
+        lines = [f"{name} {old!r} -> {new!r}" for name, old, new in changes]
+        log.warning("the run continues with other settings: %s", "; ".join(lines))
