@@ -8,7 +8,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from support.golden_files import GOLDEN
 
 from rae_dit.models.encoders import FAMILIES
-from rae_dit.weights.hub import find, find_encoder
+from rae_dit.weights.hub import find, find_encoder, pinned
 from rae_dit.weights.mapping import WeightsError
 
 
@@ -17,11 +17,13 @@ def hub(monkeypatch, tmp_path):
     """A hub on disk; the calls it got are in the list."""
     calls = []
 
-    def download(repository, *, allow_patterns):
-        calls.append((repository, allow_patterns))
-        if not (tmp_path / repository).exists():
+    def download(repository, *, allow_patterns, revision, local_files_only):
+        if not local_files_only:
+            calls.append((repository, allow_patterns))
+        directory = tmp_path / repository / (revision or "")
+        if not directory.exists():
             raise LocalEntryNotFoundError("no network here")
-        return str(tmp_path / repository)
+        return str(directory)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     return calls
@@ -52,7 +54,7 @@ def test_a_repository_without_safetensors_is_asked_for_its_bin(hub, tmp_path):
     (tmp_path / "owner/old").mkdir(parents=True)
     find_encoder("owner/old")
     assert [patterns[-1] for _, patterns in hub] == [
-        "*.safetensors.index.json",
+        "*.safetensors.index*.json",
         "pytorch_model.bin",
     ]
 
@@ -76,10 +78,50 @@ def test_offline_and_mistyped_paths_say_what_to_do(hub):
     assert len(hub) == 1
 
 
+def test_a_revision_is_fetched_logged_and_reported(hub, tmp_path, caplog):
+    caplog.set_level("INFO")
+    for revision in ("3f2a9c1", "refs/pr/1"):
+        (tmp_path / "owner/many" / revision / "deep").mkdir(parents=True)
+    assert find("owner/many@3f2a9c1/deep", ()) == tmp_path / "owner/many/3f2a9c1/deep"
+    assert "commit 3f2a9c1 of owner/many" in caplog.text
+    assert find("owner/many@refs%2Fpr%2F1/deep", ()) == tmp_path / "owner/many/refs/pr/1/deep"
+    # The hub names the directory of a revision by its commit.
+    assert pinned("owner/many@refs%2Fpr%2F1/deep") == "owner/many@1/deep"
+    with pytest.raises(WeightsError, match="got no revision after @"):
+        find("owner/many@", ())
+
+
+def test_reports_of_paths_and_of_what_was_not_fetched_are_unchanged(hub, tmp_path):
+    for name in ("", str(tmp_path), "owner/absent", "Dinov2withNorm", "no path"):
+        assert pinned(name) == name
+    assert hub == []
+
+
+def test_a_mistyped_path_never_asks_the_hub(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    for name in ("weights/decoders/model.pt", "weights/decoders", "elsewhere/model.pt"):
+        with pytest.raises(WeightsError, match=rf"There is no file {name} \(the hub was not asked"):
+            find(name, ())
+    assert hub == []
+    with pytest.raises(WeightsError, match="hub did not give it"):
+        find("weights/decoders@main", ())
+    assert len(hub) == 1
+
+
+def test_home_directories_are_expanded(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(GOLDEN / "rae_mae_encoder", tmp_path / "encoder")
+    assert find("~/encoder", ()) == find_encoder("~/encoder") == tmp_path / "encoder"
+    with pytest.raises(WeightsError, match="no file or directory ~/absent"):
+        find("~/absent", ())
+
+
 def test_the_reference_s_names_belong_to_one_family_each():
     names = {family.name: tuple(family.huggingface.aliases) for family in FAMILIES}
     assert names == {
         "dinov2": ("Dinov2withNorm",),
+        "dinov3": ("DINOv3",),
         "siglip": ("SigLIP2wNorm", "SigLIPwithNorm"),
         "mae": ("MAEwNorm", "MAEwithNorm"),
     }

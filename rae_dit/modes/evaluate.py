@@ -31,6 +31,7 @@ from rae_dit.setup.evaluation import (
 )
 from rae_dit.setup.sampling import generation_settings, load_generator
 from rae_dit.storage.files import write_json
+from rae_dit.weights.hub import pinned
 from rae_dit.workdir import newest_step
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def provenance(config: Config, workdir: Path, reference: MetricState | None) -> 
         | {
             "checkpoint": str(workdir),
             "checkpoint_step": newest_step(workdir),
-            "pretrained": file_record(config.ddt.pretrained),
+            "pretrained": file_record(pinned(config.ddt.pretrained)),
             "precision": config.precision,
             "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }

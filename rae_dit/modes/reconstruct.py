@@ -45,6 +45,7 @@ from rae_dit.training.sharding import (
     replicated,
     shard_batch,
 )
+from rae_dit.weights.hub import pinned
 from rae_dit.weights.lpips import read_lpips
 
 log = logging.getLogger(__name__)
@@ -249,8 +250,8 @@ def provenance(config: Config, source: Source) -> dict[str, object]:
         "source": config.reconstruct.path or config.data.source,
         "fingerprint": source.fingerprint,
         "image_size": config.data.image_size,
-        "encoder": config.encoder.pretrained or config.encoder.checkpoint,
-        "decoder": config.decoder.pretrained or config.decoder.checkpoint,
+        "encoder": pinned(config.encoder.pretrained) or config.encoder.checkpoint,
+        "decoder": pinned(config.decoder.pretrained) or config.decoder.checkpoint,
         "precision": config.precision,
         "inception": file_record(config.evaluate.inception),
         "vgg": file_record(config.perceptual.vgg),
