@@ -3,6 +3,7 @@
 import json
 import pickle
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ class WeightsError(ValueError):
 DAMAGE = (
     *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
     *(OSError, EOFError, RuntimeError, MemoryError, SyntaxError),
-    *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error),
+    *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
 )
 
 
@@ -81,7 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     with reading(path):
         refuse_pointer(path)
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_text("utf-8"))
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: got a JSON {type(content).__name__}; expected an object {{}}")
     return content
