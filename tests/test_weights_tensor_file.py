@@ -112,8 +112,8 @@ def test_dtypes_that_are_not_read_leave_the_others(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is damaged.*JSONDecodeError"),
-        ("[]", "got a JSON list"),
+        ("{", "got JSONDecodeError .*; expected JSON"),
+        ("[]", "got a list; expected a JSON object"),
         ("{}", "weight_map: got None"),
         ('{"weight_map": {}}', "weight_map: got {}"),
         ('{"weight_map": {"a": 3}}', "a: got 3; expected a file beside it"),
@@ -177,6 +177,13 @@ def test_git_lfs_pointers_are_named_as_such(tmp_path, name):
     (tmp_path / name).write_text(text)
     with pytest.raises(WeightsError, match=rf"{name} is a Git LFS pointer.*'git lfs pull'"):
         open_tensors(tmp_path / name)
+
+
+def test_a_directory_is_named_as_what_it_is(tmp_path):
+    (tmp_path / ".metadata").touch()
+    (tmp_path / "__0_0.distcp").touch()
+    with pytest.raises(WeightsError, match=r"dcp_to_torch .*; expected a file of weights"):
+        open_tensors(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["blocks.1000000000.w", "a\nb", "x" * 2000])

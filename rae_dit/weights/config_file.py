@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rae_dit.architecture import Triple
-from rae_dit.weights.mapping import WeightsError
+from rae_dit.weights.errors import WeightsError
 
 LARGEST = 2**20  # of any size in a config; beyond that it is a mistake
 POINTER = "version https://git-lfs"

@@ -4,7 +4,7 @@ import logging
 import re
 from pathlib import Path
 
-from rae_dit.weights.mapping import WeightsError
+from rae_dit.weights.errors import WeightsError
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
 """Errors of third-party files: one line for every way in which a file can be damaged."""
 
-import json
 import pickle
 import struct
 import tokenize
@@ -9,7 +8,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 GIT_LFS = b"version https://git-lfs.github.com/spec/"
 GIT_LFS_BYTES = 1024  # a pointer is never larger
@@ -71,18 +69,3 @@ def refuse_pointer(path: Path) -> None:
             f"{path} is a Git LFS pointer, not the file itself; run 'git lfs pull' in its "
             "repository, or fetch it with 'hf download'."
         )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: it is a Git LFS pointer, damaged, or holds something else.
-    """
-    with reading(path):
-        refuse_pointer(path)
-        content = json.loads(path.read_text("utf-8"))
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path}: got a JSON {type(content).__name__}; expected an object {{}}")
-    return content

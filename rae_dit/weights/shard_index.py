@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
-from rae_dit.weights.errors import WeightsError, read_json
+from rae_dit.weights.config_file import read_json
+from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.lazy_tensor import LazyTensor
 
 
