@@ -81,11 +81,17 @@ def get_config() -> ml_collections.ConfigDict:
     ddt.use_rope = True
     ddt.use_rmsnorm = True
     ddt.use_pos_embed = True
+    ddt.conditioning = "adaln"
+    ddt.time_tokens = 4  # of 'tokens' alone, RAEv2
+    ddt.class_tokens = 8
+    ddt.base_depth = 0
 
     config.flow = flow = ml_collections.ConfigDict()
     flow.time_distribution = "logit_normal"  # [R] main branch; older branches say uniform
     flow.shift = config_dict.placeholder(float)  # sqrt(16 * 16 * 768 / 4096) = 6.93 [P]
     flow.shift_base = 4096  # [P]
+    flow.prediction = "v"  # [P]
+    flow.base_weight = 1.0  # RAEv2; needs ddt.base_depth
 
     # Stage 1 beyond L1: off here, switched on by rae_dino.py. The values are the reference's, from
     # [R] configs/stage1/training/DINOv2-B_decXL.yaml unless another source is named.

@@ -45,6 +45,7 @@ def load_ddt(
     input_size: int | None = None,
     depth: Pair | None = None,
     num_heads: Pair | None = None,
+    base_depth: int | None = None,
     weights: Weights = "ema",
     **compute: Unpack[ComputeKeywords],
 ) -> DDT:
@@ -59,12 +60,15 @@ def load_ddt(
             embedding).
         depth: blocks of backbone and head, if the file does not tell them (equal widths).
         num_heads: heads of both, if the file does not tell them (no RoPE, no qk-norm).
+        base_depth: blocks before the second head of an RAEv2 network, which no file tells; None
+            takes the 8 of the published ones.
         weights: of a training checkpoint: "ema" takes its EMA, or what there is if it has none;
             "online" takes the weights that the EMA averages.
         **compute: `dtype` (float32), `attention`, `scan_layers`, `remat`: fields of `Compute`.
 
     Returns:
-        The model: `ddt(x, t, y)` gives the velocity.
+        The model: `ddt(x, t, y)` gives the velocity; `ddt.heads(x, t, y)` that of both heads of an
+        RAEv2 network.
 
     Raises:
         WeightsError: if the file cannot be opened safely, does not fit a DiT^DH, or contradicts an
@@ -80,6 +84,7 @@ def load_ddt(
             input_size=input_size,
             depth=depth,
             num_heads=num_heads,
+            base_depth=base_depth,
             weights=weights,
         )
     check_run_weights(run, weights)

@@ -8,7 +8,7 @@ then a comparison of fields. No JAX here, no paths and no settings of a run.
 import dataclasses
 from typing import Literal
 
-from rae_dit.ranges import Count, Positive
+from rae_dit.ranges import Count, Natural, Positive
 
 Attention = Literal["auto", "xla", "cudnn", "splash"]
 Remat = Literal["none", "dots", "full"]
@@ -50,6 +50,11 @@ class DDTSizes:
         use_rope: rotary positions.
         use_rmsnorm: RMSNorm with weight instead of LayerNorm without.
         use_pos_embed: fixed 2-D sine-cosine positions on the backbone's tokens.
+        conditioning: how time and class enter the backbone: "adaln", or as "tokens" of the sequence
+            before plain blocks (RAEv2).
+        time_tokens: tokens of the time, of conditioning "tokens".
+        class_tokens: tokens of the class, of conditioning "tokens".
+        base_depth: blocks of the backbone before the second head; 0 for no second head.
     """
 
     patch_size: Count = 1
@@ -62,6 +67,10 @@ class DDTSizes:
     use_rope: bool = True
     use_rmsnorm: bool = True
     use_pos_embed: bool = True
+    conditioning: Literal["adaln", "tokens"] = "adaln"
+    time_tokens: Count = 4
+    class_tokens: Count = 8
+    base_depth: Natural = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,11 +81,14 @@ class DDTArchitecture(DDTSizes):
         num_classes: K; labels are 0..K-1 and K means "no class".
         input_size: side h = w of the latent grid.
         in_channels: channels C of the latent.
+        prediction: what its outputs are: the velocity "v" or the data "x", see
+            `diffusion/prediction`. It returns velocities in either case.
     """
 
     num_classes: Count
     input_size: Count
     in_channels: Count
+    prediction: Literal["v", "x"] = "v"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

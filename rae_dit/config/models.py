@@ -101,6 +101,9 @@ class DDTConfig(DDTSizes):
         if self.use_pos_embed and self.hidden_size[0] % 4:
             expected = "a multiple of 4 because ddt.use_pos_embed"
             raise invalid_value("ddt.hidden_size[0]", self.hidden_size[0], expected)
+        if self.base_depth >= self.depth[0]:
+            expected = f"less than ddt.depth[0] = {self.depth[0]}; 0 for no second head"
+            raise invalid_value("ddt.base_depth", self.base_depth, expected)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,3 +113,5 @@ class FlowConfig:
     time_distribution: Literal["logit_normal", "uniform"]
     shift: Positive | None  # of times towards noise; None = sqrt(numbers per latent / shift_base)
     shift_base: Count  # numbers per latent (h * w * D) at which the shift is 1
+    prediction: Literal["v", "x"]  # what the DiT^DH's outputs are: the velocity or the data
+    base_weight: NonNegative  # of the second head's loss beside the first's; needs ddt.base_depth

@@ -14,7 +14,17 @@ With t_emb = MLP(fourier(t)) and y_emb = table[y], a forward pass is (SEMANTICS 
 Every block applies silu to its condition once more before its adaLN projection, so c passes silu
 twice; the released weights were trained like this.
 
-Source: bytetriper/RAE `stage2/models/DDT.py`, itself after DDT (arXiv 2504.05741) and LightningDiT.
+RAEv2 differs in three ways, each a switch of the architecture (RAEV2.md 3):
+
+    s = [embed_s(x) | T_t + t_emb | T_c + y_emb]  then  plain blocks               (2')
+    b = silu(t_emb + s_l) after block l;  a second head: (5) with h = s = b        (6)
+    the outputs are the data x, of which v is computed (diffusion/prediction)      (7)
+
+where T_t and T_c are learned tokens, which the head does not see. The second head trains the
+backbone early on, and is the weak prediction of internal guidance.
+
+Source: bytetriper/RAE `stage2/models/DDT.py`, itself after DDT (arXiv 2504.05741) and LightningDiT;
+RAEv2 (arXiv 2605.18324).
 """
 
 from collections.abc import Callable
@@ -25,9 +35,10 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from rae_dit.architecture import Compute, DDTArchitecture
+from rae_dit.diffusion.prediction import velocity_of
 from rae_dit.models.attention import Rope, rotary_angles
 from rae_dit.models.conditioning import Modulation, TimeEmbedding, check_labels, modulate
-from rae_dit.models.ddt_block import DDTBlock, make_norm
+from rae_dit.models.ddt_block import DDTBlock, PlainBlock, make_norm
 from rae_dit.models.layers import (
     Dtype,
     Linear,
@@ -40,12 +51,14 @@ from rae_dit.models.layers import (
 )
 from rae_dit.models.stack import Stack
 
+ApplyStack = Callable[..., Array]
+
 
 class DDT(nnx.Module):
     """The velocity field of a flow on RAE latents.
 
-    The released XL has hidden sizes (1152, 2048), depths (28, 2), heads (16, 16) and 838.7 M
-    parameters.
+    The released XL of RAE has hidden sizes (1152, 2048), depths (28, 2), heads (16, 16) and 838.7 M
+    parameters; that of RAEv2 (1440, 2048), (28, 2), (20, 16) and 875.2 M.
 
     Args:
         architecture: sizes and switches.
@@ -60,6 +73,9 @@ class DDT(nnx.Module):
         in_channels: channels C of the latent.
         null_label: K, the label that means "no class".
         dtype: of matrix products; parameters are float32.
+        backbone: blocks before the second head, or all of the backbone.
+        upper: its other blocks; None without a second head.
+        head: blocks of the wide head.
     """
 
     def __init__(
@@ -88,41 +104,48 @@ class DDT(nnx.Module):
         self.position = (
             make_constant(position, trained=train_constants) if architecture.use_pos_embed else None
         )
+        in_context = architecture.conditioning == "tokens"
+        self.time_tokens = (
+            make_tokens(architecture.time_tokens, narrow, rngs) if in_context else None
+        )
+        self.class_tokens = (
+            make_tokens(architecture.class_tokens, narrow, rngs) if in_context else None
+        )
         self.project = (
             Linear(narrow, wide, axes=("embed", None), dtype=dtype, rngs=rngs)
             if narrow != wide
             else None
         )
 
-        def stack(part: int) -> Stack:
-            def make_block(rngs: nnx.Rngs) -> DDTBlock:
+        def stack(part: int, depth: int) -> Stack:
+            kind = PlainBlock if in_context and part == 0 else DDTBlock
+
+            def make_block(rngs: nnx.Rngs) -> nnx.Module:
                 width, heads = architecture.hidden_size[part], architecture.num_heads[part]
-                return DDTBlock(width, heads, architecture, compute, rngs=rngs)
+                return kind(width, heads, architecture, compute, rngs=rngs)
 
             return Stack(
                 make_block,
-                architecture.depth[part],
+                depth,
                 scan=compute.scan_layers,
                 remat=compute.remat,
                 dtype=dtype,
                 rngs=rngs,
             )
 
-        self.backbone = stack(0)
-        self.head = stack(1)
+        depth, head_depth = architecture.depth
+        lower = architecture.base_depth or depth
+        self.backbone = stack(0, lower)
+        self.upper = stack(0, depth - lower) if lower < depth else None
+        self.head = stack(1, head_depth)
 
-        zeros = nnx.initializers.zeros_init()
         self.final_norm = make_norm(wide, architecture.use_rmsnorm)
         self.final_modulation = Modulation(wide, wide, 2, dtype=dtype, rngs=rngs)
-        self.final_linear = Linear(
-            wide,
-            patch_width,
-            axes=("embed", None),
-            kernel_init=zeros,
-            bias_init=zeros,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.final_linear = make_output(wide, patch_width, dtype, rngs)
+        if architecture.base_depth:
+            self.base_norm = make_norm(narrow, architecture.use_rmsnorm)
+            self.base_modulation = Modulation(narrow, narrow, 2, dtype=dtype, rngs=rngs)
+            self.base_linear = make_output(narrow, patch_width, dtype, rngs)
 
     def __call__(
         self,
@@ -130,7 +153,7 @@ class DDT(nnx.Module):
         t: Float[ArrayLike, " B"],
         y: Int[ArrayLike, " B"],
         *,
-        apply_stack: Callable[..., Array] = Stack.__call__,
+        apply_stack: ApplyStack = Stack.__call__,
     ) -> Float[Array, "B h w C"]:
         """Predicts the velocity at x.
 
@@ -147,33 +170,122 @@ class DDT(nnx.Module):
         Raises:
             ValueError: a label is out of range; not under `jax.jit`, where they are not known.
         """
-        check_labels(y, self.null_label)
-        t, y = jnp.asarray(t), jnp.asarray(y)
-        patches = patchify(jnp.asarray(x, self.dtype), self.patch_size)
-        time = self.time_embedding(t)
-        condition = jax.nn.silu(time + self.label_table[y])[:, None]  # (1)
+        velocity, _ = self.evaluate(x, t, y, apply_stack)
+        return velocity
 
-        s = self.embed_s(patches)
-        if self.position is not None:
-            s = s + value_of(self.position).astype(self.dtype)
-        s = apply_stack(self.backbone, s, condition.astype(self.dtype), *self.rope(0))  # (2)
+    def heads(
+        self, x: Float[ArrayLike, "B h w C"], t: Float[ArrayLike, " B"], y: Int[ArrayLike, " B"]
+    ) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w C"]]:
+        """Predicts the velocity at x by both heads; arguments are those of `__call__`.
+
+        Returns:
+            float32 velocities of the whole network and of the second head.
+
+        Raises:
+            ValueError: the network has one head, or a label is out of range.
+        """
+        velocity, base = self.evaluate(x, t, y, Stack.__call__)
+        if base is None:
+            raise ValueError("base_depth: got 0; expected a network with a second head")
+        return velocity, base
+
+    def evaluate(
+        self,
+        x: Float[ArrayLike, "B h w C"],
+        t: Float[ArrayLike, " B"],
+        y: Int[ArrayLike, " B"],
+        apply_stack: ApplyStack,
+    ) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w C"] | None]:
+        """Returns the velocity of the network and that of its second head, if it has one."""
+        check_labels(y, self.null_label)
+        x, t, y = jnp.asarray(x, jnp.float32), jnp.asarray(t), jnp.asarray(y)
+        patches = patchify(x.astype(self.dtype), self.patch_size)
+        time = self.time_embedding(t)
+
+        s, conditions = self.backbone_inputs(patches, time, self.label_table[y])
+        s = apply_stack(self.backbone, s, *conditions)  # (2)
+        base = s[:, : patches.shape[1]]
+        if self.upper is not None:
+            s = apply_stack(self.upper, s, *conditions)
+        s = s[:, : patches.shape[1]]
 
         s = jax.nn.silu(time[:, None].astype(self.dtype) + s)  # (3)
         if self.project is not None:
             s = self.project(s)
-
         h = apply_stack(self.head, self.embed_x(patches), s, *self.rope(1))  # (4)
-
         shift, scale = self.final_modulation(s)  # (5)
-        velocity = self.final_linear(modulate(self.final_norm(h), shift, scale))
-        return unpatchify(velocity.astype(jnp.float32), self.patch_size, self.grid, self.grid)
+        output = self.final_linear(modulate(self.final_norm(h), shift, scale))
+        velocity = self.to_velocity(output, x, t)
+        if not self.architecture.base_depth:
+            return velocity, None
+
+        base = jax.nn.silu(time[:, None].astype(self.dtype) + base)  # (6)
+        shift, scale = self.base_modulation(base)
+        output = self.base_linear(modulate(self.base_norm(base), shift, scale))
+        return velocity, self.to_velocity(output, x, t)
+
+    def backbone_inputs(
+        self,
+        patches: Float[Array, "B N P"],
+        time: Float[Array, "B D"],
+        label: Float[Array, "B D"],
+    ) -> tuple[Float[Array, "B M D"], tuple[Array, ...]]:
+        """Returns the backbone's tokens and the conditions of its blocks: (1), (2) or (2')."""
+        s = self.embed_s(patches)
+        if self.position is not None:
+            s = s + value_of(self.position).astype(self.dtype)
+        if self.time_tokens is None or self.class_tokens is None:
+            condition = jax.nn.silu(time + label)[:, None]  # (1)
+            return s, (condition.astype(self.dtype), *self.rope(0))
+        tokens = [self.time_tokens[...] + time[:, None], self.class_tokens[...] + label[:, None]]
+        s = jnp.concatenate([s, *(x.astype(self.dtype) for x in tokens)], axis=1)
+        return s, self.rope(0)
+
+    def to_velocity(
+        self, output: Float[Array, "B N P"], x: Float[Array, "B h w C"], t: Float[Array, " B"]
+    ) -> Float[Array, "B h w C"]:
+        """Joins patches; returns the float32 velocity that they are, or lead to: (7)."""
+        latent = unpatchify(output.astype(jnp.float32), self.patch_size, self.grid, self.grid)
+        return latent if self.architecture.prediction == "v" else velocity_of(latent, x, t)
+
+    def stacks(self) -> dict[str, Stack]:
+        """Returns the stacks of blocks by name, in the order in which they run."""
+        upper = {} if self.upper is None else {"upper": self.upper}
+        return {"backbone": self.backbone, **upper, "head": self.head}
 
     def rope(self, part: int) -> Rope | tuple[()]:
-        """Returns cos and sin of the backbone (0) or the head (1); empty without RoPE."""
+        """Returns cos and sin of the backbone (0) or the head (1); empty without RoPE.
+
+        Tokens of conditions, after the patches, are not rotated.
+        """
         if not self.architecture.use_rope:
             return ()
         head_width = self.architecture.hidden_size[part] // self.architecture.num_heads[part]
-        return rotary_angles(head_width, self.grid, self.grid)
+        cos, sin = rotary_angles(head_width, self.grid, self.grid)
+        if part == 1 or self.architecture.conditioning == "adaln":
+            return cos, sin
+        after = ((0, self.architecture.time_tokens + self.architecture.class_tokens), (0, 0))
+        return jnp.pad(cos, after, constant_values=1.0), jnp.pad(sin, after)
+
+
+def make_tokens(count: int, width: int, rngs: nnx.Rngs) -> nnx.Param:
+    """Draws learned tokens [count, D] from N(0, 1 / D)."""
+    tokens = rngs.params.normal((count, width)) / width**0.5
+    return nnx.Param(tokens, axes=(None, "embed"), matrices=1)
+
+
+def make_output(width: int, patch_width: int, dtype: Dtype, rngs: nnx.Rngs) -> Linear:
+    """Builds the last linear layer of a head, all zero at initialization."""
+    zeros = nnx.initializers.zeros_init()
+    return Linear(
+        width,
+        patch_width,
+        axes=("embed", None),
+        kernel_init=zeros,
+        bias_init=zeros,
+        dtype=dtype,
+        rngs=rngs,
+    )
 
 
 def make_patch_embedding(patch_width: int, width: int, dtype: Dtype, rngs: nnx.Rngs) -> Linear:

@@ -206,8 +206,8 @@ def guided_velocity(
 def merge_for_loop(graph: nnx.GraphDef, parameters: nnx.State) -> DDT:
     """Returns the model with matrices cast to its dtype once, ahead of the solver's loop."""
     ddt = nnx.merge(graph, parameters)
-    ddt.backbone.cast_matrices()
-    ddt.head.cast_matrices()
+    for stack in ddt.stacks().values():
+        stack.cast_matrices()
     return ddt
 
 

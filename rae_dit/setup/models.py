@@ -185,6 +185,7 @@ def ddt_architecture(config: Config) -> DDTArchitecture:
         input_size=latent_grid(config),
         in_channels=config.encoder.hidden_size,
         num_classes=config.data.num_classes,
+        prediction=config.flow.prediction,
         **sizes,
     )
 

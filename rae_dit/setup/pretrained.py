@@ -80,6 +80,7 @@ def pretrained_ddt(config: Config) -> DDT:
         depth=wanted.depth,
         num_heads=wanted.num_heads,
         mlp_ratio=wanted.mlp_ratio,
+        base_depth=wanted.base_depth or None,
     )
     check_ddt(config, source, found)
     return import_ddt(tensors, models.abstract(models.make_ddt, config))
@@ -95,6 +96,8 @@ def check_ddt(config: Config, source: str, found: DDTArchitecture) -> None:
                 )
             case "num_classes":
                 check("data", source, {name: values})
+            case "prediction":
+                check("flow", source, {name: values})
             case _:
                 check("ddt", source, {name: values})
 

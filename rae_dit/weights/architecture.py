@@ -7,6 +7,7 @@ from typing import Any
 
 from rae_dit.architecture import DDTArchitecture, DecoderArchitecture
 from rae_dit.weights.mapping import Tensors, WeightsError
+from rae_dit.weights.raev2 import is_raev2, raev2_architecture
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ def ddt_architecture(
     depth: Pair | None = None,
     num_heads: Pair | None = None,
     mlp_ratio: float | None = None,
+    base_depth: int | None = None,
 ) -> DDTArchitecture:
     """Reads the architecture of a DiT^DH off an official state dict.
 
@@ -38,6 +40,7 @@ def ddt_architecture(
         num_heads: heads, for files without RoPE and qk-norm; None takes those of the released
             widths.
         mlp_ratio: taken where it gives the file's MLP widths, to which other ratios may round.
+        base_depth: blocks before the second head of an RAEv2 network; None takes the released 8.
 
     Raises:
         WeightsError: if this is no DiT^DH, if it has a switch that we do not build, or if a hint is
@@ -46,6 +49,10 @@ def ddt_architecture(
     narrow = shape_of(tensors, "s_embedder.proj.bias", "a DiT^DH")[0]
     numbers = block_numbers(tensors, "blocks")
     wide, channels, patch, _ = shape_of(tensors, "x_embedder.proj.weight", "a DiT^DH")
+    if is_raev2(tensors):
+        widths, last = (narrow, wide), len(numbers) - 1
+        ratio = ddt_mlp_ratio(tensors, widths, last=last, hint=mlp_ratio)
+        return raev2_architecture(tensors, base_depth=base_depth, mlp_ratio=ratio)
     if shape_of(tensors, "blocks.0.adaLN_modulation.1.bias", "a DiT^DH") == (4 * narrow,):
         raise WeightsError(
             "The file is of a model without shifts in its adaLN (wo_shift), which neither the "
@@ -136,7 +143,7 @@ def ddt_heads(tensors: Tensors, hidden_size: Pair, *, last: int, hint: Pair | No
 
 def ddt_mlp_ratio(tensors: Tensors, hidden_size: Pair, *, last: int, hint: float | None) -> float:
     """Returns a ratio that gives the MLP widths of both parts, rounded down as the models do."""
-    swiglu = "blocks.0.mlp.w12.weight" in tensors
+    swiglu = "blocks.0.mlp.w3.weight" in tensors
     name = "blocks.{}.mlp.w3.weight" if swiglu else "blocks.{}.mlp.fc2.weight"
     found = [shape_of(tensors, name.format(n), "a DiT^DH")[1] for n in (0, last)]
 

@@ -26,12 +26,15 @@ from rae_dit.weights.mapping import (
     linear,
     parameters_of,
 )
+from rae_dit.weights.raev2 import raev2_buffers, raev2_entries
 
 log = logging.getLogger(__name__)
 
 
 def ddt_entries(model: DDT) -> list[Entry]:
     """Maps a DiT^DH, which may be abstract, to the names in released files."""
+    if model.architecture.conditioning == "tokens":
+        return raev2_entries(model)
     entries = [
         *linear("embed_x", "x_embedder.proj", kernel=convolution(model.patch_size)),
         *linear("embed_s", "s_embedder.proj", kernel=convolution(model.patch_size)),
@@ -78,6 +81,8 @@ def ddt_block_entries(block: nnx.Module) -> list[Entry]:
 
 def ddt_buffers(model: DDT) -> dict[str, np.ndarray]:
     """Computes the rotary tables that released files contain."""
+    if model.architecture.conditioning == "tokens":
+        return raev2_buffers(model)
     buffers = {}
     for part, name in enumerate(("enc", "dec")):
         for function, table in zip(("cos", "sin"), model.rope(part), strict=False):

@@ -17,6 +17,7 @@ from rae_dit.weights.encoder_names import without_prefix
 from rae_dit.weights.hub import find
 from rae_dit.weights.mapping import Tensors, WeightsError
 from rae_dit.weights.official import import_ddt, import_decoder
+from rae_dit.weights.raev2 import without_training_heads
 from rae_dit.weights.state_dict import Weights
 from rae_dit.weights.tensor_file import open_tensors
 
@@ -37,7 +38,7 @@ def open_ddt(source: str | Path, weights: Weights = "ema") -> Tensors:
         WeightsError: if there is no such file, it cannot be opened safely, or it has not these
             weights.
     """
-    return open_tensors(single_file(find(source, DDT_FILES)), weights)
+    return without_training_heads(open_tensors(single_file(find(source, DDT_FILES)), weights))
 
 
 def read_ddt(
@@ -47,14 +48,20 @@ def read_ddt(
     input_size: int | None = None,
     depth: Pair | None = None,
     num_heads: Pair | None = None,
+    base_depth: int | None = None,
     weights: Weights = "ema",
 ) -> DDT:
     """Reads a DiT^DH from a third-party file; arguments and errors are those of `api.load_ddt`."""
     tensors = open_ddt(source, weights)
     architecture = ddt_architecture(
-        tensors, input_size=input_size, depth=depth, num_heads=num_heads
+        tensors, input_size=input_size, depth=depth, num_heads=num_heads, base_depth=base_depth
     )
-    hints = {"input_size": input_size, "depth": depth, "num_heads": num_heads}
+    hints = {
+        "input_size": input_size,
+        "depth": depth,
+        "num_heads": num_heads,
+        "base_depth": base_depth,
+    }
     for name, hint in hints.items():
         if hint is not None and hint != getattr(architecture, name):
             found = getattr(architecture, name)

@@ -1,0 +1,148 @@
+"""Names of a DiT^DH in RAEv2's files (nyu-visionx/RAEv2-models), and its architecture from them.
+
+Queries, keys and values are apart there, as are both halves of SwiGLU. The depth of the second head
+is not in the file; every published network has 8.
+
+Source: nanovisionx/RAEv2 `stage2/models/DDT.py`; RAEV2.md 3.
+"""
+
+import logging
+
+import numpy as np
+
+from rae_dit.architecture import DDTArchitecture
+from rae_dit.models.ddt import DDT
+from rae_dit.models.ddt_block import DDTBlock
+from rae_dit.weights.encoder_names import Renamed
+from rae_dit.weights.mapping import Entry, Tensors, WeightsError, convolution, in_blocks, linear
+
+log = logging.getLogger(__name__)
+
+CLASS_TOKENS = "ctx_embedder.learnable_tokens"
+RELEASED_BASE_DEPTH = 8
+TRAINING_ONLY = "repa_projector."
+
+
+def is_raev2(tensors: Tensors) -> bool:
+    """Recognizes the state dict of an RAEv2 DiT^DH."""
+    return CLASS_TOKENS in tensors
+
+
+def without_training_heads(tensors: Tensors) -> Tensors:
+    """Leaves out the projector of REPA, which nothing but its training needs."""
+    left = [name for name in tensors if name.startswith(TRAINING_ONLY)]
+    if not left:
+        return tensors
+    log.warning("%d tensors of %s are left out: they serve REPA's loss", len(left), TRAINING_ONLY)
+    return Renamed(tensors, {name: name for name in tensors if name not in left})
+
+
+def raev2_entries(model: DDT) -> list[Entry]:
+    """Maps an RAEv2 DiT^DH, which may be abstract, to the names in its files."""
+    entries = [
+        *linear("embed_s", "s_embedder.proj", kernel=convolution(model.patch_size)),
+        *linear("embed_x", "x_embedder.proj", kernel=convolution(model.patch_size)),
+        Entry("time_embedding.frequency", ("t_embedder.W",)),
+        *linear("time_embedding.fc1", "t_embedder.mlp.0"),
+        *linear("time_embedding.fc2", "t_embedder.mlp.2"),
+        Entry("time_tokens", ("t_embedder.learnable_tokens",)),
+        Entry("class_tokens", (CLASS_TOKENS,)),
+        Entry("label_table", ("ctx_embedder.embedding_table.weight",)),
+        *output_entries("final", "final_layer"),
+    ]
+    if model.project is not None:
+        entries += linear("project", "s_projector")
+    if model.architecture.base_depth:
+        entries += output_entries("base", "base_final_layer")
+    first = 0
+    for name, stack in model.stacks().items():
+        numbers = range(first, first + stack.depth)
+        modulated = isinstance(stack.blocks, DDTBlock)
+        entries += in_blocks(
+            f"{name}.blocks", "blocks.{}", numbers, block_entries(modulated=modulated)
+        )
+        first += stack.depth
+    return entries
+
+
+def output_entries(path: str, key: str) -> list[Entry]:
+    """Maps the last layers of a head."""
+    return [
+        Entry(f"{path}_norm.weight", (f"{key}.norm.weight",)),
+        *linear(f"{path}_modulation.linear", f"{key}.adaln_modulation.1"),
+        *linear(f"{path}_linear", f"{key}.linear"),
+    ]
+
+
+def block_entries(*, modulated: bool) -> list[Entry]:
+    """Maps a block; those of the wide head are modulated."""
+    norms = ("norm1", "norm2", "attn.q_norm", "attn.k_norm")
+    return [
+        *linear("attention.qkv", "attn.q", "attn.k", "attn.v"),
+        *linear("attention.proj", "attn.proj"),
+        *linear("mlp.w12", "mlp.w1", "mlp.w2"),
+        *linear("mlp.w3", "mlp.w3"),
+        *(
+            Entry(f"{norm.replace('attn', 'attention')}.weight", (f"{norm}.weight",))
+            for norm in norms
+        ),
+        *(linear("modulation.linear", "adaln_modulation.1") if modulated else []),
+    ]
+
+
+def raev2_buffers(model: DDT) -> dict[str, np.ndarray]:
+    """Computes the rotary tables that the files contain."""
+    return {
+        f"{name}_rope.freqs_{function}": np.asarray(table)
+        for part, name in enumerate(("enc", "dec"))
+        for function, table in zip(("cos", "sin"), model.rope(part), strict=True)
+    }
+
+
+def raev2_architecture(
+    tensors: Tensors, *, base_depth: int | None, mlp_ratio: float
+) -> DDTArchitecture:
+    """Reads the architecture off a state dict.
+
+    Args:
+        tensors: the state dict.
+        base_depth: blocks before the second head, which the file does not tell; None takes the 8 of
+            the published networks, which is logged.
+        mlp_ratio: as it gives the file's MLP widths.
+
+    Raises:
+        WeightsError: a tensor is missing, or there are no 8 blocks.
+    """
+    numbers = sorted({int(n.split(".")[1]) for n in tensors if n.startswith("blocks.")})
+    if numbers != list(range(len(numbers))):
+        raise WeightsError(f"blocks: got numbers {numbers[:40]}; expected 0, 1, 2, ...")
+    head = [n for n in numbers if f"blocks.{n}.adaln_modulation.1.weight" in tensors]
+    wide, channels, patch, _ = tensors["x_embedder.proj.weight"].shape
+    narrow = tensors["s_embedder.proj.bias"].shape[0]
+    has_base = "base_final_layer.linear.weight" in tensors
+    if has_base and base_depth is None:
+        base_depth = RELEASED_BASE_DEPTH
+        log.warning(
+            "base_depth is not in the file: taking %d, as of the published networks", base_depth
+        )
+    depth = len(numbers) - len(head), len(head)
+    if has_base and not 0 < (base_depth or 0) < depth[0]:
+        raise WeightsError(f"base_depth: got {base_depth}; expected 1 to {depth[0] - 1}")
+    widths = [tensors[f"blocks.{n}.attn.q_norm.weight"].shape[0] for n in (0, numbers[-1])]
+    return DDTArchitecture(
+        input_size=patch * round(tensors["dec_rope.freqs_cos"].shape[0] ** 0.5),
+        in_channels=channels,
+        patch_size=patch,
+        hidden_size=(narrow, wide),
+        depth=depth,
+        num_heads=(narrow // widths[0], wide // widths[1]),
+        mlp_ratio=mlp_ratio,
+        num_classes=tensors["ctx_embedder.embedding_table.weight"].shape[0] - 1,
+        use_qknorm=True,
+        use_pos_embed=False,
+        conditioning="tokens",
+        time_tokens=tensors["t_embedder.learnable_tokens"].shape[0],
+        class_tokens=tensors[CLASS_TOKENS].shape[0],
+        base_depth=base_depth or 0 if has_base else 0,
+        prediction="x",
+    )
