@@ -211,6 +211,8 @@ def get_config() -> ml_collections.ConfigDict:
     sample.guide_checkpoint = ""
     sample.cfg_scale = 1.0  # unguided
     sample.cfg_interval = (0.0, 1.0)
+    sample.internal_scale = 1.0  # RAEv2
+    sample.internal_interval = (0.0, 1.0)
     sample.labels = ""
     sample.class_list = ""
     sample.class_names = ""

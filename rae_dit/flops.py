@@ -133,7 +133,11 @@ def decoder_matmuls(config: Config) -> list[Matmul]:
 
 
 def ddt_matmuls(config: Config) -> list[Matmul]:
-    """Counts the DiT^DH; one condition per image modulates the backbone, one per token the head."""
+    """Counts the DiT^DH.
+
+    One condition per image modulates the backbone, or lengthens its sequence, and one per token
+    modulates the head.
+    """
     ddt = config.ddt
     narrow, wide = ddt.hidden_size
     tokens = (config.encoder.input_size // config.encoder.patch_size // ddt.patch_size) ** 2
@@ -148,15 +152,20 @@ def ddt_matmuls(config: Config) -> list[Matmul]:
     ]
     if narrow != wide:
         matmuls.append(Matmul(tokens, narrow, wide))
-    conditions = (1, tokens)
+    in_context = ddt.conditioning == "tokens"
+    if ddt.base_depth:
+        matmuls += [Matmul(tokens, narrow, 2 * narrow), Matmul(tokens, narrow, patch_width)]
+    lengths = (tokens + (ddt.time_tokens + ddt.class_tokens if in_context else 0), tokens)
+    conditions = (0 if in_context else 1, tokens)
     for part, width in enumerate(ddt.hidden_size):
         depth, hidden = ddt.depth[part], int(width * ddt.mlp_ratio)
-        matmuls += attention_matmuls(tokens, width, ddt.num_heads[part], depth)
+        length = lengths[part]
+        matmuls += attention_matmuls(length, width, ddt.num_heads[part], depth)
         if ddt.use_swiglu:
             hidden = int(2 / 3 * hidden)
         matmuls += [
-            Matmul(tokens, width, 2 * hidden if ddt.use_swiglu else hidden, depth),
-            Matmul(tokens, hidden, width, depth),
+            Matmul(length, width, 2 * hidden if ddt.use_swiglu else hidden, depth),
+            Matmul(length, hidden, width, depth),
             Matmul(conditions[part], width, 6 * width, depth),
         ]
     return matmuls

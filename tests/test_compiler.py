@@ -92,6 +92,8 @@ def test_a_sampling_loop_casts_no_matrix(half: DDT) -> None:
                 steps=3,
                 grid="official",
                 shift=1.0,
+                internal_scale=1.0,
+                internal_interval=(0.0, 1.0),
                 guidance="none",
                 interval=(0.0, 1.0),
                 rtol=1e-3,
@@ -119,9 +121,9 @@ def test_a_sweep_over_scales_is_traced_twice_without_and_with_guidance(
     traced: list[str] = []
     guided_velocity = latents.guided_velocity
 
-    def recording(kind, *arguments):
+    def recording(kind, *arguments, **keywords):
         traced.append(kind)
-        return guided_velocity(kind, *arguments)
+        return guided_velocity(kind, *arguments, **keywords)
 
     monkeypatch.setattr(latents, "guided_velocity", recording)
     noise, labels = jax.random.normal(jax.random.key(0), (2, 2, 2, 4)), jnp.array([0, 2])

@@ -19,6 +19,8 @@ ADDED: dict[str, Any] = {
     "ddt.base_depth": 0,
     "flow.prediction": "v",
     "flow.base_weight": 1.0,
+    "sample.internal_scale": 1.0,
+    "sample.internal_interval": [0.0, 1.0],
     "encoder.layers": [],
     "encoder.add_mean": False,
     "gan.power_iteration": "per_update",

@@ -26,10 +26,13 @@ class SampleConfig:
     diffusion_norm: NonNegative  # noise of 'sde': w(t) = diffusion_norm * t; 0 = none
     last_step: Literal["mean", "euler", "none"]  # how 'sde' gets from last_step_size to t = 0
     last_step_size: Annotated[float, Range(0, 1, low_allowed=False, high_allowed=False)]  # a time
-    guidance: Literal["cfg", "autoguidance"]  # away from: the unlabeled model, or a weaker one
+    # Away from the unlabeled model, a weaker one, or the second head of an RAEv2 network
+    guidance: Literal["cfg", "autoguidance", "internal"]
     guide_checkpoint: str  # of 'autoguidance': our stage-2 run or a third-party file; '' = none
-    cfg_scale: NonNegative  # of either guidance; 1 = unguided
+    cfg_scale: NonNegative  # of any guidance; 1 = unguided
     cfg_interval: tuple[Probability, Probability]  # guided while low <= t <= high
+    internal_scale: NonNegative  # of internal guidance below one of the other two; 1 = none
+    internal_interval: tuple[Probability, Probability]  # where that is in force
     labels: str  # '' = all classes, or for example '0,1,2' or '0-9'
     class_list: str  # file of class names to sample, one a line, in place of `labels`; '' = none
     class_names: str  # file of all classes' names, one a line from 0 on; '' = the data source's
@@ -50,16 +53,19 @@ class SampleConfig:
         if self.guidance == "autoguidance" and not self.guide_checkpoint:
             expected = "a workdir, checkpoint or file of the weaker model of 'autoguidance'"
             raise invalid_value("sample.guide_checkpoint", self.guide_checkpoint, expected)
-        if self.guidance == "cfg" and self.guide_checkpoint:
-            expected = "'' because sample.guidance is 'cfg'; set that to 'autoguidance'"
+        if self.guidance != "autoguidance" and self.guide_checkpoint:
+            expected = f"'' because sample.guidance is {self.guidance!r}; set 'autoguidance'"
             raise invalid_value("sample.guide_checkpoint", self.guide_checkpoint, expected)
         if self.class_list and self.labels:
             expected = f"'' because sample.labels is {self.labels!r}; give one of the two"
             raise invalid_value("sample.class_list", self.class_list, expected)
-        if self.cfg_interval[0] > self.cfg_interval[1]:
-            raise invalid_value(
-                "sample.cfg_interval", self.cfg_interval, "(low, high), low <= high"
-            )
+        if self.guidance == "internal" and self.internal_scale != 1:
+            expected = "1 because sample.guidance is 'internal', whose scale is sample.cfg_scale"
+            raise invalid_value("sample.internal_scale", self.internal_scale, expected)
+        for name in ("cfg_interval", "internal_interval"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise invalid_value(f"sample.{name}", (low, high), "(low, high), low <= high")
 
 
 @dataclasses.dataclass(frozen=True)

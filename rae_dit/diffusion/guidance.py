@@ -4,8 +4,12 @@ r"""Guidance: extrapolate from a weak prediction through a strong one.
 
 With w = 1 this is the strong model. What "weak" means names the method: the same model without its
 label is classifier-free guidance (CFG, arXiv 2207.12598); a smaller, less trained model *with* the
-same label is AutoGuidance (arXiv 2406.02507). Guidance acts on all channels, and may be confined to
-an interval of times (arXiv 2404.07724): a `VelocityField` holds the velocity outside it and inside.
+same label is AutoGuidance (arXiv 2406.02507); a second head of the same network, early in its
+backbone, is internal guidance (RAEv2, arXiv 2605.18324), which costs no second evaluation.
+
+Guidance acts on all channels, and may be confined to an interval of times (arXiv 2404.07724): a
+`VelocityField` holds the velocity outside it and inside. Internal guidance makes a model of a
+model, so CFG may be put on top: both of its branches are then guided internally first.
 """
 
 from collections.abc import Callable
@@ -18,6 +22,11 @@ from jaxtyping import Array, Float, Int
 Velocity = Callable[[Float[Array, "B h w C"], Float[Array, " B"]], Float[Array, "B h w C"]]
 Model = Callable[
     [Float[Array, "B h w C"], Float[Array, " B"], Int[Array, " B"]], Float[Array, "B h w C"]
+]
+
+Heads = Callable[
+    [Float[Array, "B h w C"], Float[Array, " B"], Int[Array, " B"]],
+    tuple[Float[Array, "B h w C"], Float[Array, "B h w C"]],
 ]
 
 Scale = float | Float[Array, ""]
@@ -84,3 +93,21 @@ def classifier_free(
 def autoguidance(model: Model, guide: Model, labels: Int[Array, " B"], *, scale: Scale) -> Velocity:
     """Returns AutoGuidance's velocity; each model sees the batch once, with the same labels."""
     return lambda x, t: extrapolate(model(x, t, labels), guide(x, t, labels), scale)
+
+
+def internal(heads: Heads, *, scale: Scale, interval: tuple[float, float]) -> Model:
+    """Returns a model that guides itself away from its second head at times in an interval.
+
+    Args:
+        heads: gives the velocities of the whole network and of its second head.
+        scale: w of equation (1).
+        interval: inclusive (lowest, highest) time of guidance; outside, the whole network alone.
+    """
+
+    def model(x: Array, t: Array, labels: Array) -> Array:
+        strong, weak = heads(x, t, labels)
+        low, high = interval
+        extra = jnp.where((low <= t) & (t <= high), scale - 1.0, 0.0)
+        return strong + extra.reshape(-1, *(1,) * (x.ndim - 1)) * (strong - weak)
+
+    return model

@@ -20,8 +20,10 @@ class SamplerOptions:
         steps: points of the "official" grid, or updates of the "full" one.
         grid: "official" or "full", see `time_grid`.
         shift: time shift s, equation (4) in `flow`.
-        guidance: "cfg" or "autoguidance", see `guidance`; "none" for the plain model.
+        guidance: "cfg", "autoguidance" or "internal", see `guidance`; "none" for the plain model.
         interval: inclusive (lowest, highest) time of guidance.
+        internal_scale: of internal guidance below one of the other two; 1 is none.
+        internal_interval: inclusive (lowest, highest) time of that.
         rtol: relative tolerance of "dopri5".
         atol: absolute tolerance of "dopri5".
         diffusion_norm: noise of "sde", w(t) = diffusion_norm t.
@@ -35,6 +37,8 @@ class SamplerOptions:
     shift: float
     guidance: str
     interval: tuple[float, float]
+    internal_scale: float
+    internal_interval: tuple[float, float]
     rtol: float
     atol: float
     diffusion_norm: float

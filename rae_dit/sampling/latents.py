@@ -11,9 +11,17 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Float, Int, Key
 
 from rae_dit import compiler
-from rae_dit.diffusion import guidance
 from rae_dit.diffusion.flow import time_shift
-from rae_dit.diffusion.guidance import VelocityField
+from rae_dit.diffusion.guidance import (
+    Model,
+    Scale,
+    Velocity,
+    VelocityField,
+    autoguidance,
+    classifier_free,
+    conditional,
+    internal,
+)
 from rae_dit.diffusion.sampler import SamplerOptions, make_solver
 from rae_dit.diffusion.solvers.base import Solver
 from rae_dit.models.conditioning import check_labels
@@ -31,6 +39,9 @@ def sample_latents(
     cfg_scale: float = 1.0,
     cfg_interval: tuple[float, float] = (0.0, 1.0),
     guide: DDT | None = None,
+    guidance: str | None = None,
+    internal_scale: float = 1.0,
+    internal_interval: tuple[float, float] = (0.0, 1.0),
     grid: str = "official",
     rtol: float = 1e-3,
     atol: float = 1e-6,
@@ -54,6 +65,12 @@ def sample_latents(
         cfg_interval: inclusive (lowest, highest) time of guidance.
         guide: a weaker model; guidance is then AutoGuidance instead of classifier-free. It may
             have other widths and depths.
+        guidance: what `cfg_scale` and `cfg_interval` are of: "cfg", "autoguidance" or "internal"
+            (of a network with a second head; one evaluation an update); None for "cfg", or
+            "autoguidance" if there is a guide.
+        internal_scale: of internal guidance below one of the other two; 1 is none. It is not
+            traced: each value compiles.
+        internal_interval: inclusive (lowest, highest) time of that.
         grid: "official" (the reference's, ends at t > 0) or "full" (ends at t = 0).
         rtol: relative tolerance of "dopri5"; the reference's default.
         atol: absolute tolerance of "dopri5"; the reference's default.
@@ -67,8 +84,8 @@ def sample_latents(
         cannot meet its tolerances in float32.
 
     Raises:
-        ValueError: unknown method, grid or last step; too few steps; shapes or labels that do not
-            fit the model; "sde" without keys.
+        ValueError: unknown method, grid, guidance or last step; too few steps; shapes or labels
+            that do not fit the model; "sde" without keys; internal guidance of one head.
     """
     for model in (ddt, guide):
         if model is not None:
@@ -79,8 +96,10 @@ def sample_latents(
         steps=steps,
         grid=grid,
         shift=time_shift(math.prod(noise.shape[1:])) if shift is None else float(shift),
-        guidance="cfg" if guide is None else "autoguidance",
+        guidance=guidance or ("cfg" if guide is None else "autoguidance"),
         interval=(float(cfg_interval[0]), float(cfg_interval[1])),
+        internal_scale=float(internal_scale),
+        internal_interval=(float(internal_interval[0]), float(internal_interval[1])),
         rtol=float(rtol),
         atol=float(atol),
         diffusion_norm=float(diffusion_norm),
@@ -126,6 +145,10 @@ def run_sampler(
             f"guide: got {got} with guidance {options.guidance!r}; expected a model "
             "for 'autoguidance' and None otherwise"
         )
+    if internal_settings(options, cfg_scale) is not None and not ddt.architecture.base_depth:
+        raise ValueError(
+            "guidance: got internal guidance; expected a network with a second head (base_depth)"
+        )
     solver_and_times(options)  # for errors without the note that JAX adds to those of a trace
     if cfg_scale == 1.0:
         options, guide = dataclasses.replace(options, guidance="none"), None
@@ -160,8 +183,13 @@ def integrate(
     """Runs the compiled part of `run_sampler`; parameters and guidance scale are traced."""
     ddt = merge_for_loop(graph, parameters)
     guide = None if guide_graph is None else merge_for_loop(guide_graph, guide_parameters)
-    plain = guidance.conditional(ddt, labels)
-    guided = guided_velocity(options.guidance, ddt, guide, labels, cfg_scale)
+    model: Model = ddt
+    if (settings := internal_settings(options, cfg_scale)) is not None:
+        model = internal(ddt.heads, scale=settings[0], interval=settings[1])
+    plain = conditional(model, labels)
+    guided = guided_velocity(
+        options.guidance, model, guide, labels, cfg_scale, null_label=ddt.null_label
+    )
     solver, times = solver_and_times(options)
     return solver.integrate(
         noise,
@@ -181,26 +209,39 @@ def solver_and_times(options: SamplerOptions) -> tuple[Solver, Float[np.ndarray,
     return solver, solver.times(options.steps, options.shift, grid=options.grid)
 
 
+def internal_settings(
+    options: SamplerOptions, cfg_scale: Scale
+) -> tuple[Scale, tuple[float, float]] | None:
+    """Returns scale and interval of internal guidance, alone or below another; None for none."""
+    if options.guidance == "internal":
+        return cfg_scale, options.interval
+    if options.internal_scale != 1.0:
+        return options.internal_scale, options.internal_interval
+    return None
+
+
 def guided_velocity(
     kind: str,
-    ddt: DDT,
+    model: Model,
     guide: DDT | None,
     labels: Int[Array, " B"],
-    scale: guidance.Scale,
-) -> guidance.Velocity | None:
-    """Returns the velocity inside the interval of guidance; None for "none".
+    scale: Scale,
+    *,
+    null_label: int,
+) -> Velocity | None:
+    """Returns the velocity inside the interval of guidance; None where the model is all there is.
 
     Raises:
         ValueError: unknown kind of guidance.
     """
     match kind:
-        case "none":
+        case "none" | "internal":
             return None
         case "cfg":
-            return guidance.classifier_free(ddt, labels, null_label=ddt.null_label, scale=scale)
+            return classifier_free(model, labels, null_label=null_label, scale=scale)
         case "autoguidance" if guide is not None:
-            return guidance.autoguidance(ddt, guide, labels, scale=scale)
-    raise ValueError(f"guidance: got {kind!r}; expected 'none', 'cfg' or 'autoguidance'")
+            return autoguidance(model, guide, labels, scale=scale)
+    raise ValueError(f"guidance: got {kind!r}; expected 'cfg', 'autoguidance' or 'internal'")
 
 
 def merge_for_loop(graph: nnx.GraphDef, parameters: nnx.State) -> DDT:

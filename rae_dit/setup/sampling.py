@@ -44,6 +44,8 @@ def sampler_options(config: Config) -> SamplerOptions:
         shift=models.latent_shift(config),
         guidance=sample.guidance,
         interval=sample.cfg_interval,
+        internal_scale=sample.internal_scale,
+        internal_interval=sample.internal_interval,
         rtol=sample.rtol,
         atol=sample.atol,
         diffusion_norm=sample.diffusion_norm,
