@@ -132,6 +132,13 @@ def decoder_matmuls(config: Config) -> list[Matmul]:
     ]
 
 
+def ddt_tokens(config: Config) -> int:
+    """Counts the tokens that the backbone attends over: patches, and conditions among them."""
+    ddt = config.ddt
+    patches = (config.encoder.input_size // config.encoder.patch_size // ddt.patch_size) ** 2
+    return patches + (ddt.time_tokens + ddt.class_tokens if ddt.conditioning == "tokens" else 0)
+
+
 def ddt_matmuls(config: Config) -> list[Matmul]:
     """Counts the DiT^DH.
 
@@ -155,7 +162,7 @@ def ddt_matmuls(config: Config) -> list[Matmul]:
     in_context = ddt.conditioning == "tokens"
     if ddt.base_depth:
         matmuls += [Matmul(tokens, narrow, 2 * narrow), Matmul(tokens, narrow, patch_width)]
-    lengths = (tokens + (ddt.time_tokens + ddt.class_tokens if in_context else 0), tokens)
+    lengths = (ddt_tokens(config), tokens)
     conditions = (0 if in_context else 1, tokens)
     for part, width in enumerate(ddt.hidden_size):
         depth, hidden = ddt.depth[part], int(width * ddt.mlp_ratio)

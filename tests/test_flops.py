@@ -99,6 +99,7 @@ def test_every_product_of_every_network_at_true_size(config, monkeypatch):
         {"encoder.family": "siglip", "encoder.num_registers": 0},
         {"encoder.family": "mae", "encoder.num_registers": 0, "encoder.mlp_ratio": 3.0},
         {"encoder.num_registers": 3},
+        {"ddt.conditioning": "tokens", "ddt.base_depth": 1, "ddt.depth": (3, 1)},
     ],
     ids=str,
 )

@@ -95,5 +95,12 @@ def velocity_loss(
     velocity: Float[Array, "B ..."], x: Float[Array, "B ..."], noise: Float[Array, "B ..."]
 ) -> Float[Array, " B"]:
     """Returns the loss of each sample, equation (3), float32."""
-    error = velocity.astype(jnp.float32) - velocity_target(x, noise)
-    return jnp.mean(jnp.square(error), axis=tuple(range(1, x.ndim)))
+    return squared_error(velocity, velocity_target(x, noise))
+
+
+def squared_error(
+    velocity: Float[Array, "B ..."], target: Float[Array, "B ..."]
+) -> Float[Array, " B"]:
+    """Returns the mean squared error of each sample, float32."""
+    error = velocity.astype(jnp.float32) - target
+    return jnp.mean(jnp.square(error), axis=tuple(range(1, target.ndim)))

@@ -21,9 +21,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from rae_dit.models.conditioning import modulate
 from rae_dit.models.ddt import DDT
-from rae_dit.models.ddt_block import DDTBlock
+from rae_dit.models.ddt_block import DDTBlock, PlainBlock
 from rae_dit.models.stack import Stack, split_batch
 
 QUERIES = 128  # whose attention logits are in memory at once
@@ -44,7 +43,9 @@ class ActivationStats(NamedTuple):
 def activation_stats(
     ddt: DDT, x: Float[Array, "B h w C"], t: Float[Array, " B"], y: Int[Array, " B"]
 ) -> dict[str, ActivationStats]:
-    """Runs the model and returns the statistics of its two stacks, "backbone" and "head".
+    """Runs the model and returns the statistics of "backbone" and "head".
+
+    The blocks after a second head are numbered on within the backbone.
 
     Args:
         ddt: the model, scanned or unrolled; its stacks are scanned here in either case.
@@ -60,7 +61,11 @@ def activation_stats(
         return x
 
     ddt(x, t, y, apply_stack=apply_stack)
-    return dict(zip(("backbone", "head"), collected, strict=True))
+    *backbone, head = collected
+    return {
+        "backbone": jax.tree.map(lambda *parts: jnp.concatenate(parts), *backbone),
+        "head": head,
+    }
 
 
 def apply_with_stats(
@@ -79,12 +84,10 @@ def apply_with_stats(
 
 
 def max_attention_logit(
-    block: DDTBlock, x: Float[Array, "B N D"], condition: Float[Array, "B M D"], *rope: Array
+    block: DDTBlock | PlainBlock, x: Float[Array, "B N D"], *conditions: Array
 ) -> Float[Array, ""]:
     """Computes equation (2) for one block with input x; products are summed in float32."""
-    shift, scale, *_ = block.modulation(condition)
-    tables = (rope[0], rope[1]) if rope else None
-    q, k, _ = block.attention.queries_keys_values(modulate(block.norm1(x), shift, scale), tables)
+    q, k = block.queries_keys(x, *conditions)
     return max_product(q, k) / q.shape[-1] ** 0.5
 
 

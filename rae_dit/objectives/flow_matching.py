@@ -7,7 +7,14 @@ With a latent x_0, noise ~ N(0, 1) and a time t of `diffusion/flow.sample_time`,
 where a label becomes the null label with the chance `class_dropout`, which is what classifier-free
 guidance needs. `params` are the DDT's; `frozen` is an RAE with its encoder and latent statistics.
 
-Source: RAE paper, section 4; bytetriper/RAE `stage2/transport`; SEMANTICS 4.6.
+A network that predicts data has the target of `diffusion/prediction`, (x_t - x_0) / max(t, 0.05),
+which is the same one above t = 0.05. A network with a second head has the loss
+
+    L = L_full + base_weight L_base                                                             (2)
+
+of both heads on one noise and time, each of which is logged.
+
+Source: RAE paper, section 4; bytetriper/RAE `stage2/transport`; SEMANTICS 4.6. RAEV2.md 4.
 """
 
 import jax
@@ -16,6 +23,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from rae_dit.diffusion import flow
+from rae_dit.diffusion.prediction import velocity_of
 from rae_dit.models.activation_stats import activation_stats
 from rae_dit.objectives.base import Objective, PerSample, Tree
 
@@ -28,8 +36,10 @@ def flow_matching(
     time_distribution: str,
     shift: float,
     class_dropout: float,
+    prediction: str = "v",
+    base_weight: float | None = None,
 ) -> Objective:
-    """Makes the objective of equation (1).
+    """Makes the objective of equation (1), or (2).
 
     Args:
         ddt_graph: structure of the trained DDT.
@@ -38,6 +48,8 @@ def flow_matching(
         time_distribution: of t before the shift, see `diffusion/flow.sample_time`.
         shift: of times towards noise.
         class_dropout: chance that a label becomes the null label.
+        prediction: what the network's outputs are, "v" or "x".
+        base_weight: of the second head; None for a network with one head.
     """
 
     def sample_inputs(frozen: Tree, batch: Tree, key: Key[Array, ""]) -> Tree:
@@ -57,8 +69,17 @@ def flow_matching(
     def loss(params: Tree, frozen: Tree, inputs: Tree) -> PerSample:
         latent, noise, t = inputs["latent"], inputs["noise"], inputs["t"]
         x_t = flow.interpolate(latent, noise, t)
-        velocity = nnx.merge(ddt_graph, params)(x_t, t, inputs["label"])
-        return flow.velocity_loss(velocity, latent, noise), {}
+        if prediction == "x":
+            target = velocity_of(latent, x_t, t)
+        else:
+            target = flow.velocity_target(latent, noise)
+        ddt = nnx.merge(ddt_graph, params)
+        if base_weight is None:
+            return flow.squared_error(ddt(x_t, t, inputs["label"]), target), {}
+        full, base = (
+            flow.squared_error(velocity, target) for velocity in ddt.heads(x_t, t, inputs["label"])
+        )
+        return full + base_weight * base, {"loss_full": full, "loss_base": base}
 
     return Objective(sample_inputs, loss)
 

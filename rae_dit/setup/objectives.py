@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 from rae_dit.config import Config
-from rae_dit.flops import Matmul, Work, ddt_matmuls, decoder_matmuls, encoder_matmuls
+from rae_dit.flops import Matmul, Work, ddt_matmuls, ddt_tokens, decoder_matmuls, encoder_matmuls
 from rae_dit.objectives.base import Objective
 from rae_dit.objectives.classification import classification, probing
 from rae_dit.objectives.flow_matching import flow_matching, telemetry
@@ -46,6 +46,8 @@ def flow_matching_task(config: Config) -> Task:
         null_label=ddt.null_label,
         time_distribution=config.flow.time_distribution,
         shift=models.latent_shift(config),
+        prediction=config.flow.prediction,
+        base_weight=config.flow.base_weight if config.ddt.base_depth else None,
     )
     validation = make_objective(class_dropout=0.0)
     observe = functools.partial(telemetry, objective=validation, ddt_graph=graph)
@@ -56,7 +58,7 @@ def flow_matching_task(config: Config) -> Task:
         load_frozen=lambda mesh: weights.place_rae(config, mesh, decoder=False).parameters,
         load_initial=lambda mesh: weights.initial_ddt(config, mesh),
         telemetry=observe if config.metrics.telemetry else None,
-        attention_tokens=(models.latent_grid(config) // config.ddt.patch_size) ** 2,
+        attention_tokens=ddt_tokens(config),
         make_image_hooks=functools.partial(hooks.sample_hooks, config),
     )
 
