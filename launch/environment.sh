@@ -1,24 +1,59 @@
-# Sourced by quickstart.sh and test.sh: leaves $python in a virtual environment that has what is in
-# the requirements files named as arguments. An active environment is used as it is; otherwise
-# .venv is made. Installing is skipped when these files were installed before.
-# PYTHON chooses the interpreter that makes .venv (3.11 or newer).
+# Sourced by quickstart.sh, test.sh and tpu_pod.sh, in the root of the repository: leaves $python in a
+# virtual environment that has what is in the requirements files named as arguments. An active
+# environment is used as it is; otherwise .venv is made, by PYTHON, else by the newest python3 here
+# that is 3.11 or newer, else by uv. Installing is skipped when these files were installed before.
+. launch/interpreter.sh
+
+# Prints the interpreter that may make .venv; nothing if there is none.
+find_base() {
+  if [ -n "${PYTHON:-}" ]; then set -- "$PYTHON"; else set -- python3.14 python3.13 python3.12 python3.11 python3; fi
+  for candidate; do
+    if is_new_enough "$candidate"; then
+      command -v "$candidate"
+      return
+    fi
+  done
+}
+
+make_environment() {
+  base="$(find_base)"
+  if [ -n "$base" ]; then
+    "$base" -m venv .venv && return
+    rm -rf .venv  # Debian leaves one without pip behind where its package python3-venv is missing
+  fi
+  if [ -n "$base" ] || [ -z "${PYTHON:-}" ]; then
+    command -v uv >/dev/null && uv venv --quiet --seed --python "${base:-3.12}" .venv && return
+  fi
+  echo "$(hostname): ${PYTHON:-python3} is $("${PYTHON:-python3}" -V 2>&1 | tail -n 1); expected Python 3.11" \
+    "or newer with its module venv; name one by PYTHON, or install uv, which fetches one" >&2
+  return 1
+}
 
 if [ -n "${VIRTUAL_ENV:-}" ]; then
   python="$VIRTUAL_ENV/bin/python"
 else
-  [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+  [ -x .venv/bin/python ] || make_environment || exit 1
   python="$PWD/.venv/bin/python"
 fi
+is_new_enough "$python" || {
+  echo "$(hostname): $python is $("$python" -V 2>&1 | tail -n 1); expected Python 3.11 or newer; delete that" \
+    "environment and run this again" >&2
+  exit 1
+}
 
-"$python" - <<'CHECK'
-import sys
-if sys.version_info < (3, 11):
-    sys.exit(f"rae_dit needs Python 3.11 or newer, this is {sys.version.split()[0]}; set PYTHON")
-CHECK
-
-wanted="$("$python" -c 'import sys; print(sys.prefix)')/.rae_dit_$(cat "$@" | sha256sum | cut -c1-16)"
+wanted="$("$python" - "$@" <<'STAMP'
+import hashlib, pathlib, sys
+content = b"".join(pathlib.Path(name).read_bytes() for name in sys.argv[1:])
+print(f"{sys.prefix}/.rae_dit_{hashlib.sha256(content).hexdigest()[:16]}")
+STAMP
+)"
 if [ ! -e "$wanted" ]; then
   echo "installing $* (some minutes, once)"
+  "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip --upgrade >/dev/null 2>&1 || {
+    echo "$(hostname): $python has no pip; install your system's package python3-venv, delete that" \
+      "environment and run this again" >&2
+    exit 1
+  }
   "$python" -m pip install --quiet --disable-pip-version-check $(printf -- '-r %s ' "$@")
   touch "$wanted"
 fi

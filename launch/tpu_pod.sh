@@ -1,21 +1,90 @@
 #!/usr/bin/env bash
-# Runs one command on every worker of a TPU pod (or a single TPU VM), from your own machine.
+# Runs one command on every worker of Cloud TPU slices, from your own machine.
 #   TPU=my-pod ZONE=us-east5-a REPO=https://... bash launch/tpu_pod.sh \
 #       --config=configs/dit_dino.py --workdir=/mnt/shared/runs/a [...]
-# TPU, ZONE  name and zone of the TPU; REPO what to clone there, BRANCH of it (default main).
-# The workers find each other through the TPU's metadata. WORKDIR must be on storage that all of
-# them share. After a preemption or a lost connection run the same line again: it continues.
+#   QUEUED=my-queue ZONE=... REPO=... bash launch/tpu_pod.sh ...
+# TPU     a TPU VM or pod, one slice.
+# QUEUED  in place of TPU: a queued resource of one or several slices. If it is to be made: ACCELERATOR
+#         (v5litepod-256), RUNTIME (v2-alpha-tpuv5-lite), SLICES (default 1), SPOT=1 for spot capacity;
+#         then this waits until it is active.
+# ZONE    of either. REPO  what the workers clone; REF of it: a branch, tag or commit (default main).
+# PYTHON  an interpreter >= 3.11 on the workers; default the newest there, else one that uv fetches.
+# DRY_RUN=1  prints the commands in place of running them.
+# First all workers fetch REF and install what it requires; if that fails on one, nothing is started.
+# The workers find each other through the TPU's metadata, and refuse to start on different code.
+# WORKDIR must be on storage that all of them share. After a preemption or a lost connection run the same
+# line again: it continues.
 set -euo pipefail
-: "${TPU:?name of the TPU}" "${ZONE:?its zone}" "${REPO:?git address of this repository}"
+: "${ZONE:?zone of the TPU}" "${REPO:?git address of this repository}"
 
-arguments=""
-for argument in "$@"; do arguments+=" $(printf '%q' "$argument")"; done
+# Prints a space and a word, for each word, quoted for any POSIX shell where it has to be.
+quoted() {
+  for word; do
+    case "$word" in
+      "" | *[!A-Za-z0-9_./:=,@%+-]*) printf " '%s'" "${word//\'/\'\\\'\'}" ;;
+      *) printf ' %s' "$word" ;;
+    esac
+  done
+}
 
-# SKIP_INSTALL=1 saves a minute when nothing changed.
-install="test -d rae_dit || git clone --quiet $(printf '%q' "$REPO") rae_dit; cd rae_dit"
-install+=" && git fetch --quiet && git checkout --quiet $(printf '%q' "${BRANCH:-main}") && git pull --quiet --ff-only"
-install+=" && python3 -m pip install --quiet -r requirements.txt 'jax[tpu]'"
-[ -z "${SKIP_INSTALL:-}" ] || install="cd rae_dit"
+run() {
+  if [ -n "${DRY_RUN:-}" ]; then echo "$1$(quoted "${@:2}")"; else "$@"; fi
+}
 
-exec gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all \
-  --command="set -e; $install; exec python3 -m rae_dit.main$arguments"
+queue() {
+  run gcloud compute tpus queued-resources "$1" "$QUEUED" --zone="$ZONE" "${@:2}"
+}
+
+create() {
+  nodes=(--node-id="$QUEUED-0")
+  [ "${SLICES:-1}" = 1 ] || nodes=(--node-count="$SLICES" --node-prefix="$QUEUED")
+  queue create --async --accelerator-type="$ACCELERATOR" --runtime-version="${RUNTIME:?}" \
+    "${nodes[@]}" ${SPOT:+--spot}
+  [ -z "${DRY_RUN:-}" ] || return 0
+  until state="$(queue describe --format='value(state.state)')" && [ "$state" = ACTIVE ]; do
+    case "$state" in
+      FAILED | SUSPENDING | SUSPENDED)
+        echo "$QUEUED is $state; delete it, and run this again" >&2
+        return 1
+        ;;
+    esac
+    echo "waiting for $QUEUED: ${state:-not known yet}"
+    sleep "${POLL_SECONDS:-60}"
+  done
+}
+
+# batch-size: 64 by default, and the next batch would wait for the end of a run that waits for it.
+on_all_workers() {
+  command="bash -c$(quoted "$1")"
+  if [ -n "${QUEUED:-}" ]; then
+    queue ssh --node=all --worker=all --batch-size=all --command="$command"
+  else
+    run gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all --batch-size=all \
+      --command="$command"
+  fi
+}
+
+if [ -n "${QUEUED:-}" ]; then
+  [ -z "${ACCELERATOR:-}" ] || create
+else
+  : "${TPU:?name of the TPU, or QUEUED}"
+fi
+
+# One command a line: in an `a && b` list, `set -e` does not see that `a` failed.
+on_all_workers "set -euo pipefail
+${PYTHON:+export PYTHON=$(quoted "$PYTHON" | cut -c2-)}
+[ -d rae_dit ] || git clone --quiet$(quoted "$REPO") rae_dit
+cd rae_dit
+git fetch --quiet$(quoted "$REPO" "${REF:-${BRANCH:-main}}")
+git checkout --quiet --detach FETCH_HEAD
+. launch/interpreter.sh
+PATH=\"\$HOME/.local/bin:\$PATH\"
+[ -n \"\${PYTHON:-}\" ] || is_new_enough python3 || command -v uv >/dev/null || python3 -m pip install --quiet --user uv
+. launch/environment.sh requirements.txt requirements-tpu.txt
+echo \"\$(hostname): \$(git rev-parse HEAD), \$(\"\$python\" -V)\""
+
+on_all_workers "set -euo pipefail
+cd rae_dit
+. launch/interpreter.sh
+find_installed
+exec \"\$python\" -m rae_dit.main$(quoted "$@")"
