@@ -28,7 +28,9 @@ from rae_dit.multihost import (
     StopAtOnce,
     find_process_info,
     initialize,
+    require_same,
 )
+from rae_dit.provenance import running_code
 from rae_dit.storage.files import first_unwritable
 
 Mode = Literal["train", "sample", "evaluate", "reconstruct", "stats", "probe", "sweep"]
@@ -142,6 +144,7 @@ def main(request: Request) -> None:
     stops_at_a_step = request.mode in ("train", "probe")
     try:
         with EndTogether(expected), nullcontext() if stops_at_a_step else StopAtOnce():
+            require_same(running_code)
             run_mode(
                 request,
                 platform=jax.default_backend(),

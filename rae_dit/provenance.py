@@ -107,6 +107,19 @@ def software() -> dict[str, str]:
     return {"version": __version__, "jax": importlib.metadata.version("jax")}
 
 
+def running_code() -> dict[str, str]:
+    """Returns what must be the same on all hosts of a run: sources and packages that compute."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+        digest.update(path.read_bytes())
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    return {"rae_dit": f"{__version__}, sources {digest.hexdigest()[:12]}"} | {
+        name: importlib.metadata.version(name) for name in packages
+    }
+
+
 @functools.lru_cache(maxsize=16)
 def _file_hash(path: Path, size: int, time: int) -> str:
     with path.open("rb") as file:

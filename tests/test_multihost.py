@@ -18,7 +18,7 @@ import os, signal, sys, time
 import numpy as np
 from rae_dit.evaluation.metric_state import merge_processes
 from rae_dit.multihost import allgather_bytes, broadcast_bytes, broadcast_set, decide
-from rae_dit.multihost import on_first_process
+from rae_dit.multihost import on_first_process, require_same
 from rae_dit.config import ConfigError
 from rae_dit.evaluation.metric_state import MetricState
 from rae_dit.evaluation.metrics.base import Features
@@ -47,6 +47,14 @@ assert broadcast_set(lambda: [{0, 2}, {1, 3}][me], 4) == {0, 2}
 assert broadcast_set(lambda: [set(), {1, 3}][me], 4) == set()
 assert broadcast_bytes(b"a\0" * 5_000_000 if me == 0 else b"") == b"a\0" * 5_000_000
 assert decide(lambda: {"step": 4 + me}) == {"step": 4}
+
+require_same(lambda: {"rae_dit": "1", "jax": "2"})
+try:
+    require_same(lambda: {"rae_dit": "1", "jax": f"0.{me}"})
+except ConfigError as error:
+    assert str(error).startswith("jax: got '0.1' on process 1; expected '0.0', as on process 0 (1 ")
+else:
+    raise AssertionError("different code went on")
 
 done = []
 on_first_process(lambda: done.append(me))

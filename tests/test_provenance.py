@@ -3,8 +3,11 @@
 import hashlib
 import json
 
+import jax
 import pytest
 
+import rae_dit
+from rae_dit import provenance
 from rae_dit.config import ConfigError
 from rae_dit.provenance import Provenance, file_hash, file_record
 
@@ -50,6 +53,23 @@ def test_long_values_are_cut_and_the_error_may_be_another():
     with pytest.raises(KeyError, match=r"x: a: got 'zzz+\.\.\.; expected 1\. y") as caught:
         Provenance.of({"a": 1}).require_same({"a": "z" * 500}, "x", "y", error=KeyError)
     assert len(str(caught.value)) < 120
+
+
+def test_running_code_follows_every_source_file(tmp_path, monkeypatch):
+    for name in ("provenance.py", "a/b.py", "a/c.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    seen = [provenance.running_code()]
+    (tmp_path / "a" / "notes.txt").write_text("no code")
+    assert provenance.running_code() == seen[0]
+    assert seen[0]["jax"] == jax.__version__
+    (tmp_path / "a" / "c.py").write_text("x = 1")
+    seen.append(provenance.running_code())
+    (tmp_path / "a" / "c.py").rename(tmp_path / "a" / "d.py")
+    seen.append(provenance.running_code())
+    assert len({code["rae_dit"] for code in seen}) == 3
+    assert {code["rae_dit"].split(", ")[0] for code in seen} == {rae_dit.__version__}
 
 
 def test_what_json_cannot_say_is_refused_at_once():

@@ -11,6 +11,7 @@ from rae_dit.multihost.agreement import (
     decide,
     first_error,
     on_first_process,
+    require_same,
     wait_until_visible,
 )
 from rae_dit.multihost.ending import EndTogether, StopAtOnce
@@ -33,5 +34,6 @@ __all__ = [
     "initialize",
     "on_first_process",
     "place",
+    "require_same",
     "wait_until_visible",
 ]

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -62,6 +62,39 @@ def decide(choose: Callable[[], Value], error: type[Exception] = ConfigError) ->
         raise error(found["error"])
     value: Value = found["value"]
     return value
+
+
+def require_same(find: Callable[[], Mapping[str, str]]) -> None:
+    """Refuses to go on with processes that run different things.
+
+    Args:
+        find: returns names and values; not called by a process that is alone.
+
+    Raises:
+        ConfigError: a value is not that of process 0; on all processes, with the first difference.
+    """
+    import jax
+
+    if jax.process_count() == 1:
+        return
+    rows = allgather_bytes(json.dumps(dict(find())).encode())
+    problem = first_difference([json.loads(row) for row in rows])
+    if problem:
+        raise ConfigError(problem)
+
+
+def first_difference(rows: Sequence[Mapping[str, str]]) -> str:
+    """Describes the first value that is not that of process 0; '' if all are the same."""
+    for name, expected in rows[0].items():
+        for process, row in enumerate(rows):
+            if row.get(name) != expected:
+                others = sum(other.get(name) != expected for other in rows)
+                return (
+                    f"{name}: got {row.get(name)!r} on process {process}; expected {expected!r}, "
+                    f"as on process 0 ({others} of {len(rows)} processes differ); give all hosts "
+                    "the same code and packages, and start them again"
+                )
+    return ""
 
 
 def wait_until_visible(path: Path, error: type[Exception] = ConfigError) -> None:

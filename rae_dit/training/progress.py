@@ -16,12 +16,8 @@ SECONDS = "speed/seconds_per_step"
 DATA_WAIT = "speed/data_wait_share"
 MFU = "speed/mfu"
 
-UNPRINTED = (
-    "speed/",
-    "goodput/",
-    "rms/",
-    "attention_logit/",
-)  # sections: shown otherwise, or too many
+# Sections that are shown otherwise, or are too many
+UNPRINTED = ("speed/", "goodput/", "rms/", "attention_logit/")
 FIRST = ("loss", "grad_norm", "lr")  # what people look for, before all other metrics
 SHORT = {"gradient_norm": "grad_norm"}
 ANOMALIES = ("skipped", "bad_steps", "replaced_images", "rollbacks")  # printed if not zero
