@@ -143,7 +143,7 @@ def test_stored_images_give_the_figures_of_generated_ones(
 ):
     """To the last bit, in whatever batches: the extractor sees what a file would hold."""
     config = small_config(**inception, **{"sample.cfg_scale": 2.0, "sample.batch_size": 6})
-    monkeypatch.setattr(mode, "load_generator", lambda config, workdir: generator)
+    monkeypatch.setattr(mode, "load_generator", lambda config, workdir, step: generator)
     evaluate(config, tmp_path)
     online = json.loads((tmp_path / "evaluation.json").read_text())
     images = to_uint8(images_of(generator, config, scale=2.0))
@@ -158,7 +158,15 @@ def test_stored_images_give_the_figures_of_generated_ones(
 
 
 def test_report_says_what_the_figures_depend_on(generator, tmp_path, monkeypatch):
-    monkeypatch.setattr(mode, "load_generator", lambda config, workdir: generator)
+    """And the step that was loaded, though training saves another one meanwhile."""
+    loaded = []
+
+    def load(config, workdir, step):
+        loaded.append(step)
+        (tmp_path / "checkpoints" / "16").mkdir()
+        return generator
+
+    monkeypatch.setattr(mode, "load_generator", load)
     (tmp_path / "checkpoints" / "12").mkdir(parents=True)
     (tmp_path / "checkpoints" / "8").mkdir()
     config = small_config(**{"sample.cfg_scale": 3.0, "evaluate.unguided": True})
@@ -168,6 +176,7 @@ def test_report_says_what_the_figures_depend_on(generator, tmp_path, monkeypatch
         assert 0 <= report[f"class_accuracy_{kind}"] <= 1
         assert report[f"frechet_{kind}"] >= 0
     assert report["frechet_guided"] != report["frechet_unguided"]
+    assert loaded == [12]
     wanted = {
         "checkpoint": str(tmp_path),
         "checkpoint_step": 12,

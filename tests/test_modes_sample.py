@@ -18,9 +18,12 @@ from support.training_states import open_checkpoints
 
 from rae_dit.checkpoint.manager import CheckpointError
 from rae_dit.config import ConfigError, to_dict
+from rae_dit.modes import sample as modes_sample
+from rae_dit.modes import sweep as modes_sweep
 from rae_dit.modes.sample import sample
 from rae_dit.sampling import image_directory
 from rae_dit.sampling.generate import Share, generate_shares
+from rae_dit.setup import weights
 from rae_dit.setup.run import make_program
 from rae_dit.storage.files import write_json
 from rae_dit.training.sharding import make_mesh
@@ -245,6 +248,38 @@ def test_a_run_of_ours_is_a_guide_and_its_step_is_recorded(trained, tmp_path, no
         run(tmp_path / "other", **guided)
     with pytest.raises(AssertionError, match="a model was run"):
         sample(small_config(**guided | {"sample.output_dir": str(tmp_path / "third")}), trained)
+
+
+@pytest.mark.parametrize("mode", [modes_sample, modes_sweep])
+def test_one_step_is_recorded_and_loaded(trained, tmp_path, monkeypatch, mode):
+    """Though training saves another one meanwhile."""
+    asked = []
+
+    def stop(config, workdir, mesh, step):
+        asked.append(step)
+        raise AssertionError("stops here")
+
+    listed = iter([1, 2, 3])
+    monkeypatch.setattr(mode, "newest_step", lambda workdir: next(listed))
+    monkeypatch.setattr("rae_dit.setup.weights.place_ddt", stop)
+    provenance = mode.sample_provenance
+    monkeypatch.setattr(
+        mode,
+        "sample_provenance",
+        lambda config, step: asked.append(step) or provenance(config, step),
+    )
+    config = small_config(**{"sample.output_dir": str(tmp_path)})
+    with pytest.raises(AssertionError, match="stops here"):
+        (mode.sample if mode is modes_sample else mode.sweep)(config, trained)
+    assert asked == [1, 1]
+
+
+def test_the_step_that_is_asked_for_is_restored(trained, monkeypatch):
+    asked = []
+    monkeypatch.setattr(weights, "restore_ddt", lambda config, path, mesh: asked.append(path))
+    config = small_config(**{"ddt.pretrained": "somewhere"})
+    weights.place_ddt(config, trained, make_mesh(1), 7)
+    assert asked == [trained / "checkpoints" / "7"]
 
 
 def test_a_checkpoint_without_an_ema(trained, tmp_path, no_compile, monkeypatch):

@@ -49,7 +49,8 @@ def evaluate(config: Config, workdir: Path) -> None:
     """
     config = with_batch_size(check_evaluation(config))
     extractor = make_feature_extractor(config)
-    generator = None if config.evaluate.samples else load_generator(config, workdir)
+    step = newest_step(workdir)  # once: training may save another one meanwhile
+    generator = None if config.evaluate.samples else load_generator(config, workdir, step)
     reference = make_reference(config, workdir, extractor)
 
     def values_of(batches: Iterator[Batch]) -> dict[str, float]:
@@ -69,7 +70,7 @@ def evaluate(config: Config, workdir: Path) -> None:
                 values = values_of(generated_batches(generator, config, scale))
                 report |= with_suffix(suffix, values)
                 write_grid(generator, config, workdir / f"samples_{suffix}.png", scale)
-    report |= provenance(config, workdir, reference)
+    report |= provenance(config, workdir, step, reference)
     if jax.process_index() == 0:
         write_json(workdir / "evaluation.json", report)
     log.info("evaluation: %s", report)
@@ -98,7 +99,9 @@ def with_suffix(suffix: str, values: dict[str, float]) -> dict[str, float]:
     return {f"{name}_{suffix}": value for name, value in values.items()}
 
 
-def provenance(config: Config, workdir: Path, reference: MetricState | None) -> dict[str, object]:
+def provenance(
+    config: Config, workdir: Path, step: int | None, reference: MetricState | None
+) -> dict[str, object]:
     """Returns all that the metrics depend on, for the report."""
     settings = config.evaluate
     found: dict[str, object] = {
@@ -120,7 +123,7 @@ def provenance(config: Config, workdir: Path, reference: MetricState | None) -> 
         | sampler
         | {
             "checkpoint": str(workdir),
-            "checkpoint_step": newest_step(workdir),
+            "checkpoint_step": step,
             "pretrained": file_record(pinned(config.ddt.pretrained)),
             "precision": config.precision,
             "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",

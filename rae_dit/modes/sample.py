@@ -23,6 +23,7 @@ from rae_dit.setup.sampling import (
     sample_provenance,
     weights_provenance,
 )
+from rae_dit.workdir import newest_step
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +46,11 @@ def sample(config: Config, workdir: Path) -> None:
     labels, names = image_labels(config), display_names(config)
     output = Path(config.sample.output_dir) if config.sample.output_dir else workdir / "samples"
     directory = ImageDirectory(output, labels)
-    settings = sample_provenance(config, workdir)
+    step = newest_step(workdir)  # once: training may save another one meanwhile
+    settings = sample_provenance(config, step)
     on_first_process(lambda: directory.check(settings))
     with jax.default_matmul_precision(models.matmul_precision(config)):
-        generator = load_generator(config, workdir)
+        generator = load_generator(config, workdir, step)
         manifest = settings | weights_provenance(generator)
         on_first_process(lambda: directory.claim(manifest))
         missing = broadcast_set(directory.missing, len(labels))

@@ -26,6 +26,7 @@ from rae_dit.setup.evaluation import (
 )
 from rae_dit.setup.sampling import load_generator, sample_provenance, weights_provenance
 from rae_dit.storage.files import write_json, write_text
+from rae_dit.workdir import newest_step
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +46,11 @@ def sweep(config: Config, workdir: Path) -> None:
     config = with_batch_size(config)
     planned, metric = plan(config), metric_of(config)
     check_evaluation(config)
-    path, settings = workdir / "sweep.json", sweep_settings(config, workdir)
+    step = newest_step(workdir)  # once: training may save another one meanwhile
+    path, settings = workdir / "sweep.json", sweep_settings(config, step)
     on_first_process(lambda: check(path, settings))
     with jax.default_matmul_precision(models.matmul_precision(config)):
-        generator = load_generator(config, workdir)
+        generator = load_generator(config, workdir, step)
         extractor = make_feature_extractor(config)
         settings |= weights_provenance(generator)
         on_first_process(lambda: check(path, settings))
@@ -107,9 +109,9 @@ def metric_of(config: Config) -> str:
     return metric
 
 
-def sweep_settings(config: Config, workdir: Path) -> Provenance:
+def sweep_settings(config: Config, step: int | None) -> Provenance:
     """Returns what the metrics of all cells depend on besides the weights."""
-    sampler = sample_provenance(config, workdir)
+    sampler = sample_provenance(config, step)
     evaluation = dataclasses.asdict(config.evaluate)
     shared = {name: value for name, value in sampler.values.items() if name not in VARIED}
     shared |= {f"evaluate.{name}": value for name, value in evaluation.items() if name not in FREE}

@@ -13,13 +13,17 @@ from rae_dit.sampling.generate import GenerationSettings, Generator
 from rae_dit.sampling.labels import chosen_classes
 from rae_dit.setup import models, weights
 from rae_dit.training.sharding import make_mesh
-from rae_dit.workdir import newest_step
 
 FREE = ("num_samples", "output_dir", "labels", "class_list", "class_names", "guide_checkpoint")
 
 
-def load_generator(config: Config, workdir: Path) -> Generator:
-    """Loads the newest EMA of a stage-2 run, the RAE that its config names, and the guide if any.
+def load_generator(config: Config, workdir: Path, step: int | None = None) -> Generator:
+    """Loads an EMA of a stage-2 run, the RAE that its config names, and the guide if any.
+
+    Args:
+        config: of the run.
+        workdir: of the run.
+        step: of the EMA, from `newest_step`, so that a report can name it; None takes the newest.
 
     Raises:
         ConfigError: the guide is for other latents or classes, or the config says otherwise.
@@ -28,7 +32,7 @@ def load_generator(config: Config, workdir: Path) -> Generator:
     """
     mesh = make_mesh(config.sharding.fsdp)
     guide = weights.place_guide(config, mesh) if config.sample.guide_checkpoint else None
-    ddt = weights.place_ddt(config, workdir, mesh)
+    ddt = weights.place_ddt(config, workdir, mesh, step)
     rae = weights.place_rae(config, mesh, decoder=True)
     merged = None if guide is None else nnx.merge(*guide)
     return Generator(nnx.merge(*ddt), nnx.merge(*rae), mesh, merged)
@@ -60,8 +64,13 @@ def generation_settings(config: Config) -> GenerationSettings:
     return GenerationSettings(sampler_options(config), sample.batch_size, sample.seed)
 
 
-def sample_provenance(config: Config, workdir: Path) -> Provenance:
-    """Returns what images depend on besides the weights, and how many there are."""
+def sample_provenance(config: Config, step: int | None) -> Provenance:
+    """Returns what images depend on besides the weights, and how many there are.
+
+    Args:
+        config: of the run.
+        step: that is restored; None for `ddt.pretrained`.
+    """
     free = list(FREE)
     if config.sample.method != "dopri5":  # its steps depend on the whole batch
         free.append("batch_size")
@@ -69,7 +78,7 @@ def sample_provenance(config: Config, workdir: Path) -> Provenance:
     settings = {name: value for name, value in values.items() if name not in free}
     return Provenance.of(
         {
-            "checkpoint": newest_step(workdir) or config.ddt.pretrained,
+            "checkpoint": step or config.ddt.pretrained,
             "num_samples": config.sample.num_samples,
             "classes": list(chosen_classes(config)),
             "precision": config.precision,

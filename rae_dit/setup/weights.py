@@ -124,12 +124,20 @@ def place_decoder(config: Config, mesh: Mesh) -> Tree:
     return initialize(make_decoder, config, mesh).parameters
 
 
-def place_ddt(config: Config, workdir: Path, mesh: Mesh) -> Model:
-    """Loads the DiT^DH to sample: the run's newest EMA, or `ddt.pretrained` before there is one.
+def place_ddt(config: Config, workdir: Path, mesh: Mesh, step: int | None = None) -> Model:
+    """Loads the DiT^DH to sample: the run's EMA, or `ddt.pretrained` before there is one.
+
+    Args:
+        config: of the run.
+        workdir: of the run.
+        mesh: the devices.
+        step: to restore, from `newest_step`; None takes the newest one.
 
     Raises:
         CheckpointError: the run has no sound checkpoint, and `ddt.pretrained` names nothing.
     """
+    if step is not None:
+        return restore_ddt(config, workdir / "checkpoints" / str(step), mesh)
     if config.ddt.pretrained and not has_checkpoint(workdir):
         log.info("no checkpoint in %s: taking %s", workdir, config.ddt.pretrained)
         module = pretrained.pretrained_ddt(config)
