@@ -2,7 +2,7 @@
 
 The order is the reference's: the decoder first, against the discriminator before its update; then
 the discriminator, on reconstructions of the updated decoder. Before its start a term is not
-computed (`lax.cond`); the step is one program from the first step to the last.
+computed (`from_step`); the step is one program from the first step to the last.
 
 Source: bytetriper/RAE `train_stage1.py`; SEMANTICS 4.8. docs/stage1.md lists the differences.
 """
@@ -19,6 +19,7 @@ from rae_dit.training.gan_updates import (
     Scalars,
     decoder_gradient,
     discriminator_update,
+    from_step,
 )
 from rae_dit.training.state import DiscriminatorState, TrainState
 from rae_dit.training.step import (
@@ -95,8 +96,9 @@ def gan_step(
         def wait(old: DiscriminatorState) -> tuple[DiscriminatorState, Scalars]:
             return old, dict.fromkeys(DISCRIMINATOR_METRICS, jnp.float32(0))
 
-        due = state.step >= gan.discriminator_start
-        discriminator, discriminator_metrics = jax.lax.cond(due, train, wait, discriminator)
+        discriminator, discriminator_metrics = from_step(
+            gan.discriminator_start, state.step, train, wait, discriminator
+        )
         metrics |= discriminator_metrics
         finite.append(optax.tree.norm(discriminator.params))
     new_state, counts = skip_if_not_finite(

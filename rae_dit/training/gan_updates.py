@@ -9,13 +9,13 @@ Source: bytetriper/RAE `train_stage1.py`; SEMANTICS 4.8.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from rae_dit.models.discriminator import SpectralVector, power_iteration
 from rae_dit.objectives.adversarial import adaptive_weight, generator_loss
@@ -26,6 +26,8 @@ from rae_dit.training.step import mean_over_micro_batches
 
 Image = Float[Array, "B H W 3"]
 Scalars = dict[str, Float[Array, ""]]
+Operand = TypeVar("Operand")
+Result = TypeVar("Result")
 
 
 class Perceptual(NamedTuple):
@@ -121,17 +123,17 @@ def decoder_gradient(
     loss, image_grad = jax.value_and_grad(lambda x: jnp.mean(jnp.abs(x - part["image"])))(image)
     metrics = {"l1": loss}
     if perceptual is not None:
-        due = state.step >= perceptual.start
-        lpips, lpips_grad = value_and_grad_if(due, distance, image)
+        term = jax.value_and_grad(distance)
+        lpips, lpips_grad = from_step(perceptual.start, state.step, term, zero_with_gradient, image)
         loss = loss + perceptual.weight * lpips
         image_grad = image_grad + perceptual.weight * lpips_grad
         metrics["lpips"] = lpips
     metrics["loss"] = loss
     if gan is not None:
-        due = state.step >= gan.start
-        adversarial, gan_grad = value_and_grad_if(due, gan_loss, image)
+        term = jax.value_and_grad(gan_loss)
+        adversarial, gan_grad = from_step(gan.start, state.step, term, zero_with_gradient, image)
         last = [pullback(x)[0]["predict"]["kernel"] for x in (image_grad, gan_grad)]
-        adaptive = jnp.where(due, adaptive_weight(*last), 0)
+        adaptive = jnp.where(state.step >= gan.start, adaptive_weight(*last), 0)
         image_grad += gan.weight * adaptive * gan_grad
         metrics |= {"gan": adversarial, "adaptive_weight": adaptive}
     return metrics, pullback(image_grad)[0]
@@ -180,13 +182,26 @@ def discriminator_update(
     }
 
 
-def value_and_grad_if(
-    due: Bool[Array, ""], function: Callable[[Image], Float[Array, ""]], image: Image
-) -> tuple[Float[Array, ""], Image]:
-    """Computes value and gradient of a function of the image; zeros, at no cost, if not due."""
-    return jax.lax.cond(
-        due, jax.value_and_grad(function), lambda x: (jnp.float32(0), jnp.zeros_like(x)), image
-    )
+def from_step(
+    start: int,
+    step: Int[Array, ""],
+    function: Callable[[Operand], Result],
+    idle: Callable[[Operand], Result],
+    operand: Operand,
+) -> Result:
+    """Calls `function` from step `start` on, and before `idle`, which has results of its shapes.
+
+    From the first step on there is no condition: XLA does not optimize across one, and on CPUs
+    LPIPS's convolutions are 20 times slower inside.
+    """
+    if start == 0:
+        return function(operand)
+    return jax.lax.cond(step >= start, function, idle, operand)
+
+
+def zero_with_gradient(image: Image) -> tuple[Float[Array, ""], Image]:
+    """Returns value and gradient of a term that has not started."""
+    return jnp.float32(0), jnp.zeros_like(image)
 
 
 def quantize_uint8(image: Image) -> Image:
