@@ -1,28 +1,17 @@
 """LPIPS against the reference's numbers, and what any distance must do."""
 
-import zlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from support.golden_files import arrays, channels_last
+from support.rule_weights import save_lpips
 
-from rae_dit.models.lpips import LPIPS, unit_length
+from rae_dit.models.lpips import unit_length
 from rae_dit.weights.lpips import linear_entries, read_lpips, vgg_entries
-from rae_dit.weights.mapping import WeightsError, export_shapes, parameters_of
+from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.tensor_file import save_tensors
-
-
-def by_rule(name, shape):
-    """The golden files' weights by rule (golden/README.md)."""
-    random = np.random.default_rng(zlib.crc32(name.encode()))
-    if len(shape) > 1:
-        value = random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
-    else:
-        value = 0.1 * random.standard_normal(shape)
-    return value.astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +21,8 @@ def golden():
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory, golden):
-    """VGG16 with its classifier, which must be left out, and the linear weights."""
-    directory = tmp_path_factory.mktemp("lpips")
-    abstract = nnx.eval_shape(lambda: LPIPS(rngs=nnx.Rngs(0)))
-    here = {path: leaf for path, leaf in parameters_of(abstract).items() if path[:3] == "vgg"}
-    tensors = {
-        name: by_rule(name, shape) for name, shape in export_shapes(vgg_entries(), here).items()
-    }
-    save_tensors(directory / "vgg16.pth", tensors | {"classifier.0.weight": np.zeros((2, 2))})
-    linear = {f"lin{n}.model.1.weight": golden[2][f"lin{n}"] for n in range(5)}
-    save_tensors(directory / "vgg.pth", linear)
-    return directory / "vgg16.pth", directory / "vgg.pth"
+def files(tmp_path_factory):
+    return save_lpips(tmp_path_factory.mktemp("lpips"))
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,16 @@
 import functools
 import json
 import zlib
+from pathlib import Path
 
 import numpy as np
+from flax import nnx
 
-from support.golden_files import GOLDEN
+from rae_dit.models.lpips import LPIPS
+from rae_dit.weights.lpips import vgg_entries
+from rae_dit.weights.mapping import export_shapes, parameters_of
+from rae_dit.weights.tensor_file import save_tensors
+from support.golden_files import GOLDEN, arrays
 
 
 def by_rule(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -31,3 +37,21 @@ def inception_tensors() -> dict[str, np.ndarray]:
     return {
         name: by_rule(name, tuple(shape)) if shape else counter for name, shape in manifest.items()
     }
+
+
+def save_lpips(directory: Path) -> tuple[Path, Path]:
+    """Writes VGG16 by rule, with a classifier that readers leave out, and LPIPS's linear weights.
+
+    Returns:
+        Their paths: those of `perceptual.vgg` and `perceptual.linear`.
+    """
+    abstract = nnx.eval_shape(lambda: LPIPS(rngs=nnx.Rngs(0)))
+    here = {path: leaf for path, leaf in parameters_of(abstract).items() if path[:3] == "vgg"}
+    tensors = {
+        name: by_rule(name, shape) for name, shape in export_shapes(vgg_entries(), here).items()
+    }
+    vgg, linear = directory / "vgg16.pth", directory / "vgg.pth"
+    save_tensors(vgg, tensors | {"classifier.0.weight": np.zeros((2, 2))})
+    golden = arrays("lpips")
+    save_tensors(linear, {f"lin{n}.model.1.weight": golden[f"lin{n}"] for n in range(5)})
+    return vgg, linear
