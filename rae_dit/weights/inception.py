@@ -3,6 +3,7 @@
 That file is `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid (torch-fidelity ships the same
 bytes as `weights-inception-2015-12-05-6726825d.pth`); safetensors and .npz with the same names are
 read too. Names are torchvision's: "Mixed_5b.branch1x1.conv.weight", "….bn.running_mean", "fc.bias".
+NVIDIA's TorchScript file has others (`inception_names`).
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ from flax import nnx
 
 from rae_dit.models.inception import InceptionV3
 from rae_dit.models.inception_blocks import BLOCKS, convolutions
+from rae_dit.weights.inception_names import from_nvidia, is_nvidia
 from rae_dit.weights.mapping import (
     Entry,
     Layout,
@@ -38,7 +40,8 @@ def read_inception(path: str | Path) -> InceptionV3:
     """Reads the network from a file.
 
     Args:
-        path: the .pth of pytorch-fid or torch-fidelity, or a safetensors or .npz copy of it.
+        path: the .pth of pytorch-fid or torch-fidelity, a safetensors or .npz copy of it, or the
+            TorchScript file of NVIDIA's StyleGAN.
 
     Raises:
         WeightsError: there is no such file, it is damaged, or its tensors are not exactly those
@@ -51,6 +54,8 @@ def read_inception(path: str | Path) -> InceptionV3:
             "(docs/evaluation.md says where it is)."
         )
     stored = open_tensors(path)
+    if is_nvidia(stored):
+        stored = from_nvidia(stored, path)
     tensors = {name: stored[name] for name in stored if not name.endswith(COUNTER)}
     abstract = nnx.eval_shape(InceptionV3)
     parameters = import_tensors(
