@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 from support.golden_files import GOLDEN
 from support.small_run import small_config
 
+from rae_dit.checkpoint.integrity import named_leaves
 from rae_dit.config import Config, from_config_dict
 from rae_dit.models.layers import RMSNorm, SwiGLU
 from rae_dit.setup import models
@@ -165,6 +166,23 @@ def test_constants_decay_only_if_they_are_trained(section, make, constants, trai
     updates, _ = optimizer.update(zeros, optimizer.init(ones), ones)
     still = {name for name, update in flatten_dict(updates, sep=".").items() if not update.any()}
     assert still == (set() if trained else constants)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
+@pytest.mark.parametrize("section", ["ddt", "decoder"])
+def test_a_checkpoint_of_one_setting_can_be_continued_under_the_other(section, name) -> None:
+    make = {"ddt": models.make_ddt, "decoder": models.make_decoder}[section]
+    stored = []
+    for trained in (False, True):
+        changes = {f"{section}.train_constants": trained, "optim.name": name}
+        config = small_config(**changes)
+        module = models.abstract(make, config)
+        params = parameters(module)
+        moments = jax.eval_shape(make_optimizer(config, module).init, params)
+        leaves = named_leaves({"params": params, "opt_state": moments})
+        stored.append({path: (leaf.shape, leaf.dtype) for path, leaf in leaves.items()})
+    assert stored[0] == stored[1]
+    assert sum(path.endswith("/position") for path in stored[0]) == (2 if name == "sgd" else 3)
 
 
 def test_the_reference_s_recipes_train_the_constants() -> None:
