@@ -285,7 +285,7 @@ def test_trained_positions_are_used_as_they_are_and_logged(tmp_path, caplog):
     written = export_ddt(load_ddt(moved))
     for name in ("pos_embed", "t_embedder.W"):
         np.testing.assert_array_equal(written[name], open_tensors(moved)[name])
-    assert caplog.text.count("positions up to 0.001 from sines and cosines") == 1
+    assert caplog.text.count("pos_embed: up to 0.001 from sines and cosines; used as stored") == 1
 
 
 def test_decoders_of_another_activation_are_refused(tmp_path):

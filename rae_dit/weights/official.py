@@ -110,17 +110,17 @@ def import_ddt(tensors: Tensors, abstract: DDT) -> DDT:
     )
     if abstract.position is not None:
         width = abstract.architecture.hidden_size[0]
-        log_other_positions(
-            tensors["pos_embed"], sincos_position_embedding(width, abstract.grid, abstract.grid)
-        )
+        computed = sincos_position_embedding(width, abstract.grid, abstract.grid)
+        log_other_positions("pos_embed", tensors, computed)
     return build(abstract, parameters)
 
 
-def log_other_positions(stored: np.ndarray, computed: np.ndarray) -> None:
+def log_other_positions(name: str, tensors: Tensors, computed: np.ndarray) -> None:
     """Logs stored positions [1, N, D] that are not the sines and cosines [N, D] they begin as."""
-    if not is_close(stored[0], computed):
-        apart = np.abs(stored[0].astype(np.float32) - computed).max()
-        log.info("positions up to %.2g from sines and cosines (trained, perhaps): used so", apart)
+    stored = tensors[name][0]
+    if not is_close(stored, computed):
+        apart = np.abs(stored.astype(np.float32) - computed).max()
+        log.info("%s: up to %.2g from sines and cosines; used as stored", name, apart)
 
 
 def decoder_entries(depth: int, *, attention: tuple[str, str, str, str]) -> list[Entry]:
@@ -205,7 +205,6 @@ def import_decoder(tensors: Tensors, abstract: Decoder) -> Decoder:
         fixed={},
     )
     sizes = abstract.architecture
-    log_other_positions(
-        tensors["decoder_pos_embed"], decoder_positions(sizes.hidden_size, sizes.grid)
-    )
+    computed = decoder_positions(sizes.hidden_size, sizes.grid)
+    log_other_positions("decoder_pos_embed", tensors, computed)
     return build(abstract, parameters)
