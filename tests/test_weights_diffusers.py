@@ -133,6 +133,10 @@ def test_siglip_directories_carry_the_unused_head(tmp_path):
     assert "encoder.vision_model.head.probe" in open_tensors(tmp_path / WEIGHTS)
     image = np.random.default_rng(0).random((1, 8, 8, 3), np.float32)
     np.testing.assert_array_equal(load_rae(tmp_path).encode(image), rae.encode(image))
+    # diffusers would put its own positions in the place of trained ones.
+    decoder.position[...] = computed_positions(sizes) + np.eye(5, 64, dtype=np.float32) * 2e-6
+    with pytest.raises(WeightsError, match=r"RAE: decoder\.position: got values up to 2e-06 from"):
+        save_diffusers(rae, tmp_path / "trained")
 
 
 def test_rescaled_positions_survive_the_official_form(tmp_path):
