@@ -17,6 +17,7 @@ from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation.feature_extractors import InceptionExtractor
 from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance
 from rae_dit.evaluation.reconstruction import l1, psnr, ssim
+from rae_dit.models.pixels import to_unit
 from rae_dit.modes import reconstruct as mode
 from rae_dit.modes.reconstruct import reconstruct
 from rae_dit.provenance import file_hash
@@ -45,7 +46,7 @@ def autoencoder(monkeypatch):
     """Half as bright and one pixel to the right: known errors, and nothing to compile."""
 
     def result(graph, parameters, image):
-        return 0.5 * jax.numpy.roll(image, 1, axis=2)
+        return 0.5 * jax.numpy.roll(to_unit(image), 1, axis=2)
 
     monkeypatch.setattr(mode.weights, "with_own_decoder", lambda config, workdir: config)
     monkeypatch.setattr(mode.weights, "place_rae", lambda config, mesh, *, decoder: (None, {}))
@@ -136,7 +137,7 @@ def test_only_the_pairs_that_are_shown_are_kept(monkeypatch, tmp_path):
 
 
 def test_equal_images_have_no_finite_psnr(monkeypatch, tmp_path):
-    monkeypatch.setattr(mode.codec, "reconstruct", lambda graph, parameters, image: image)
+    monkeypatch.setattr(mode.codec, "reconstruct", lambda graph, parameters, image: to_unit(image))
     reconstruct(small_config(**{"reconstruct.num_images": 3}), tmp_path)
     assert report(tmp_path)["psnr"] is None
     assert report(tmp_path)["l1"] == 0

@@ -15,6 +15,7 @@ from support.small_run import small_config
 
 from rae_dit.config import ConfigError
 from rae_dit.data.sources import synthetic
+from rae_dit.models.pixels import to_unit
 from rae_dit.modes import stats as mode
 from rae_dit.modes.stats import stats
 from rae_dit.sampling import codec
@@ -28,7 +29,7 @@ SOURCE = synthetic(8, 4, IMAGES, 0)
 
 def encode(graph, parameters, image):
     """Latents that are a function of the image alone, to the bit; eight by eight by three fit."""
-    flat = jnp.pad(image.reshape(len(image), -1), ((0, 0), (0, 256 - 192)))
+    flat = jnp.pad(to_unit(image).reshape(len(image), -1), ((0, 0), (0, 256 - 192)))
     return flat.reshape(-1, 4, 4, 16)
 
 
@@ -105,9 +106,11 @@ def test_the_official_form_and_the_place(exact, tmp_path):
 def test_a_damaged_image_does_not_count_and_its_substitute_counts_once(monkeypatch, tmp_path):
     sources = {True: images_of(Memory(bad=(4, 7))), False: images_of(Memory())}
     config = small_config(**{"data.image_size": 16, "decoder.patch_size": 4})
-    monkeypatch.setattr(
-        codec, "encode", lambda graph, parameters, image: image.reshape(-1, 4, 4, 48)[..., :16]
-    )
+
+    def encode(graph, parameters, image):
+        return to_unit(image).reshape(-1, 4, 4, 48)[..., :16]
+
+    monkeypatch.setattr(codec, "encode", encode)
     found = {}
     for damaged, source in sources.items():
         monkeypatch.setattr(data, "open_source", lambda config, split, source=source: source)

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from support.small_run import batches, host, small_config, take_steps
+from support.small_run import assert_trees_equal, batches, host, small_config, take_steps
 
 from rae_dit import compiler
 from rae_dit.setup.objectives import make_task
@@ -23,6 +23,21 @@ def test_one_trace_over_five_steps_and_donated_buffers_are_gone():
         assert all(gone)
         assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(frozen))
     assert program.step._cache_size() == 1
+
+
+def test_a_step_on_bytes_has_the_bits_of_one_on_floats():
+    # A loss that looks at the pixels, too; little to compile.
+    config = small_config(**{"objective": "reconstruction", "encoder.depth": 1, "decoder.depth": 1})
+    mesh = make_mesh(1, jax.devices()[:1])
+    program, frozen = make_program(config, mesh), make_task(config).load_frozen(mesh)
+    floats = batches(config, 1)[0]
+    levels = np.rint(floats["image"] * 255).astype(np.uint8)
+    found = [
+        program.step(program.create(), frozen, shard_batch(floats | {"image": image}, mesh))
+        for image in (levels, floats["image"])
+    ]
+    assert levels.max() > 200
+    assert_trees_equal(*found)
 
 
 def test_every_function_asks_for_the_options_of_its_platform(monkeypatch: pytest.MonkeyPatch):

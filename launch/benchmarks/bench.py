@@ -195,11 +195,11 @@ MEASUREMENTS = {
 
 
 def random_images(config: Config) -> dict[str, np.ndarray]:
-    """Returns a batch of noise: f32 [B,H,W,3] in [0, 1] and int32 labels."""
+    """Returns a batch of noise: uint8 [B,H,W,3] and int32 labels."""
     generator = np.random.default_rng(0)
     size, count = config.data.image_size, config.data.batch_size
     return {
-        "image": generator.random((count, size, size, 3), np.float32),
+        "image": generator.integers(0, 256, (count, size, size, 3), np.uint8),
         "label": generator.integers(0, config.data.num_classes, count, np.int32),
     }
 

@@ -20,7 +20,7 @@ from rae_dit.data.files import Images
 from rae_dit.data.order import GroupOrder, group_starts
 from rae_dit.data.position import Shuffle
 from rae_dit.data.sources import Numbered, Source, image_shape
-from rae_dit.data.transforms import Example, Prepare, flip_example, to_float_batch
+from rae_dit.data.transforms import Example, Prepare, flip_example
 from rae_dit.data.workers import start_worker
 
 # grain's defaults are 16 threads and 500 elements in every process; here an element is a batch.
@@ -56,7 +56,7 @@ def train_batches(
         rows: rows of every batch that this process reads, ascending; None for all.
 
     Returns:
-        Endless `{"image": float32 [B,H,W,3] in [0,1], "label": int32 [B]}` with B = len(rows).
+        Endless `{"image": uint8 [B,H,W,3], "label": int32 [B]}` with B = len(rows).
         Close it. Its `replaced` counts damaged images.
 
     Raises:
@@ -119,7 +119,7 @@ def ordered_batches(
         rows: as for `train_batches`.
 
     Returns:
-        `{"image": float32 [B,H,W,3] in [0,1], "label": int32 [B], "weight": float32 [B]}` with
+        `{"image": uint8 [B,H,W,3], "label": int32 [B], "weight": float32 [B]}` with
         weight 1 for a record and 0 for padding and substitutes. Closes itself at its end.
 
     Raises:
@@ -180,7 +180,7 @@ class RowsOfBatches:
 
 
 def _read(examples: RowsOfBatches, num_workers: int) -> grain.IterDataset:
-    """Reads the batches in order with workers or threads; converts images to float32."""
+    """Reads the batches in order with workers or threads."""
     batches = grain.MapDataset.source(examples).batch(len(examples.rows), drop_remainder=True)
     read = batches.to_iter_dataset(_READ)
     if num_workers > 0:
@@ -190,8 +190,7 @@ def _read(examples: RowsOfBatches, num_workers: int) -> grain.IterDataset:
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=num_workers)
         read = read.mp_prefetch(options, worker_init_fn=start_worker)
-    # Last, and in this process: workers hand over bytes, a quarter of the floats.
-    return read.map(to_float_batch)
+    return read
 
 
 def _preparing(source: Source, prepare: Prepare) -> Prepare | PrepareImage:

@@ -64,11 +64,6 @@ def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
-def to_float_batch(batch: Example) -> Example:
-    """Applies `to_float` to the images of a batch."""
-    return batch | {"image": to_float(np.asarray(batch["image"]))}
-
-
 def flip_example(example: Example, rng: np.random.Generator) -> Example:
     """Applies `random_flip` to the image of an example."""
     return example | {"image": random_flip(np.asarray(example["image"]), rng)}

@@ -120,7 +120,7 @@ def source_batches(source: Source, batch_size: int) -> Iterator[Batch]:
         for number, batch in enumerate(progress(batches, "reference", total)):
             real = batch["weight"] > 0
             numbers = number * whole + rows
-            yield Batch(numbers[real], batch["image"][real], batch["label"][real])
+            yield Batch(numbers[real], to_float(batch["image"][real]), batch["label"][real])
 
 
 def stored_batches(images: StoredImages, batch_size: int, *, field: str) -> Iterator[Batch]:

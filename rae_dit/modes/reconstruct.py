@@ -23,7 +23,7 @@ from rae_dit.data.files import Images
 from rae_dit.data.flat_folder import open_pictures
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
-from rae_dit.data.transforms import to_uint8
+from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation.feature_extractors import FeatureExtractor
 from rae_dit.evaluation.figures import reconstruction_grid
 from rae_dit.evaluation.metric_state import MetricState, merge_processes
@@ -31,6 +31,7 @@ from rae_dit.evaluation.metrics.fid import FID
 from rae_dit.evaluation.pipeline import as_config_error, progress
 from rae_dit.evaluation.reconstruction import SSIM_WINDOW, l1, psnr, ssim
 from rae_dit.models.lpips import MINIMUM_SIZE as LPIPS_MINIMUM
+from rae_dit.models.pixels import to_unit
 from rae_dit.multihost import allgather_bytes, place
 from rae_dit.objectives.base import Tree
 from rae_dit.provenance import file_record, software
@@ -169,7 +170,7 @@ def pairs(config: Config, source: Source, mesh: Mesh) -> Iterator[Pair]:
             distance = None if lpips is None else compare(*lpips, image, result)
             yield Pair(
                 (number * size + rows)[real],
-                batch["image"][real],
+                to_float(batch["image"][real]),
                 addressable_rows(result, mesh)[real],
                 None if distance is None else addressable_rows(distance, mesh)[real],
             )
@@ -187,12 +188,12 @@ def lpips_on(config: Config, mesh: Mesh) -> tuple[nnx.GraphDef, nnx.State] | Non
 def compare(
     graph: nnx.GraphDef,
     parameters: Tree | nnx.State,
-    original: Float[Array, "B H W 3"],
+    original: codec.Image,
     result: Float[Array, "B H W 3"],
 ) -> Float[Array, " B"]:
     """Computes LPIPS of each pair, float32 whatever the run's precision."""
     with jax.default_matmul_precision("highest"):
-        distance: Float[Array, " B"] = nnx.merge(graph, parameters)(original, result)
+        distance: Float[Array, " B"] = nnx.merge(graph, parameters)(to_unit(original), result)
     return distance
 
 

@@ -71,7 +71,7 @@ def abstract_step(config: Config, mesh: Mesh) -> Step:
     images, side = config.data.batch_size, config.data.image_size
     split = batch_sharding(mesh)
     batch = {
-        "image": jax.ShapeDtypeStruct((images, side, side, 3), jnp.float32, sharding=split),
+        "image": jax.ShapeDtypeStruct((images, side, side, 3), jnp.uint8, sharding=split),
         "label": jax.ShapeDtypeStruct((images,), jnp.int32, sharding=split),
     }
     return Step(program.step, program.abstract, frozen, batch, models.matmul_precision(config))

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from rae_dit import compiler
+from rae_dit.models.pixels import to_unit
 from rae_dit.objectives.base import Objective, Tree
 from rae_dit.training.keys import run_keys
 from rae_dit.training.sharding import check_fsdp, parameter_shardings, replicated, with_mesh
@@ -24,7 +25,8 @@ class Program(NamedTuple):
 
     Attributes:
         create: () -> TrainState at step 0.
-        step: (state, frozen, batch) -> (state, metrics); donates the state.
+        step: (state, frozen, batch) -> (state, metrics); donates the state. The images of a batch
+            are uint8, or float32 in [0, 1].
         validate: (params, frozen, batch, key) -> sums.
         telemetry: (params, frozen, batch, key) -> scalars; None for a task without.
         abstract: TrainState of shapes and shardings.
@@ -65,7 +67,7 @@ def build_program(task: Task, mesh: Mesh, *, seed: int) -> Program:
         )
 
     def step(state: TrainState, frozen: Tree, batch: Tree) -> tuple[TrainState, Tree]:
-        new_state, metrics = task.step(state, frozen, batch)
+        new_state, metrics = task.step(state, frozen, with_unit_images(batch))
         updates = state.step - state.bad_steps  # the optimizer does not count a skipped step
         return new_state, metrics | {"lr": task.schedule(updates)}
 
@@ -78,7 +80,10 @@ def build_program(task: Task, mesh: Mesh, *, seed: int) -> Program:
     )
 
     def measure(function: Callable[..., Any]) -> jax.stages.Wrapped:
-        return jit(with_mesh(mesh, function), out_shardings=everywhere)
+        def measured(params: Tree, frozen: Tree, batch: Tree, key: Key[Array, ""]) -> Any:
+            return function(params, frozen, with_unit_images(batch), key)
+
+        return jit(with_mesh(mesh, measured), out_shardings=everywhere)
 
     return Program(
         create=jit(create, out_shardings=shardings),
@@ -91,6 +96,11 @@ def build_program(task: Task, mesh: Mesh, *, seed: int) -> Program:
             shardings,
         ),
     )
+
+
+def with_unit_images(batch: Tree) -> Tree:
+    """Converts the images of a batch to float32 in [0, 1]; they cross to the device as bytes."""
+    return batch | {"image": to_unit(batch["image"])}
 
 
 def validation_sums(

@@ -6,6 +6,7 @@ import numpy as np
 from configs import dit_dummy
 from rae_dit.config import Config, from_config_dict
 from rae_dit.data import pipeline
+from rae_dit.data.transforms import to_float
 from rae_dit.setup import data
 from rae_dit.setup.objectives import make_task
 from rae_dit.setup.run import make_program
@@ -22,7 +23,7 @@ def small_config(**changes) -> Config:
 
 
 def batches(config: Config, count: int, start_step: int = 0) -> list[dict[str, np.ndarray]]:
-    """The first batches of a run."""
+    """The first batches of a run, with images as floats, which tests change."""
     stream = pipeline.train_batches(
         data.open_source(config, "train"),
         batch_size=config.data.batch_size,
@@ -32,7 +33,8 @@ def batches(config: Config, count: int, start_step: int = 0) -> list[dict[str, n
         flip=config.data.flip,
     )
     with stream:
-        return [next(stream) for _ in range(count)]
+        found = [next(stream) for _ in range(count)]
+    return [batch | {"image": to_float(batch["image"])} for batch in found]
 
 
 def take_steps(
