@@ -58,8 +58,13 @@ def read_config(workdir: Path) -> Config:
         ConfigError: it is not JSON, or of another version of this project.
     """
     path = workdir / "config.json"
+    return parse_config(path, decide(path.read_text))
+
+
+def parse_config(path: Path, text: str) -> Config:
+    """Converts the text of a run's config.json; raises as `read_config`, and asks no process."""
     try:
-        values = json.loads(decide(path.read_text))
+        values = json.loads(text)
         if not isinstance(values, dict):
             raise ConfigError(f"got {type(values).__name__}; expected an object with sections")
         return from_config_dict(ml_collections.ConfigDict(complete(values)))

@@ -19,7 +19,7 @@ from rae_dit.training.metrics import MetricsWriter
 from rae_dit.training.run import describe, restore_or_create
 from rae_dit.training.sharding import make_mesh
 from rae_dit.training.weights_and_biases import WeightsAndBiases, check_installed
-from rae_dit.workdir import has_checkpoint, lock_for_all, read_config
+from rae_dit.workdir import lock_for_all, parse_config
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +89,14 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Non
 def log_changed_settings(workdir: Path, config: Config) -> None:
     """Logs the settings in which a run that is continued differs from its last start.
 
-    A config file may have changed since, and with it what is trained.
+    A config file may have changed since, and with it what is trained. Process 0 alone calls this,
+    so nothing in it may ask the others.
     """
-    if not has_checkpoint(workdir):
+    path = workdir / "config.json"
+    if not any((workdir / "checkpoints").glob("[0-9]*")):
         return
     try:
-        before = to_dict(read_config(workdir))
+        before = to_dict(parse_config(path, path.read_text()))
     except (OSError, ConfigError) as error:
         log.warning("the settings of the run's last start are not known: %s", error)
         return
