@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from absl import flags
+from jax.experimental import topologies
 from support.small_run import small_config
 
 from configs import dit_dino
@@ -169,6 +170,19 @@ def tpu(monkeypatch):
 def test_a_topology_libtpu_does_not_know():
     with pytest.raises(ConfigError, match=r"--topology: got 'v5e:17x1'.*libtpu says"):
         topology.find_devices("v5e:17x1")
+
+
+@needs_libtpu
+@pytest.mark.usefixtures("tpu")
+def test_slices_that_libtpu_describes_are_replicas():
+    """Nothing is compiled; tests/test_training_sharding.py has the same with stand-ins."""
+    described = topologies.get_topology_desc(
+        platform="tpu", topology_name="v5e:4x4", num_slices=2
+    ).devices
+    grid = make_mesh(8, list(described)).devices
+    assert [{chip.slice_index for chip in row} for row in grid] == [{0}, {0}, {1}, {1}]
+    with pytest.raises(ConfigError, match="of the 16 devices of each of 2 slices"):
+        make_mesh(32, list(described))
 
 
 @needs_libtpu
