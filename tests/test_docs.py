@@ -24,7 +24,8 @@ FOLDERS = [
     *(ROOT, ROOT / "configs", ROOT / "docs", ROOT / "launch" / "benchmarks"),
     *(ROOT / "rae_dit", ROOT / "rae_dit" / "evaluation"),
 ]
-ELSEWHERE = {"sweep.md", "dinov2/eval/linear.py"}  # written by a run; of another repository
+# Written by a run; of other repositories.
+ELSEWHERE = {"sweep.md", "dinov2/eval/linear.py", "train.py", "train_stage1.py"}
 
 
 def commands(text: str, module: str) -> list[str]:
