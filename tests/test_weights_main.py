@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from support.golden_files import GOLDEN
 
-from rae_dit.weights.__main__ import main
+from rae_dit.weights.__main__ import main, run_and_target
+from rae_dit.weights.config_file import refuse_other
+from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.tensor_file import open_tensors
 
 
@@ -56,3 +58,27 @@ def test_misfits_end_the_program_with_the_reason(monkeypatch, tmp_path, capsys):
         )
     assert end.value.code == 1
     assert "diffusers' AutoencoderRAE would build a different RAE" in capsys.readouterr().err
+
+
+def test_a_run_and_a_target_are_told_apart_in_both_orders(tmp_path):
+    run, target = str(tmp_path / "run"), str(tmp_path / "new")
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/config.json").touch()
+    expected = (run, tmp_path / "new")
+    assert run_and_target([run, target]) == run_and_target([target, run]) == expected
+    assert run_and_target([run, f"{run}/new"]) == (run, tmp_path / "run/new")
+    assert run_and_target(["absent", target])[0] == "absent"  # and load_rae says so
+    with pytest.raises(WeightsError, match=r"got 3 paths; expected \[RUN\] TARGET"):
+        run_and_target([run, target, "more"])
+
+
+def test_a_config_of_something_else_is_not_replaced(tmp_path):
+    path = tmp_path / "config.json"
+    refuse_other(path, {"heads": (1, 2)})
+    path.write_text('{"heads": [1, 2]}')
+    refuse_other(path, {"heads": (1, 2)})
+    with pytest.raises(WeightsError, match="is of something else; write to a new directory"):
+        refuse_other(path, {"heads": (1, 3)})
+    path.write_text("{")
+    with pytest.raises(WeightsError, match="expected JSON"):
+        refuse_other(path, {"heads": (1, 3)})

@@ -3,7 +3,7 @@
     python -m rae_dit.weights inspect FILE [FILE ...]
     python -m rae_dit.weights export-ddt SOURCE TARGET.pt|.safetensors
     python -m rae_dit.weights export-decoder SOURCE TARGET.pt|.safetensors
-    python -m rae_dit.weights export-diffusers TARGET RUN
+    python -m rae_dit.weights export-diffusers RUN TARGET
     python -m rae_dit.weights export-diffusers TARGET --encoder=… --decoder=… [--stats=…]
 
 SOURCE is anything `load_ddt` or `load_rae(decoder=…)` opens: a released file or a run of rae_dit.
@@ -13,7 +13,6 @@ goes a config.json with its heads.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import get_args
 
@@ -24,12 +23,14 @@ from rae_dit.checkpoint.manager import CheckpointError
 from rae_dit.config import ConfigError
 from rae_dit.models.decoder import Decoder
 from rae_dit.storage.files import write_json
+from rae_dit.weights.config_file import refuse_other
 from rae_dit.weights.diffusers_export import save_diffusers
 from rae_dit.weights.directory import single_file
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.official import decoder_config, export_ddt, export_decoder
 from rae_dit.weights.state_dict import Weights
 from rae_dit.weights.tensor_file import open_tensors, save_tensors
+from rae_dit.workdir import find_run
 
 
 def main() -> None:
@@ -47,8 +48,7 @@ def main() -> None:
         command.add_argument("source")
         command.add_argument("target", type=Path)
     diffusers = commands.add_parser("export-diffusers", help="write an AutoencoderRAE directory")
-    diffusers.add_argument("target", type=Path)
-    diffusers.add_argument("run", nargs="?")
+    diffusers.add_argument("paths", nargs="+", metavar="[RUN] TARGET")
     diffusers.add_argument("--encoder")
     diffusers.add_argument("--decoder")
     diffusers.add_argument("--stats")
@@ -80,19 +80,36 @@ def run(arguments: argparse.Namespace) -> None:
             )
         case "export-diffusers":
             parts = (arguments.encoder, arguments.decoder, arguments.stats)
-            if arguments.run and any(parts):
+            source, target = run_and_target(arguments.paths)
+            if source and any(parts):
                 raise WeightsError("Got a run and parts besides; give one or the other.")
-            if not arguments.run and not (arguments.encoder and arguments.decoder):
+            if not source and not (arguments.encoder and arguments.decoder):
                 raise WeightsError("Give a run, or --encoder and --decoder.")
             rae = load_rae(
-                arguments.run,
+                source,
                 encoder=arguments.encoder,
                 decoder=arguments.decoder,
                 stats=arguments.stats,
                 encoder_input_size=arguments.encoder_input_size,
                 weights=arguments.weights,
             )
-            save_diffusers(rae, arguments.target)
+            save_diffusers(rae, target)
+
+
+def run_and_target(paths: list[str]) -> tuple[str | None, Path]:
+    """Returns the run, if there is one, and the target; the old order, TARGET RUN, is understood.
+
+    Raises:
+        WeightsError: there are more paths.
+    """
+    match paths:
+        case [target]:
+            return None, Path(target)
+        case [first, second] if find_run(second) and not find_run(first):
+            return second, Path(first)
+        case [first, second]:
+            return first, Path(second)
+    raise WeightsError(f"export-diffusers: got {len(paths)} paths; expected [RUN] TARGET")
 
 
 def write_decoder(decoder: Decoder, target: Path) -> None:
@@ -102,8 +119,7 @@ def write_decoder(decoder: Decoder, target: Path) -> None:
         WeightsError: a config.json of something else is there already.
     """
     path, config = target.parent / "config.json", decoder_config(decoder)
-    if path.exists() and json.loads(path.read_text()) != config:
-        raise WeightsError(f"{path} is of something else; write the decoder to a new directory.")
+    refuse_other(path, config)
     save_tensors(target, export_decoder(decoder))
     write_json(path, config)
 

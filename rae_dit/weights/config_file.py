@@ -40,6 +40,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def refuse_other(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuses to write a config where there is one of something else already.
+
+    Raises:
+        WeightsError: there is, or it is damaged.
+    """
+    if path.exists() and read_json(path) != json.loads(json.dumps(config)):
+        raise WeightsError(f"{path} is of something else; write to a new directory.")
+
+
 def read_fields(
     config: Mapping[str, Any], defaults: Mapping[str, Any], path: Path
 ) -> dict[str, Any]:

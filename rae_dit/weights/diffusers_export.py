@@ -14,6 +14,7 @@ from rae_dit.models.encoders import find_family
 from rae_dit.models.encoders.family import DiffusersEncoder
 from rae_dit.models.rae import RAE
 from rae_dit.storage.files import write_json
+from rae_dit.weights.config_file import refuse_other
 from rae_dit.weights.diffusers import (
     ATTENTION,
     DECODER_EPS,
@@ -35,7 +36,8 @@ def save_diffusers(rae: RAE, directory: str | Path) -> None:
     Tensors that diffusers demands and does not use (SigLIP's pooling head) are written as zeros.
 
     Raises:
-        WeightsError: if diffusers would build a different RAE.
+        WeightsError: if diffusers would build a different RAE, or the directory has a config.json
+            of something else.
     """
     fixed, decoder = check_expressible(rae)
     encoder, sizes = rae.encoder.architecture, decoder.architecture
@@ -82,7 +84,7 @@ def save_diffusers(rae: RAE, directory: str | Path) -> None:
         "use_encoder_loss": False,
     }
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    refuse_other(directory / "config.json", config)
     save_tensors(directory / "diffusion_pytorch_model.safetensors", tensors)
     write_json(directory / "config.json", config)
 

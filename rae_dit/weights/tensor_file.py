@@ -26,13 +26,20 @@ LAYER_DIGITS = 4
 
 
 class LazyTensors(Mapping[str, np.ndarray]):
-    """Mapping from names to arrays, each read on access."""
+    """Mapping from names to arrays, each read on access; errors name the file and the tensor."""
 
-    def __init__(self, tensors: Mapping[str, Leaf]):
+    def __init__(self, tensors: Mapping[str, Leaf], path: Path):
         self.tensors = tensors
+        self.path = path
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self.tensors[name].read()
+        tensor = self.tensors[name]
+        try:
+            return tensor.read()
+        except WeightsError as error:
+            if str(self.path) in str(error):
+                raise
+            raise WeightsError(f"{self.path}: {name}: {error}") from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
@@ -56,7 +63,7 @@ def open_tensors(path: str | Path, weights: Weights = "ema") -> Mapping[str, np.
     path = Path(path)
     found = find_state_dict(read_content(path), path, weights)
     check_names(found, path)
-    return LazyTensors(found)
+    return LazyTensors(found, path)
 
 
 def read_content(path: Path) -> Any:
