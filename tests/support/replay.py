@@ -86,8 +86,8 @@ def read_recording(directory: Path, name: str) -> Recording:
 
 
 def taking_inputs(task: Task) -> Task:
-    """Makes the step of a task take its batch for the objective's inputs."""
-    objective = task.objective._replace(sample_inputs=lambda frozen, batch, key: batch)
+    """Makes the step of a task take the objective's inputs from its batch."""
+    objective = task.objective._replace(sample_inputs=lambda frozen, batch, key: batch["inputs"])
     step = functools.partial(task.step, objective=objective)
     return dataclasses.replace(task, objective=objective, step=step)
 
@@ -124,8 +124,10 @@ def replay(start: Start, program: Program | None = None) -> list[Step]:
     shardings = jax.tree.map(lambda leaf: leaf.sharding, program.abstract)
     state = jax.device_put(jax.tree.map(jnp.copy, state), shardings)
     steps = [Step(host(state), {})]
+    no_images = np.zeros((0, 1, 1, 3), np.uint8)
     for inputs in start.inputs:
-        state, metrics = program.step(state, start.frozen, inputs)
+        batch = {"image": no_images, "inputs": inputs}
+        state, metrics = program.step(state, start.frozen, batch)
         steps.append(Step(host(state), {name: float(value) for name, value in metrics.items()}))
     return steps
 
