@@ -63,6 +63,7 @@ def get_config() -> ml_collections.ConfigDict:
     decoder.depth = 28
     decoder.num_heads = 16
     decoder.intermediate_size = 4096
+    decoder.pixels = "normalized"  # [R]; RAEv2: "unit"
     decoder.noise_tau = 0.8  # [P], [R] configs/stage1/training/DINOv2-B_decXL.yaml
     decoder.train_constants = False  # [O]; its code trains them, as rae_dino.py does
 

@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
-from rae_dit.architecture import Attention, Remat
+from rae_dit.architecture import Attention, Pixels, Remat
 from rae_dit.config import Config, ConfigError
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
@@ -105,6 +105,7 @@ def load_rae(
     encoder_input_size: int | None = None,
     encoder_layers: tuple[int, ...] = (),
     encoder_add_mean: bool = False,
+    decoder_pixels: Pixels = "normalized",
     weights: Weights = "ema",
     **compute: Unpack[ComputeKeywords],
 ) -> RAE:
@@ -125,6 +126,8 @@ def load_rae(
         encoder_layers: blocks, from 0, whose normalized outputs are averaged, as RAEv2 does; ()
             takes the last.
         encoder_add_mean: add the mean of the last of them over all patches to every token.
+        decoder_pixels: what the decoder gives: "normalized" as the encoder's input (RAE), or "unit"
+            for images in [0, 1] (RAEv2).
         weights: of the decoder's file: the EMA or the "online" weights, as in `load_ddt`.
         **compute: `dtype` (float32), `attention`, `scan_layers`, `remat`: fields of `Compute`.
 
@@ -137,7 +140,7 @@ def load_rae(
     """
     if source is not None:
         parts = (encoder, decoder, stats, encoder_input_size, encoder_layers or None)
-        if parts != (None,) * 5 or encoder_add_mean:
+        if parts != (None,) * 5 or encoder_add_mean or decoder_pixels != "normalized":
             raise ValueError(
                 "load_rae got a whole autoencoder and parts besides; give one or the other."
             )
@@ -167,6 +170,7 @@ def load_rae(
         image_std=image_std,
         latent_mean=None if statistics is None else statistics.mean,
         latent_variance=None if statistics is None else statistics.variance,
+        pixels=decoder_pixels,
     )
 
 

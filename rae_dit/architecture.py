@@ -12,6 +12,7 @@ from rae_dit.ranges import Count, Natural, Positive
 
 Attention = Literal["auto", "xla", "cudnn", "splash"]
 Remat = Literal["none", "dots", "full"]
+Pixels = Literal["normalized", "unit"]
 Triple = tuple[float, float, float]
 
 

@@ -11,6 +11,7 @@ from support.golden_files import GOLDEN, arrays
 
 from rae_dit.api import load_rae
 from rae_dit.architecture import Compute
+from rae_dit.weights.diffusers_export import save_diffusers
 from rae_dit.weights.huggingface import read_encoder
 from rae_dit.weights.mapping import WeightsError
 
@@ -112,9 +113,11 @@ def test_a_file_of_metas_is_the_same_encoder(read, golden, tmp_path):
     assert rae.encoder.architecture == same.architecture
 
 
-def test_other_sizes_are_resized_and_statistics_applied(golden):
+def test_a_whole_rae_of_raev2(golden):
     rae = load_rae(
         encoder=GOLDEN / "raev2" / "rae_dinov3_encoder",
+        decoder=GOLDEN / "raev2" / "rae_dinov3_decoder",
+        decoder_pixels="unit",
         stats=GOLDEN / "raev2" / "rae_dinov3_stat.pt",
         encoder_input_size=SETTINGS["resolution"],
         encoder_layers=tuple(SETTINGS["layers"]),
@@ -123,3 +126,8 @@ def test_other_sizes_are_resized_and_statistics_applied(golden):
     for image, latent in (("image", "latent_mls"), ("image_other_size", "latent_other_size")):
         mine = rae.encode(golden[image].transpose(0, 2, 3, 1))
         np.testing.assert_allclose(mine, golden[latent].transpose(0, 2, 3, 1), atol=1e-5)
+    latent = golden["latent_mls"].transpose(0, 2, 3, 1)
+    image = rae.decode(latent)
+    np.testing.assert_allclose(image, golden["reconstruction"].transpose(0, 2, 3, 1), atol=2e-6)
+    with pytest.raises(WeightsError, match=r"dinov3"):
+        save_diffusers(rae, GOLDEN / "nowhere")

@@ -21,6 +21,7 @@ ADDED: dict[str, Any] = {
     "flow.base_weight": 1.0,
     "sample.internal_scale": 1.0,
     "sample.internal_interval": [0.0, 1.0],
+    "decoder.pixels": "normalized",
     "encoder.layers": [],
     "encoder.add_mean": False,
     "gan.power_iteration": "per_update",

@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 from typing import Literal
 
-from rae_dit.architecture import DDTSizes
+from rae_dit.architecture import DDTSizes, Pixels
 from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_heads, check_one_origin
 from rae_dit.ranges import Count, Natural, NonNegative, Positive, Probability
@@ -70,6 +70,7 @@ class DecoderConfig:
     depth: Count  # blocks
     num_heads: Count
     intermediate_size: Count  # hidden width of the MLP
+    pixels: Pixels  # its outputs: 'normalized' as the encoder's input, or 'unit' in [0, 1] (RAEv2)
     noise_tau: NonNegative  # training noise on latents: deviation drawn from [0, noise_tau)
     # Train the positions too, as the reference does: they count in the clipped norm and decay
     train_constants: bool

@@ -6,7 +6,8 @@ D the decoder, and with mu and nu the mean and variance of each latent element o
     z = (E((R(x) - m) / s) - mu) / sqrt(nu + 1e-5)                          (1)
     x = D(z sqrt(nu + 1e-5) + mu) s + m                                     (2)
 
-Resizing, normalization and statistics are inside these two calls and nowhere else.
+Resizing, normalization and statistics are inside these two calls and nowhere else. RAEv2's decoders
+give pixels in [0, 1] themselves (`pixels="unit"`): x = D(...) then.
 
 Source: bytetriper/RAE `stage1/rae.py`; SEMANTICS 4.1, 4.3.
 """
@@ -16,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Float
 
-from rae_dit.architecture import Triple
+from rae_dit.architecture import Pixels, Triple
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoders.base import VisionTransformer
 from rae_dit.models.layers import Constant
@@ -41,6 +42,7 @@ class RAE(nnx.Module):
         latent_mean: mean of every latent element, broadcastable to [h, w, D]; None for raw
             latents (stage-1 training).
         latent_variance: their variance, given exactly when the mean is.
+        pixels: what the decoder gives: "normalized" as the encoder's input, or "unit" for [0, 1].
 
     Raises:
         ValueError: if only one statistic is given, if their shape does not fit, or if the decoder
@@ -56,11 +58,13 @@ class RAE(nnx.Module):
         image_std: Triple,
         latent_mean: ArrayLike | None,
         latent_variance: ArrayLike | None,
+        pixels: Pixels = "normalized",
     ):
         self.encoder = encoder
         self.decoder = decoder
         self.image_mean = image_mean
         self.image_std = image_std
+        self.pixels = pixels
         if decoder is not None and (decoder.grid, decoder.in_width) != (
             encoder.grid,
             encoder.hidden_size,
@@ -135,5 +139,7 @@ class RAE(nnx.Module):
         """
         if self.decoder is None:
             raise ValueError("decoder: got None; expected an RAE that was built or loaded with one")
-        mean, std = jnp.asarray(self.image_mean), jnp.asarray(self.image_std)
-        return self.decoder(jnp.asarray(tokens, jnp.float32)) * std + mean
+        image = self.decoder(jnp.asarray(tokens, jnp.float32))
+        if self.pixels == "unit":
+            return image
+        return image * jnp.asarray(self.image_std) + jnp.asarray(self.image_mean)

@@ -159,6 +159,7 @@ def make_rae(config: Config, rngs: nnx.Rngs, *, decoder: bool, statistics: bool)
         image_std=config.encoder.image_std,
         latent_mean=np.zeros(shape) if statistics else None,
         latent_variance=np.ones(shape) if statistics else None,
+        pixels=config.decoder.pixels,
     )
 
 

@@ -111,6 +111,8 @@ def check_expressible(rae: RAE) -> tuple[DiffusersEncoder, Decoder]:
         eps=family.eps,
         activation=family.activation,
         layer_scale=family.layer_scale,
+        layers=(),
+        add_mean=False,
     )
     built_decoder = dataclasses.replace(decoder.architecture, eps=DECODER_EPS)
     fields = {
@@ -122,6 +124,8 @@ def check_expressible(rae: RAE) -> tuple[DiffusersEncoder, Decoder]:
         for part, values in fields.items()
         for name, (found, needed) in values.items()
     ]
+    if rae.pixels != "normalized":
+        different.append(f"decoder.pixels: got {rae.pixels!r}; expected 'normalized'")
     computed = computed_positions(decoder.architecture)
     apart = np.abs(np.asarray(decoder.position[...]) - computed).max()
     if apart > POSITION_TOLERANCE:

@@ -23,8 +23,8 @@ from rae_dit.weights.tensor_file import open_tensors
 
 log = logging.getLogger(__name__)
 
-DDT_FILES = ("stage2_model.pt", "*.safetensors")
-DECODER_FILES = ("config.json", "model.pt", "dinov2_decoder.pt", "*.safetensors")
+DDT_FILES = ("stage2_model.pt", "checkpoint.pt", "*.safetensors")
+DECODER_FILES = ("config.json", "model.pt", "dinov2_decoder.pt", "decoder.pt", "*.safetensors")
 
 
 def open_ddt(source: str | Path, weights: Weights = "ema") -> Tensors:
