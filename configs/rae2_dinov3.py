@@ -12,8 +12,8 @@ LATENTS   k7; dit2_dinov3.py says how to get the others
 HARDWARE  not measured yet
 EXPECTED  rFID 0.18 of k23 and 0.60 of k1 (RAEv2). Ours: not measured yet.
 LENGTH    and all else but the encoder, the crop and the pixels as in rae_dino.py
-SOURCE    of the values: RAEv2, as in dit2_dinov3.py. Its encoder runs in train mode while the decoder is trained,
-          which rescales DINOv3's positions at random; ours is in evaluation mode.
+SOURCE    of the values: as in dit2_dinov3.py. Its code runs the encoder in train mode while the
+          decoder is trained, which rescales the positions at random; ours is in evaluation mode.
 """
 
 import ml_collections

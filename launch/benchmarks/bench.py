@@ -159,14 +159,15 @@ def measure_decode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str
 
 
 def measure_sample(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
-    """Times noise to latents, and on to images, without guidance and with CFG."""
+    """Times noise to latents, and on to images, without guidance and with the config's kind."""
     ddt = nnx.merge(*weights.initialize(models.make_ddt, config, mesh))
     rae = weights.place_rae(config, mesh, decoder=True)
     noise = jax.device_put(random_latents(config), batch_sharding(mesh))
     labels = jax.device_put(np.arange(len(noise), dtype=np.int32) % config.data.num_classes)
     updates = config.sample.num_steps - (config.sample.grid == "official")
+    kind = config.sample.guidance
     for cfg_scale in (1.0, 1.5):
-        evaluations = updates * (1 if cfg_scale == 1.0 else 2)
+        evaluations = updates * (1 if cfg_scale == 1.0 or kind == "internal" else 2)
         sample = functools.partial(
             sample_latents,
             ddt,
@@ -175,14 +176,16 @@ def measure_sample(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str
             steps=config.sample.num_steps,
             shift=models.latent_shift(config),
             cfg_scale=cfg_scale,
+            guidance=kind,
             grid=config.sample.grid,
         )
         flops = evaluations * model_flops(config).ddt
         line = rates(median_seconds(sample), len(noise), flops)
-        yield {"cfg_scale": cfg_scale, "decoded": False} | line
+        guided = {"guidance": kind, "cfg_scale": cfg_scale}
+        yield guided | {"decoded": False} | line
         seconds = median_seconds(lambda sample=sample: decode(*rae, sample()))
         line = rates(seconds, len(noise), flops + model_flops(config).decoder)
-        yield {"cfg_scale": cfg_scale, "decoded": True} | line
+        yield guided | {"decoded": True} | line
 
 
 MEASUREMENTS = {
