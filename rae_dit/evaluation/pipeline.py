@@ -109,12 +109,14 @@ def accumulate(
     return merge_processes(state)
 
 
-def source_batches(source: Source, batch_size: int) -> Iterator[Batch]:
-    """Yields this process's share of the images of a source."""
+def source_batches(source: Source, batch_size: int, *, num_workers: int) -> Iterator[Batch]:
+    """Yields this process's share of the images of a source; see `ordered_batches`."""
     index, count = jax.process_index(), jax.process_count()
     whole = batch_size * count
     rows = index * batch_size + np.arange(batch_size)
-    batches = ordered_batches(source, batch_size=whole, limit=None, rows=rows)
+    batches = ordered_batches(
+        source, batch_size=whole, limit=None, num_workers=num_workers, rows=rows
+    )
     total = -(-len(source) // whole)
     with batches:
         for number, batch in enumerate(progress(batches, "reference", total)):

@@ -58,7 +58,9 @@ def evaluate(config: Config, workdir: Path) -> None:
 
     report: dict[str, object] = {}
     if config.evaluate.judge == "digits":
-        held_out = source_batches(data.held_out(config), config.evaluate.batch_size)
+        held_out = source_batches(
+            data.held_out(config), config.evaluate.batch_size, num_workers=config.data.num_workers
+        )
         report |= with_suffix("real", values_of(held_out))
     if generator is None:
         stored = open_samples(config)

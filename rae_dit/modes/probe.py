@@ -54,17 +54,18 @@ def probe(config: Config, workdir: Path) -> None:
     }
     with StopAtOnce(), jax.default_matmul_precision(models.matmul_precision(config)):
         frozen = task.load_frozen(mesh)
-        for name, params in (("parameters", state.params), ("ema", state.ema)):
-            report[name], report["images"] = held_out_means(
-                program.validate,
-                params,
-                frozen,
-                source,
-                mesh,
-                batch_size=config.data.batch_size,
-                seed=config.seed,
-                limit=None,
-            )
+        means, images = held_out_means(
+            program.validate,
+            {"parameters": state.params, "ema": state.ema},
+            frozen,
+            source,
+            mesh,
+            batch_size=config.data.batch_size,
+            seed=config.seed,
+            limit=None,
+            num_workers=config.data.num_workers,
+        )
+        report |= means | {"images": images}
     if jax.process_index() == 0:
         write_json(workdir / "probe.json", report)
     log.info("probe: %s", report)

@@ -170,7 +170,7 @@ def make_reference(
             lambda: accumulate(
                 MetricState.of(offered, feature_stride=stride),
                 extractor,
-                source_batches(source, settings.batch_size),
+                source_batches(source, settings.batch_size, num_workers=config.data.num_workers),
             ),
         )
     with as_config_error("evaluate.reference"):

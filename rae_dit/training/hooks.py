@@ -1,7 +1,6 @@
 """Hooks of the training loop: telemetry and validation; a task adds its own."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -41,27 +40,29 @@ def validation_hook(run: Run) -> Hook:
         return Hook(None, lambda step, state, batch: {})
 
     def validate(step: int, state: TrainState, batch: Tree) -> Values:
-        values: dict[str, float | Path] = {}
-        for prefix, params in (("val", state.params), ("val_ema", state.ema)):
-            means, _ = held_out_means(
-                run.program.validate,
-                params,
-                run.frozen,
-                source,
-                run.mesh,
-                batch_size=config.data.batch_size,
-                seed=config.seed,
-                limit=config.metrics.validate_batches * config.data.batch_size,
-            )
-            values |= {f"{prefix}/{name}": value for name, value in means.items()}
-        return values
+        means, _ = held_out_means(
+            run.program.validate,
+            {"val": state.params, "val_ema": state.ema},
+            run.frozen,
+            source,
+            run.mesh,
+            batch_size=config.data.batch_size,
+            seed=config.seed,
+            limit=config.metrics.validate_batches * config.data.batch_size,
+            num_workers=config.data.num_workers,
+        )
+        return {
+            f"{prefix}/{name}": value
+            for prefix, found in means.items()
+            for name, value in found.items()
+        }
 
     return Hook(config.metrics.validate_every, validate, "validation")
 
 
 def held_out_means(
     validate: Callable[..., Any],
-    params: Tree,
+    trees: Mapping[str, Tree],
     frozen: Tree,
     source: Source,
     mesh: Mesh,
@@ -69,34 +70,45 @@ def held_out_means(
     batch_size: int,
     seed: int,
     limit: int | None,
-) -> tuple[dict[str, float], int]:
+    num_workers: int,
+) -> tuple[dict[str, dict[str, float]], int]:
     """Averages loss and metrics over held-out images; the same call gives the same numbers.
+
+    Every batch is read once and looked at by all trees, with the same random numbers.
 
     Args:
         validate: of a `Program`: (params, frozen, batch, key) -> sums, "weight" among them.
-        params: parameters, or their EMA.
+        trees: parameters, their EMA, by name.
         frozen: networks that are used and not trained.
         source: the images.
         mesh: its devices share every batch.
         batch_size: images per batch over all processes.
         seed: of the run, for the random numbers of the objective's inputs.
         limit: images to use; None for all.
+        num_workers: processes that read the images, see `ordered_batches`.
 
     Returns:
-        {name: mean}, and the number of images; damaged ones do not count.
+        For each tree {name: mean}, and the number of images; damaged ones do not count.
     """
-    total: dict[str, float] = {}
+    totals: dict[str, dict[str, float]] = {name: {} for name in trees}
     batches = ordered_batches(
         source,
         batch_size=batch_size,
         limit=limit,
+        num_workers=num_workers,
         rows=local_rows(mesh, batch_size),
     )
     with batches:
         for number, batch in enumerate(batches):
             key = jax.random.fold_in(run_keys(seed).validation, number)
-            sums = validate(params, frozen, shard_batch(batch, mesh), key)
-            for name, value in sums.items():
-                total[name] = total.get(name, 0.0) + float(value)
-    weight = total.pop("weight")
-    return {name: value / weight for name, value in total.items()}, round(weight)
+            placed = shard_batch(batch, mesh)
+            found = {name: validate(tree, frozen, placed, key) for name, tree in trees.items()}
+            for name, sums in found.items():
+                for metric, value in sums.items():
+                    totals[name][metric] = totals[name].get(metric, 0.0) + float(value)
+    weights = [total.pop("weight") for total in totals.values()]
+    means = {
+        name: {metric: value / weights[0] for metric, value in total.items()}
+        for name, total in totals.items()
+    }
+    return means, round(weights[0])
