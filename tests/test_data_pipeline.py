@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+from rae_dit.data import pipeline
 from rae_dit.data.pipeline import Batches, ordered_batches, train_batches
 from rae_dit.data.position import check_position, position
 from rae_dit.data.sources import synthetic
@@ -211,7 +212,7 @@ def test_a_closed_stream_says_so():
 
 def test_an_endless_stream_that_ends_is_an_error():
     finite = grain.MapDataset.range(1).map(lambda number: {"number": np.array(number)})
-    stream = Batches(finite.to_iter_dataset(), endless=True)
+    stream = Batches(iter(finite.to_iter_dataset()), endless=True)
     assert next(stream)["number"] == 0
     with pytest.raises(RuntimeError, match="endless data stream ended"):
         next(stream)
@@ -255,15 +256,26 @@ def test_an_ordered_pass_goes_on_at_any_record(start, limit, shares):
 
 
 @pytest.mark.parametrize("length", [5, 20])  # one batch, three batches
-def test_an_ordered_pass_is_the_same_with_workers(length):
+def test_an_ordered_pass_is_the_same_with_workers(length, monkeypatch):
+    monkeypatch.setattr(pipeline, "_WORTH_WORKERS", 0)
     source = synthetic(16, 3, length, seed=0)
     alone = list(ordered_batches(source, **_ORDERED))
-    shared = list(ordered_batches(source, **_ORDERED, num_workers=2))
+    with ordered_batches(source, **_ORDERED, num_workers=2) as stream:
+        shared = [next(stream)]
+        assert len(multiprocessing.active_children()) == min(2, len(alone))
+        shared += stream
+    assert not multiprocessing.active_children()
     assert len(alone) == len(shared) == -(-length // 8)
     for one, other in zip(alone, shared, strict=True):
         assert one.keys() == other.keys()
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_no_workers_are_started_for_a_short_pass():
+    with ordered_batches(Tagged(24), **_ORDERED, num_workers=2) as stream:
+        next(stream)
+        assert not multiprocessing.active_children()
 
 
 def test_an_ordered_batch_is_what_a_device_wants():

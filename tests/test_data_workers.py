@@ -2,16 +2,21 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
 from support.image_files import TRAIN
 
+from rae_dit.config import ConfigError
+from rae_dit.data import workers
 from rae_dit.data.pipeline import train_batches
 from rae_dit.data.sources import synthetic
+from rae_dit.data.workers import BATCHES_PER_WORKER, check_shared_memory, fitting_workers
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,3 +71,52 @@ def test_the_kill_of_the_run_ends_them(tmp_path: Path) -> None:
     finally:
         for worker in filter(is_running, workers):
             os.kill(worker, signal.SIGKILL)
+
+
+def test_workers_hold_two_batches_each_in_shared_memory() -> None:
+    side, rows = 149, 8  # a size that no other test has
+
+    def held() -> int:
+        sizes = [path.stat().st_size for path in Path("/dev/shm").glob("psm_*")]
+        return sizes.count(rows * side * side * 3)
+
+    settings = TRAIN | {"num_workers": 3, "batch_size": rows}
+    with train_batches(synthetic(side, 4, 16, seed=0), **settings) as stream:
+        batch = next(stream)
+        deadline = time.monotonic() + 60
+        while held() < 3 * BATCHES_PER_WORKER + 1 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1)  # were there more, they would come
+        assert held() == 3 * BATCHES_PER_WORKER + 1  # `batch` is the one
+        del batch
+    assert held() == 0
+
+
+def test_what_does_not_fit_into_shared_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,024 images of 256 pixels are 201 MB; Docker gives 64 MB, here there are 2 GB."""
+    batch = 1024 * 256 * 256 * 3
+    monkeypatch.setattr(workers, "free_shared_memory", lambda: 2 * 10**9)
+    with pytest.raises(ConfigError) as caught:
+        check_shared_memory(16, batch)
+    assert str(caught.value) == (
+        "data.num_workers: got 16; expected at most 3, because /dev/shm has 2 GB free and 16 "
+        "workers need 6.85 GB: 2 batches of 0.201 GB each, and 2 in use. Docker takes --shm-size=8g"
+    )
+    check_shared_memory(3, batch)
+    check_shared_memory(0, 10**12)
+    assert (fitting_workers(16, batch), fitting_workers(2, batch)) == (3, 2)
+    monkeypatch.setattr(workers, "free_shared_memory", lambda: 64 * 10**6)
+    assert fitting_workers(16, batch) == 0
+    with pytest.raises(ConfigError, match="expected at most 0"):
+        train_batches(
+            synthetic(256, 4, 1024, 0), **(TRAIN | {"batch_size": 1024, "num_workers": 1})
+        )
+
+
+def test_what_is_free_is_what_the_system_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(workers, "SHARED_MEMORY", str(tmp_path / "none"))
+    assert workers.free_shared_memory() == 0
+    monkeypatch.setattr(workers, "SHARED_MEMORY", str(tmp_path))
+    assert workers.free_shared_memory() == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.01)

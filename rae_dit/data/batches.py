@@ -7,6 +7,7 @@ import grain
 import numpy as np
 
 from rae_dit.data.bad_images import Replacements
+from rae_dit.data.workers import WorkerBatches
 
 Batch = dict[str, np.ndarray]
 
@@ -21,7 +22,7 @@ class Batches(AbstractContextManager["Batches"], Iterator[Batch]):
 
     def __init__(
         self,
-        dataset: grain.IterDataset,
+        iterator: WorkerBatches | grain.DatasetIterator,
         *,
         endless: bool,
         replacements: Replacements | None = None,
@@ -29,11 +30,11 @@ class Batches(AbstractContextManager["Batches"], Iterator[Batch]):
         """Starts reading.
 
         Args:
-            dataset: yields batches; a column "replaced" is taken out of them and counted.
+            iterator: yields batches; a column "replaced" is taken out of them and counted.
             endless: whether its end is an error.
             replacements: counts that column; None if there is none.
         """
-        self._iterator: grain.DatasetIterator | None = iter(dataset)
+        self._iterator: WorkerBatches | grain.DatasetIterator | None = iterator
         self._endless = endless
         self._replacements = replacements
 

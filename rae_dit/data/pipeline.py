@@ -6,13 +6,13 @@ else: not on the number of processes, threads or workers, nor on interruptions.
 So a checkpoint needs no state of any iterator; the step number is the position.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import grain
 import numpy as np
-from absl import flags
 
 from rae_dit.data.bad_images import PrepareImage, PrepareRandomCrop, Replacements
 from rae_dit.data.batches import Batches
@@ -21,10 +21,13 @@ from rae_dit.data.order import GroupOrder, group_starts
 from rae_dit.data.position import Shuffle
 from rae_dit.data.sources import Numbered, Source, image_shape
 from rae_dit.data.transforms import Example, Prepare, flip_example
-from rae_dit.data.workers import start_worker
+from rae_dit.data.workers import WorkerBatches, check_shared_memory, fitting_workers
 
 # grain's defaults are 16 threads and 500 elements in every process; here an element is a batch.
 _READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+
+# Images of a pass for which workers are started, which takes some seconds.
+_WORTH_WORKERS = 2_000
 
 
 def train_batches(
@@ -60,6 +63,7 @@ def train_batches(
         Close it. Its `replaced` counts damaged images.
 
     Raises:
+        ConfigError: /dev/shm has no room for the batches of the workers.
         ValueError: the numbers do not fit each other or the source; later, from the iterator,
             if a record is not what the source promised (the message has its index), or if too
             many images are damaged.
@@ -76,6 +80,7 @@ def train_batches(
 
     length = len(source)
     prepare = Prepare(image_shape(source), source.num_classes, weighted=False)
+    check_shared_memory(num_workers, batch_bytes(prepare.shape, len(rows)))
     starts = group_starts(source) if shuffle == "groups" else None
     # One step in every branch: the number of steps before a random one decides its seed.
     if starts is not None:
@@ -115,7 +120,8 @@ def ordered_batches(
         batch_size: examples per batch over all processes; may be larger than the source.
         limit: number of the record to stop before; None for all.
         start: number of the first record: the pass of a process that was stopped goes on there.
-        num_workers: as for `train_batches`; worth their start for a long pass.
+        num_workers: as for `train_batches`, but no more than there are batches, and none for fewer
+            than 2,000 images a process: they would start for longer than they work.
         rows: as for `train_batches`.
 
     Returns:
@@ -139,6 +145,8 @@ def ordered_batches(
     )
     mine = RowsOfBatches(stream, start, batch_size, rows)
     replacements = _counting(source, real - start, batch_size // len(rows))
+    num_workers = min(num_workers, len(mine) // len(rows)) if len(mine) >= _WORTH_WORKERS else 0
+    num_workers = fitting_workers(num_workers, batch_bytes(prepare.shape, len(rows)))
     return Batches(_read(mine, num_workers), endless=False, replacements=replacements)
 
 
@@ -179,18 +187,17 @@ class RowsOfBatches:
         return example
 
 
-def _read(examples: RowsOfBatches, num_workers: int) -> grain.IterDataset:
+def _read(examples: RowsOfBatches, num_workers: int) -> WorkerBatches | grain.DatasetIterator:
     """Reads the batches in order with workers or threads."""
     batches = grain.MapDataset.source(examples).batch(len(examples.rows), drop_remainder=True)
-    read = batches.to_iter_dataset(_READ)
     if num_workers > 0:
-        # grain 0.2.18 reads an absl flag of its own here and fails when nobody has parsed flags,
-        # as in a notebook or under pytest (google/grain#1355). `app.run` still parses them later.
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(num_workers=num_workers)
-        read = read.mp_prefetch(options, worker_init_fn=start_worker)
-    return read
+        return WorkerBatches(batches, _READ, num_workers)
+    return iter(batches.to_iter_dataset(_READ))
+
+
+def batch_bytes(shape: tuple[int, ...], rows: int) -> int:
+    """Computes the size of this process's part of a batch of images."""
+    return rows * math.prod(shape)
 
 
 def _preparing(source: Source, prepare: Prepare) -> Prepare | PrepareImage:

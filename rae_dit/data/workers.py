@@ -1,13 +1,135 @@
-"""Signals and lifetime of data worker processes."""
+"""Data worker processes: round robin over them, their shared memory, signals and lifetime."""
 
+import functools
+import logging
 import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
+from typing import Any
+
+import grain
+from absl import flags
+
+# Not public, but what `mp_prefetch` runs in each worker. Around it `mp_prefetch` puts a thread for
+# each worker that holds two batches more in shared memory, of which there is little in containers.
+from grain._src.python.dataset.transformations.process_prefetch import ProcessPrefetchIterDataset
+
+from rae_dit.config.check import invalid_value
+
+log = logging.getLogger(__name__)
 
 # Seconds that a worker lives on after a notice to stop, unless its run ends it before.
 _GRACE = 120
+
+SHARED_MEMORY = "/dev/shm"
+BATCHES_PER_WORKER = 2  # in shared memory: one waits to be taken, one to be put in its place
+BATCHES_IN_USE = 2  # by the run: one goes to the devices while the next is taken
+
+
+class WorkerBatches:
+    """Iterator of the batches that workers prepare: batch i comes from worker i mod workers."""
+
+    def __init__(
+        self, batches: grain.MapDataset, read: grain.ReadOptions, num_workers: int
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            batches: what to read, in order.
+            read: threads of each worker.
+            num_workers: processes, at least 1.
+        """
+        # grain 0.2.18 reads an absl flag of its own here and fails when nobody has parsed flags,
+        # as in a notebook or under pytest (google/grain#1355). `app.run` still parses them later.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        self._iterators = [
+            iter(
+                ProcessPrefetchIterDataset(
+                    batches[index::num_workers].to_iter_dataset(read),
+                    buffer_size=1,
+                    worker_init_fn=functools.partial(start_worker, index, num_workers),
+                )
+            )
+            for index in range(num_workers)
+        ]
+        self._taken = 0
+
+    def __iter__(self) -> "WorkerBatches":
+        return self
+
+    def __next__(self) -> Any:
+        if self._taken == 0:
+            self._each(lambda iterator: iterator.start_prefetch())
+        worker = self._taken % len(self._iterators)
+        self._taken += 1
+        return next(self._iterators[worker])
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._each(lambda iterator: iterator.close())
+
+    def _each(self, call: Callable[[Any], None]) -> None:
+        """Calls a function for all workers at once: each start and each end takes a while."""
+        with ThreadPoolExecutor(len(self._iterators)) as pool:
+            list(pool.map(call, self._iterators))
+
+
+def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
+    """Checks that the batches of the workers fit into /dev/shm.
+
+    A process that writes to a full /dev/shm is killed by SIGBUS, without a word.
+
+    Args:
+        num_workers: processes; 0 need nothing.
+        batch_bytes: size of this host's part of a batch.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    free = free_shared_memory()
+    if num_workers > workers_that_fit(free, batch_bytes):
+        needed = (BATCHES_PER_WORKER * num_workers + BATCHES_IN_USE) * batch_bytes
+        expected = (
+            f"at most {workers_that_fit(free, batch_bytes)}, because {SHARED_MEMORY} has "
+            f"{_gigabytes(free)} free and {num_workers} workers need {_gigabytes(needed)}: "
+            f"{BATCHES_PER_WORKER} batches of {_gigabytes(batch_bytes)} each, and "
+            f"{BATCHES_IN_USE} in use. Docker takes --shm-size={-(-needed // 10**9) + 1}g"
+        )
+        raise invalid_value("data.num_workers", num_workers, expected)
+
+
+def fitting_workers(num_workers: int, batch_bytes: int) -> int:
+    """Returns how many of the workers fit into /dev/shm now, and says so if they are fewer."""
+    fitting = min(num_workers, workers_that_fit(free_shared_memory(), batch_bytes))
+    if fitting < num_workers:
+        log.info(
+            "%d of %d workers read this pass: %s has no room for more",
+            *(fitting, num_workers, SHARED_MEMORY),
+        )
+    return fitting
+
+
+def workers_that_fit(free_bytes: int, batch_bytes: int) -> int:
+    """Computes for how many workers there is room."""
+    return max(0, (free_bytes // batch_bytes - BATCHES_IN_USE) // BATCHES_PER_WORKER)
+
+
+def free_shared_memory() -> int:
+    """Returns the free bytes of /dev/shm; 0 if there is none."""
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except FileNotFoundError:
+        return 0
+    return found.f_bavail * found.f_frsize
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.3g} GB"
 
 
 def start_worker(index: int, count: int) -> None:

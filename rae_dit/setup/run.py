@@ -4,25 +4,33 @@ from jax.sharding import Mesh
 
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import invalid_value
-from rae_dit.data.sources import Source
+from rae_dit.data.pipeline import batch_bytes
+from rae_dit.data.sources import Source, image_shape
+from rae_dit.data.workers import check_shared_memory
 from rae_dit.setup import data
 from rae_dit.setup.evaluation import check_evaluation, during_training
 from rae_dit.setup.objectives import make_task
 from rae_dit.training.program import Program, build_program
 from rae_dit.training.run import Run
+from rae_dit.training.sharding import local_rows
 
 
 def open_run(config: Config, mesh: Mesh) -> Run:
     """Opens the data, loads the frozen networks and builds the functions; compiles nothing.
 
     Raises:
-        ConfigError: the data do not suffice for a batch, held-out images are missing or have other
-            classes, or the evaluation during training cannot be made.
+        ConfigError: the data do not suffice for a batch, or /dev/shm for the workers, held-out
+            images are missing or have other classes, or the evaluation during training cannot be
+            made.
     """
     source = data.open_source(config, "train")
     if config.data.batch_size > len(source):
         expected = f"at most {len(source)}, as many as there are images to train on"
         raise invalid_value("data.batch_size", config.data.batch_size, expected)
+    check_shared_memory(
+        config.data.num_workers,
+        batch_bytes(image_shape(source), len(local_rows(mesh, config.data.batch_size))),
+    )
     validation = data.open_source(config, "validation")
     data.check_same_classes(config, source, validation)
     config = config.in_steps(len(source))
