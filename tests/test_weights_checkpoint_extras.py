@@ -96,6 +96,77 @@ def open_content(path):
     return read_legacy(path) if is_legacy(path) else read_torch_file(path)
 
 
+def trained():
+    """A model after a step, its average (all ones), and its optimizer."""
+    model = torch.nn.Linear(2, 3)
+    average = {name: torch.ones_like(tensor) for name, tensor in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    return model, average, optimizer
+
+
+def checkpoint_of_dit(gone):
+    model, average, optimizer = trained()
+    args = argparse.Namespace(model="DiT-XL/2", results_dir=pathlib.Path("results"), num_classes=10)
+    content = {"model": model.state_dict(), "ema": average, "opt": optimizer.state_dict()}
+    return content | {"args": args}
+
+
+def checkpoint_of_repa(gone):
+    """Of a model inside DataParallel; the projector's name is in the arguments."""
+    content = checkpoint_of_dit(gone)
+    content["model"] = {f"module.{name}": tensor for name, tensor in content["model"].items()}
+    return content | {"steps": 10_000, "args": argparse.Namespace(enc_type="dinov2-vit-b")}
+
+
+def checkpoint_of_lightningdit(gone):
+    config = gone["DictConfig"](data={"image_size": 256})
+    return checkpoint_of_dit(gone) | {"config": config, "scheduler": gone["Transport"]()}
+
+
+def checkpoint_of_lightning_hydra(gone):
+    """Of Lightning's Trainer with a module that saves its arguments, and an average beside it."""
+    model, average, optimizer = trained()
+    names = {f"net.{name}": tensor for name, tensor in model.state_dict().items()}
+    return {
+        "epoch": 3,
+        "global_step": 100,
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": names | {f"ema_net.{name}": tensor for name, tensor in average.items()},
+        "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"current": {"ready": 3}}}},
+        "callbacks": {"ModelCheckpoint{'monitor': 'val/loss'}": {"best_score": torch.tensor(0.5)}},
+        "optimizer_states": [optimizer.state_dict()],
+        "lr_schedulers": [],
+        "hparams_name": "kwargs",
+        "hyper_parameters": {
+            "net": gone["Transport"](),
+            "optimizer": functools.partial(torch.optim.AdamW, lr=1e-4),
+            "scheduler": functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1),
+            "root": pathlib.Path("data"),
+            "config": gone["DictConfig"](a=1),
+        },
+    }
+
+
+TRAINERS = [
+    checkpoint_of_dit,
+    checkpoint_of_repa,
+    checkpoint_of_lightningdit,
+    checkpoint_of_lightning_hydra,
+]
+
+
+@pytest.mark.parametrize("checkpoint", TRAINERS)
+def test_checkpoints_of_trainers_open(tmp_path, gone, checkpoint):
+    torch.save(checkpoint(gone), tmp_path / "a.ckpt")
+    for name in ABSENT:
+        del sys.modules[name.rpartition(".")[0]]
+    tensors = open_tensors(tmp_path / "a.ckpt")
+    assert sorted(tensors) == ["bias", "weight"]
+    np.testing.assert_array_equal(tensors["weight"], np.ones((3, 2)))
+
+
 def test_kinds_of_dict_are_dicts(tmp_path):
     content = {"state_dict": collections.defaultdict(list, weight(1)), "step": 3}
     torch.save(collections.OrderedDict(content), tmp_path / "a.pt")
