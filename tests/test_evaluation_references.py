@@ -1,5 +1,7 @@
 """Reference files: ADM's, pytorch-fid's, and features themselves."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -103,7 +105,14 @@ def test_other_features_are_refused(tmp_path, arrays, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_torch_file_is_called_one(tmp_path):
+    with zipfile.ZipFile(tmp_path / "reference.pt", "w") as archive:
+        archive.writestr("reference/data.pkl", b"")
+    with pytest.raises(SourceError, match="which is a torch file; expected an ADM-style .npz"):
+        open_reference(tmp_path / "reference.pt", ("fid",))
+
+
 def test_statistics_that_are_none_are_refused(tmp_path):
     path = save(tmp_path, mu=np.zeros(4), sigma=np.full((4, 4), np.nan))
-    with pytest.raises(SourceError, match=r"reference\.npz cannot be used: .*not finite"):
+    with pytest.raises(SourceError, match=r"reference\.npz', which cannot be used \(.*not finite"):
         open_reference(path, ("fid",)).fill(MetricState.of([FID]))

@@ -270,7 +270,7 @@ def images(count, side=8):
         (
             lambda d: {"evaluate.judge": "digits", "evaluate.metrics": ("class_accuracy",),
                        "evaluate.samples": save(d, arr_0=images(5))},
-            "evaluate.samples: got .* without labels; expected names that end in _LABEL",
+            "evaluate.samples: got .* without labels; expected the directory of --mode=sample",
         ),
         (
             lambda d: {"evaluate.judge": "digits", "evaluate.metrics": ("frechet",),

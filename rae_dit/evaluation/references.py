@@ -7,7 +7,6 @@ images. pytorch-fid's files have "mu" and "sigma" alone. "activations", pool fea
 serve in place of images.
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from rae_dit.data.files import SourceError
 from rae_dit.evaluation.metric_state import MetricState
 from rae_dit.evaluation.metrics import metrics_named
 from rae_dit.evaluation.metrics.base import Metric
+from rae_dit.evaluation.npz_file import one_line, read_headers
 
 MOMENTS = (("mu", "sigma"), ("mu_s", "sigma_s"))
 WIDTH = {"mu": 2048, "mu_s": 2023}
@@ -54,13 +54,10 @@ class ReferenceFile:
         Raises:
             SourceError: they are not finite, or not a mean and a covariance.
         """
-        try:
-            with np.load(self.path) as arrays:
-                for kind in state.metrics:
-                    if self.serves(kind):
-                        state.metrics[kind] = kind.from_reference(arrays)
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
-            raise SourceError(f"{self.path} cannot be used: {error}") from error
+        with one_line(self.path), np.load(self.path) as arrays:
+            for kind in state.metrics:
+                if self.serves(kind):
+                    state.metrics[kind] = kind.from_reference(arrays)
 
 
 def open_reference(path: str | Path, metrics: tuple[str, ...]) -> ReferenceFile:
@@ -69,12 +66,9 @@ def open_reference(path: str | Path, metrics: tuple[str, ...]) -> ReferenceFile:
     Raises:
         SourceError: there is no such file, or metrics need what it lacks; one line.
     """
-    path = Path(path)
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        kind = "is not an .npz" if path.is_file() else "does not exist"
-        raise SourceError(f"got {str(path)!r}, which {kind}; expected an ADM-style .npz")
-    with np.load(path) as arrays:
-        shapes = {name: _shape(path, name) for name in arrays.files}
+    path = Path(path).expanduser()
+    headers = read_headers(path, "an ADM-style .npz")
+    shapes = {name: header.shape for name, header in headers.items()}
     for mean, covariance in MOMENTS:
         if mean in shapes and covariance in shapes:
             width = WIDTH[mean]
@@ -96,13 +90,3 @@ def open_reference(path: str | Path, metrics: tuple[str, ...]) -> ReferenceFile:
             f"got {str(path)!r} with {sorted(shapes)}; expected {expected} for {metric!r}"
         )
     return file
-
-
-def _shape(path: Path, name: str) -> tuple[int, ...]:
-    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0
-        if version != (1, 0):
-            read = np.lib.format.read_array_header_2_0
-        shape: tuple[int, ...] = read(file)[0]
-        return shape

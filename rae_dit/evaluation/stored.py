@@ -1,12 +1,15 @@
 """Images in files to be evaluated: an ADM-style .npz, a directory of pictures, or one picture.
 
 They are read in order and in blocks, so that 50,000 images need little memory. ADM's .npz holds
-"arr_0", uint8 [n, H, W, 3], and optionally "arr_1", the labels. Pictures are sorted by name; if
-every name ends in _LABEL (as of --mode=sample: 000123_7.png), that is the image's label.
+"arr_0", uint8 [n, H, W, 3], and optionally "arr_1", the labels. Pictures are sorted by name. Their
+labels are known if --mode=sample made them: it leaves a manifest.json and names NUMBER_LABEL.png.
 """
 
+import json
+import logging
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +18,15 @@ from typing import IO
 import numpy as np
 
 from rae_dit.data.files import SourceError
-from rae_dit.data.images import BadImageError, decode
+from rae_dit.data.images import SUFFIXES, BadImageError, decode
+from rae_dit.data.shards import kind_of, left_out
+from rae_dit.evaluation.npz_file import one_line, read_headers, skip_header
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+log = logging.getLogger(__name__)
+
+_MANIFEST, _GRID, _NPZ = "manifest.json", "grid.png", "samples.npz"  # of --mode=sample
+_EXPECTED = "an .npz with images in arr_0, a picture or a directory of them"
+_MOST_IMAGES, _MOST_PIXELS = 10**7, 2**26
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +60,12 @@ class StoredImages:
             for first in starts:
                 yield np.stack([self._picture(i) for i in range(first, min(first + size, stop))])
             return
-        with zipfile.ZipFile(self.path) as archive, archive.open("arr_0.npy") as file:
-            _header(file, self.path)
+        with (
+            one_line(self.path),
+            zipfile.ZipFile(self.path) as archive,
+            archive.open("arr_0.npy") as file,
+        ):
+            skip_header(file)
             one = int(np.prod(self.shape[1:]))
             _skip(file, start * one)
             for first in starts:
@@ -78,65 +91,73 @@ def open_stored(path: str | Path) -> StoredImages:
     Raises:
         SourceError: there is no such path, or no images of the expected kind in it; one line.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
-        names = (p for p in path.iterdir() if not p.name.startswith(".") and p.name != "grid.png")
-        files = tuple(sorted(p for p in names if p.suffix.lower() in SUFFIXES))
+        names = [p for p in path.iterdir() if p.name not in (_MANIFEST, _GRID, _NPZ)]
+        files = tuple(sorted(p for p in names if _is_picture(p)))
+        others = Counter(kind_of(p.name) for p in names if p not in {*files})
         if not files:
-            raise SourceError(f"got {str(path)!r}, which holds no {', '.join(SUFFIXES)} files")
+            shown = ", ".join(SUFFIXES[:5])
+            raise SourceError(f"got {str(path)!r}, which holds no {shown}, ... files")
+        if others:
+            log.info("%s: %d pictures; %s", path, len(files), *left_out(others))
         return _pictures(path, files)
     if not path.is_file():
-        raise SourceError(f"got {str(path)!r}; expected an .npz, a picture or a directory of them")
+        raise SourceError(f"got {str(path)!r}, which does not exist; expected {_EXPECTED}")
     if path.suffix.lower() in SUFFIXES:
         return _pictures(path, (path,))
     return _npz(path)
 
 
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
 def _pictures(path: Path, files: tuple[Path, ...]) -> StoredImages:
     height, width, _ = _read(files[0]).shape
-    found = [re.search(r"_(\d+)$", file.stem) for file in files]
+    return StoredImages(path, (len(files), height, width, 3), _labels(path, files), files)
+
+
+def _labels(path: Path, files: tuple[Path, ...]) -> np.ndarray | None:
+    """Reads the labels in the names of --mode=sample; None if the pictures are not all its own."""
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(manifest, dict) or "num_samples" not in manifest:
+        return None
+    found = [re.fullmatch(r"\d{6,9}_(\d{1,9})\.png", file.name) for file in files]
     labels = [int(match[1]) for match in found if match]
-    known = np.array(labels) if len(labels) == len(files) else None
-    return StoredImages(path, (len(files), height, width, 3), known, files)
+    return np.array(labels) if len(labels) == len(files) else None
 
 
 def _npz(path: Path) -> StoredImages:
-    if not zipfile.is_zipfile(path):
+    headers = read_headers(path, _EXPECTED)
+    if "arr_0" not in headers:
         raise SourceError(
-            f"got {str(path)!r}, which is not an .npz; expected one with the array arr_0"
+            f"got {str(path)!r} with the arrays {[*headers]}; expected images in arr_0"
         )
-    with zipfile.ZipFile(path) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist()]
-        if "arr_0" not in names:
-            raise SourceError(
-                f"got {str(path)!r} with the arrays {names}; expected images in arr_0"
-            )
-        with archive.open("arr_0.npy") as file:
-            shape = _header(file, path)
-    labels = None
-    if "arr_1" in names:
-        with np.load(path) as arrays:
-            labels = arrays["arr_1"]
-        if labels.shape != shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-            raise SourceError(
-                f"{path}: got labels arr_1 of {labels.dtype} {list(labels.shape)}; expected "
-                f"integers [{shape[0]}]"
-            )
-    return StoredImages(path, shape, labels)
-
-
-def _header(file: IO[bytes], path: Path) -> tuple[int, int, int, int]:
-    """Reads the header of arr_0 and checks that images follow it."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0
-    if version != (1, 0):
-        read = np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+    shape, fortran, dtype = headers["arr_0"]
+    is_images = dtype == np.uint8 and not fortran and len(shape) == 4 and shape[3] == 3
+    if (
+        not is_images
+        or not 1 <= shape[0] <= _MOST_IMAGES
+        or not 1 <= shape[1] * shape[2] <= _MOST_PIXELS
+    ):
         raise SourceError(
             f"{path}: got arr_0 of {dtype} {list(shape)}; expected uint8 [n, H, W, 3] with n >= 1"
         )
-    return shape
+    images = (shape[0], shape[1], shape[2], 3)
+    if "arr_1" not in headers:
+        return StoredImages(path, images, None)
+    labels = headers["arr_1"]
+    if labels.shape != images[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise SourceError(
+            f"{path}: got labels arr_1 of {labels.dtype} {list(labels.shape)}; expected "
+            f"integers [{images[0]}]"
+        )
+    with one_line(path), np.load(path) as arrays:
+        return StoredImages(path, images, arrays["arr_1"])
 
 
 def _skip(file: IO[bytes], count: int) -> None:

@@ -99,8 +99,9 @@ def check_evaluation(config: Config) -> Config:
         for metric in metrics_named(settings.metrics):
             if metric.needs_labels and stored.labels is None:
                 raise ConfigError(
-                    f"evaluate.samples: got {settings.samples!r} without labels; expected names "
-                    f"that end in _LABEL or an array arr_1, for {metric.names[0]!r}"
+                    f"evaluate.samples: got {settings.samples!r} without labels; expected the "
+                    "directory of --mode=sample or an .npz with labels in arr_1, for "
+                    f"{metric.names[0]!r}"
                 )
     needed = max(metric.min_images for metric in metrics_named(settings.metrics))
     if count < needed:
