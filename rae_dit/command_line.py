@@ -13,6 +13,7 @@ import ml_collections
 from absl import flags
 
 from rae_dit.config import ConfigError, describe_field
+from rae_dit.config.check import expand_home
 
 NO_CONFIG = "--config: missing; expected a config file such as configs/dit_digits.py"
 
@@ -28,6 +29,7 @@ def parse_config(argv: list[str], values: flags.FlagValues) -> ml_collections.Co
         absl.flags.Error: an unknown flag.
         SystemExit: status 0 after --help.
     """
+    argv = [expand_home_in(argument) for argument in argv]
     arguments = values.read_flags_from_files(argv[1:], force_gnu=False)
     overrides = find_settings(r"config\.([^=]*)", arguments)
     # ml_collections fails on a wrong file or field with exceptions of many kinds and a traceback,
@@ -58,6 +60,14 @@ def parse_config(argv: list[str], values: flags.FlagValues) -> ml_collections.Co
         kind = type(values.config).__name__
         raise ConfigError(f"--config: get_config() returned {kind}; expected a ConfigDict")
     return values.config
+
+
+def expand_home_in(argument: str) -> str:
+    """Replaces ~ in --flag=~/path, where shells leave it."""
+    name, equals, value = argument.partition("=")
+    if not equals or not name.startswith("-"):
+        return expand_home(argument)
+    return name + equals + expand_home(value)
 
 
 def find_settings(name: str, arguments: list[str]) -> list[tuple[str, str]]:

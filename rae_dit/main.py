@@ -128,6 +128,7 @@ def main(request: Request) -> None:
     from rae_dit.checkpoint.manager import CheckpointError
     from rae_dit.compiler import use_compile_cache
     from rae_dit.data.bad_images import BadShareError
+    from rae_dit.data.files import SourceError
     from rae_dit.data.position import ChangedDataError
     from rae_dit.sampling.generate import NotFiniteError
     from rae_dit.training.history import DivergedError
@@ -139,7 +140,7 @@ def main(request: Request) -> None:
     set_up_log(jax.process_index())
     expected = (
         *(ConfigError, CheckpointError, WeightsError),
-        *(BadShareError, ChangedDataError, DivergedError, NotFiniteError),
+        *(BadShareError, ChangedDataError, DivergedError, NotFiniteError, SourceError),
     )
     stops_at_a_step = request.mode in ("train", "probe")
     try:

@@ -108,7 +108,7 @@ def test_other_features_are_refused(tmp_path, arrays, message):
 def test_a_torch_file_is_called_one(tmp_path):
     with zipfile.ZipFile(tmp_path / "reference.pt", "w") as archive:
         archive.writestr("reference/data.pkl", b"")
-    with pytest.raises(SourceError, match="which is a torch file; expected an ADM-style .npz"):
+    with pytest.raises(SourceError, match=r"which is a torch file; expected an ADM-style \.npz"):
         open_reference(tmp_path / "reference.pt", ("fid",))
 
 

@@ -54,6 +54,31 @@ def test_defaults(parse: Parse) -> None:
     assert request.config.optim.max_steps == 20
 
 
+def test_home_is_expanded_in_every_path(
+    parse: Parse, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").write_text(
+        "from configs import dit_dummy\n\n\n"
+        "def get_config():\n"
+        "    config = dit_dummy.get_config()\n"
+        "    config.data.update({'source': 'folder', 'path': '~/images'})\n"
+        "    return config\n"
+    )
+    request = parse(
+        "--config=~/mine.py",
+        "--workdir=~/runs/a",
+        "--config.data.validation_path=~/val",
+        "--config.sample.guide_checkpoint=",
+        "--config.encoder.statistics=runs/~/x.npz",
+    )
+    config = request.config
+    assert request.workdir == tmp_path / "runs" / "a"
+    assert config.data.path == str(tmp_path / "images")
+    assert config.data.validation_path == str(tmp_path / "val")
+    assert config.encoder.statistics == "runs/~/x.npz"
+
+
 def test_overrides_arrive(parse: Parse) -> None:
     config = parse(
         DUMMY,

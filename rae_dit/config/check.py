@@ -7,6 +7,7 @@ Every mistake is a `ConfigError` of one line: field, value, what is allowed.
 import dataclasses
 import difflib
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -53,7 +54,7 @@ def convert(declared: Any, value: object, path: str) -> Any:
         declared: bool, int, float, str, a Literal of strings, a tuple of these, any of them with a
           `Range` or `| None`, or a dataclass made of them.
         value: what the config holds; a mapping for a dataclass. An int is taken for a float (a bool
-          never for a number), a list for a tuple (JSON has no tuples).
+          never for a number), a list for a tuple (JSON has no tuples), ~ for the home directory.
         path: dotted name of the field, '' for the whole config.
 
     Returns:
@@ -76,6 +77,8 @@ def convert(declared: Any, value: object, path: str) -> Any:
         return value
     if base is float and type(value) is int:
         value = float(value)
+    if base is str and isinstance(value, str):
+        value = expand_home(value)
     typed = type(value) is base  # not isinstance: True is an int there
     if not typed or (isinstance(value, int | float) and not _allowed(value, limits)):
         raise invalid_value(path, value, describe(declared))
@@ -104,6 +107,11 @@ def declared_type(section: Any, path: str, value: object) -> Any:
             _raise_unknown(declared, walked, name, path, value)
         declared, walked = hints[name], join(walked, name)
     return declared
+
+
+def expand_home(text: str) -> str:
+    """Replaces ~ or ~user at the beginning, as a shell does; only paths begin so."""
+    return os.path.expanduser(text)
 
 
 def did_you_mean(name: object, choices: typing.Iterable[str]) -> str:
