@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
@@ -59,6 +60,22 @@ def test_a_damaged_row_group_counts_as_damaged_images(tmp_path):
     path.write_bytes(content)
     assert [source[index]["replaced"] for index in range(12)] == [3 <= i < 6 for i in range(12)]
     assert "row group 1 is damaged: " in source.damage(4)
+
+
+def test_offsets_that_leave_an_arrow_file_damage_the_rows_of_its_batch(tmp_path):
+    """The file is mapped; pyarrow would follow them out of it, and the process would die."""
+    write_shard(tmp_path / "a.arrow", table(range(6)), rows=6)
+    lengths = [len(encoded(n, "JPEG")) for n in range(6)]
+    offsets = np.cumsum([0, *lengths]).astype("<i4")
+    content = (tmp_path / "a.arrow").read_bytes()
+    assert content.count(offsets.tobytes()) == 1
+    wrong = offsets.copy()
+    wrong[3] = -(2**30)
+    (tmp_path / "a.arrow").write_bytes(content.replace(offsets.tobytes(), wrong.tobytes()))
+    files = open_huggingface(str(tmp_path))
+    for row in range(6):
+        with pytest.raises(OSError, match="row group 0 is damaged: "):
+            files.read(row)
 
 
 def test_rows_without_image_or_label_are_named(tmp_path):

@@ -13,8 +13,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
-# What PIL raises on damaged files: the first three were seen on 9,000 files cut off and overwritten
-# at random, the others stand in the code of its plugins.
+# What PIL raises on damaged files: seen on those of launch/campaigns/damaged_data.py, or standing
+# in the code of its plugins.
 _DAMAGE = (
     OSError,  # truncated, unreadable or of no known kind
     SyntaxError,  # PNG: broken chunk
@@ -23,6 +23,10 @@ _DAMAGE = (
     IndexError,
     OverflowError,
     EOFError,
+    RuntimeError,  # AVIF
+    TypeError,
+    KeyError,
+    MemoryError,
     struct.error,
     zlib.error,
 )
