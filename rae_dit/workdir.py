@@ -1,4 +1,7 @@
-"""Run directories: finding one, reading its config, locking it."""
+"""Run directories: finding one, reading its config, locking it.
+
+What one process sees may be a minute old on another: callers `decide` where it matters to all.
+"""
 
 import contextlib
 import json
@@ -12,7 +15,7 @@ import ml_collections
 from rae_dit.config import Config, ConfigError, from_config_dict
 from rae_dit.config.check import invalid_value
 from rae_dit.config.compatibility import complete
-from rae_dit.multihost import decide, on_first_process
+from rae_dit.multihost import on_first_process
 
 log = logging.getLogger(__name__)
 
@@ -20,49 +23,39 @@ WAIT_SECONDS = 30.0
 
 
 def find_run(path: str | Path) -> Path | None:
-    """Finds the workdir of a workdir, checkpoints directory or step directory; else None.
-
-    Process 0 looks, for all.
-    """
+    """Finds the workdir of a workdir, checkpoints directory or step directory; else None."""
     path = Path(path).absolute()
-
-    def find() -> str | None:
-        for directory in (path, path.parent, path.parent.parent) if path.is_dir() else ():
-            if (directory / "checkpoints").is_dir() and (directory / "config.json").is_file():
-                return str(directory)
+    if not path.is_dir():
         return None
-
-    found = decide(find)
-    return None if found is None else Path(found)
+    for directory in (path, path.parent, path.parent.parent):
+        if (directory / "checkpoints").is_dir() and (directory / "config.json").is_file():
+            return directory
+    return None
 
 
 def has_checkpoint(workdir: Path) -> bool:
-    """Tells whether a run has saved a step, damaged or not, as process 0 sees it."""
-    return decide(lambda: any((workdir / "checkpoints").glob("[0-9]*")))
+    """Tells whether a run has saved a step, damaged or not."""
+    return any((workdir / "checkpoints").glob("[0-9]*"))
 
 
 def newest_step(workdir: Path) -> int | None:
-    """Finds the newest saved step as process 0 sees it; None if there is none."""
-
-    def find() -> int | None:
-        names = (path.name for path in (workdir / "checkpoints").glob("[0-9]*"))
-        return max((int(name) for name in names if name.isdigit()), default=None)
-
-    return decide(find)
+    """Finds the newest saved step; None if there is none."""
+    names = (path.name for path in (workdir / "checkpoints").glob("[0-9]*"))
+    return max((int(name) for name in names if name.isdigit()), default=None)
 
 
 def read_config(workdir: Path) -> Config:
-    """Reads config.json of a run; process 0 reads, for all.
+    """Reads config.json of a run.
 
     Raises:
         ConfigError: it is not JSON, or of another version of this project.
     """
     path = workdir / "config.json"
-    return parse_config(path, decide(path.read_text))
+    return parse_config(path, path.read_text())
 
 
 def parse_config(path: Path, text: str) -> Config:
-    """Converts the text of a run's config.json; raises as `read_config`, and asks no process."""
+    """Converts the text of a run's config.json; raises as `read_config`."""
     try:
         values = json.loads(text)
         if not isinstance(values, dict):

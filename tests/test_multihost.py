@@ -15,7 +15,11 @@ from rae_dit.modes.train import train
 # Both say something else, and hear the same: the arguments are the coordinator and who this is.
 TALK = r"""
 import os, signal, sys, time
+from pathlib import Path
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
+from rae_dit.multihost import agreement, place, share, wait_until_visible
 from rae_dit.evaluation.metric_state import merge_processes
 from rae_dit.multihost import allgather_bytes, broadcast_bytes, broadcast_set, decide
 from rae_dit.multihost import on_first_process, require_same
@@ -56,11 +60,54 @@ except ConfigError as error:
 else:
     raise AssertionError("different code went on")
 
+def refuse():
+    raise ConfigError(f"refused by {me}")
+class Reader:  # of a listing: what it knows travels, the listing does not happen again
+    def __init__(self):
+        self.made_by = me
+assert share(Reader).made_by == 0
+try:
+    share(lambda: refuse(), ConfigError)
+except ConfigError as error:
+    assert str(error) == "refused by 0"
+
+# A leaf of 1 MB: its checksum is gathered, not the leaf.
+given, gather = [], multihost_utils.process_allgather
+def spy(values, **options):
+    given.append(np.asarray(values).nbytes)
+    return gather(values, **options)
+multihost_utils.process_allgather = spy
+mesh = jax.sharding.Mesh(jax.devices(), ("all",))
+leaf = np.arange(2**18, dtype=np.float32).reshape(512, 512)
+split, whole = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+                for axes in ((None, "all"), ()))
+placed = place({"a": leaf, "b": leaf}, {"a": split, "b": whole})
+assert given == [2 * 4], given
+multihost_utils.process_allgather = gather
+for array in placed.values():
+    for shard in array.addressable_shards:
+        np.testing.assert_array_equal(shard.data, leaf[shard.index])
+assert place(placed, whole)["a"].sharding == whole
+try:
+    place({"a": leaf, "b": leaf + me}, whole)
+except ConfigError as error:
+    assert str(error).startswith("weights: got another 'b' on process 1 than on process 0"), error
+else:
+    raise AssertionError("nobody was refused")
+
+# A path that the second never sees.
+agreement.VISIBLE_SECONDS = 0.3
+wait_until_visible(Path("/"))
+try:
+    wait_until_visible(Path("/" if me == 0 else "/never"))
+except ConfigError as error:
+    assert "process 1 has not seen it for 0.3 s; expected storage that all" in str(error), error
+else:
+    raise AssertionError("nobody was refused")
+
 done = []
 on_first_process(lambda: done.append(me))
 assert done == [0][me:]
-def refuse():
-    raise ConfigError(f"refused by {me}")
 try:
     on_first_process(refuse)
 except ConfigError as error:

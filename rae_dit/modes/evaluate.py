@@ -17,6 +17,7 @@ from rae_dit.evaluation.pipeline import (
     source_batches,
     stored_batches,
 )
+from rae_dit.multihost import decide
 from rae_dit.provenance import file_record, software
 from rae_dit.sampling.generate import Generator, generate
 from rae_dit.setup import data, models
@@ -49,7 +50,8 @@ def evaluate(config: Config, workdir: Path) -> None:
     """
     config = with_batch_size(check_evaluation(config))
     extractor = make_feature_extractor(config)
-    step = newest_step(workdir)  # once: training may save another one meanwhile
+    # Once: training may save another one meanwhile.
+    step = decide(lambda: newest_step(workdir))
     generator = None if config.evaluate.samples else load_generator(config, workdir, step)
     reference = make_reference(config, workdir, extractor)
 

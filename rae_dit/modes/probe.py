@@ -15,7 +15,7 @@ from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import Config
 from rae_dit.config.check import invalid_value
 from rae_dit.modes.train import train
-from rae_dit.multihost import StopAtOnce
+from rae_dit.multihost import StopAtOnce, wait_until_visible
 from rae_dit.setup import data, models
 from rae_dit.setup.objectives import make_task
 from rae_dit.storage.files import write_json
@@ -38,6 +38,7 @@ def probe(config: Config, workdir: Path) -> None:
         raise invalid_value("objective", config.objective, expected)
     source = data.held_out(config)
     train(config, workdir)
+    wait_until_visible(workdir / "config.json")
     # As the run wrote it: where the config has epochs, it has steps.
     config = dataclasses.replace(config, optim=read_config(workdir).optim)
     last_step = config.optim.max_steps

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from rae_dit.config import Config
 from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation.figures import sample_grid
-from rae_dit.multihost import broadcast_set, on_first_process
+from rae_dit.multihost import broadcast_set, decide, on_first_process
 from rae_dit.sampling.generate import generate_shares
 from rae_dit.sampling.image_directory import GRID, NPZ, ImageDirectory, ImageWriter
 from rae_dit.sampling.labels import display_names, image_labels
@@ -46,7 +46,8 @@ def sample(config: Config, workdir: Path) -> None:
     labels, names = image_labels(config), display_names(config)
     output = Path(config.sample.output_dir) if config.sample.output_dir else workdir / "samples"
     directory = ImageDirectory(output, labels)
-    step = newest_step(workdir)  # once: training may save another one meanwhile
+    # Once: training may save another one meanwhile.
+    step = decide(lambda: newest_step(workdir))
     settings = sample_provenance(config, step)
     on_first_process(lambda: directory.check(settings))
     with jax.default_matmul_precision(models.matmul_precision(config)):

@@ -15,7 +15,7 @@ import jax
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import invalid_value
 from rae_dit.evaluation.sweep_table import Cell, best, draw_sweep, markdown
-from rae_dit.multihost import broadcast_set, on_first_process
+from rae_dit.multihost import broadcast_set, decide, on_first_process
 from rae_dit.provenance import Provenance
 from rae_dit.setup import models
 from rae_dit.setup.evaluation import (
@@ -46,7 +46,8 @@ def sweep(config: Config, workdir: Path) -> None:
     config = with_batch_size(config)
     planned, metric = plan(config), metric_of(config)
     check_evaluation(config)
-    step = newest_step(workdir)  # once: training may save another one meanwhile
+    # Once: training may save another one meanwhile.
+    step = decide(lambda: newest_step(workdir))
     path, settings = workdir / "sweep.json", sweep_settings(config, step)
     on_first_process(lambda: check(path, settings))
     with jax.default_matmul_precision(models.matmul_precision(config)):

@@ -12,6 +12,7 @@ from rae_dit.multihost.agreement import (
     first_error,
     on_first_process,
     require_same,
+    share,
     wait_until_visible,
 )
 from rae_dit.multihost.ending import EndTogether, StopAtOnce
@@ -35,5 +36,6 @@ __all__ = [
     "on_first_process",
     "place",
     "require_same",
+    "share",
     "wait_until_visible",
 ]

@@ -1,6 +1,7 @@
 """What processes tell each other: errors, decisions of process 0, bytes of all."""
 
 import json
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -62,6 +63,23 @@ def decide(choose: Callable[[], Value], error: type[Exception] = ConfigError) ->
         raise error(found["error"])
     value: Value = found["value"]
     return value
+
+
+def share(make: Callable[[], Value], error: type[Exception] = ConfigError) -> Value:
+    """Returns on every process a copy of the object that `make` returns on process 0.
+
+    Args:
+        make: process 0 alone calls it; what it returns can be pickled.
+        error: what `make` may raise; raised with its message on all processes.
+    """
+    import jax
+
+    if jax.process_count() == 1:
+        return make()
+    made: list[Value] = []
+    decide(lambda: made.append(make()), error)
+    content = broadcast_bytes(pickle.dumps(made[0]) if made else b"")
+    return made[0] if made else pickle.loads(content)  # of this run's own process 0
 
 
 def require_same(find: Callable[[], Mapping[str, str]]) -> None:

@@ -7,6 +7,7 @@ from rae_dit.config import Config, ConfigError
 from rae_dit.data import readers
 from rae_dit.data.files import SourceError
 from rae_dit.data.sources import Source
+from rae_dit.multihost import share
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +17,7 @@ def open_source(config: Config, split: Literal["train"]) -> Source: ...
 @overload
 def open_source(config: Config, split: Literal["validation"]) -> Source | None: ...
 def open_source(config: Config, split: Literal["train", "validation"]) -> Source | None:
-    """Opens the records of a split and says what was found.
+    """Opens the records of a split and says what was found; process 0 lists them, for all.
 
     None for "validation" if `data.validation_path` is ''.
 
@@ -32,15 +33,18 @@ def open_source(config: Config, split: Literal["train", "validation"]) -> Source
         return None
     field = "data.path" if split == "train" else "data.validation_path"
     try:
-        source = readers.open_source(
-            data.source,
-            path,
-            split=split,
-            image_size=data.image_size,
-            num_classes=data.num_classes,
-            crop=data.crop,
-            max_bad_share=data.max_bad_share,
-            numeric_classes=data.numeric_classes,
+        source = share(
+            lambda: readers.open_source(
+                data.source,
+                path,
+                split=split,
+                image_size=data.image_size,
+                num_classes=data.num_classes,
+                crop=data.crop,
+                max_bad_share=data.max_bad_share,
+                numeric_classes=data.numeric_classes,
+            ),
+            SourceError,
         )
     except SourceError as error:
         raise ConfigError(f"{field}: {error}") from error

@@ -21,7 +21,7 @@ from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import invalid_value
 from rae_dit.models.ddt import DDT
 from rae_dit.models.rae import latent_scale
-from rae_dit.multihost import place
+from rae_dit.multihost import decide, place
 from rae_dit.objectives.base import Tree
 from rae_dit.setup import pretrained
 from rae_dit.setup.gan import make_dino, pretrained_dino, pretrained_lpips
@@ -138,7 +138,7 @@ def place_ddt(config: Config, workdir: Path, mesh: Mesh, step: int | None = None
     """
     if step is not None:
         return restore_ddt(config, workdir / "checkpoints" / str(step), mesh)
-    if config.ddt.pretrained and not has_checkpoint(workdir):
+    if config.ddt.pretrained and not decide(lambda: has_checkpoint(workdir)):
         log.info("no checkpoint in %s: taking %s", workdir, config.ddt.pretrained)
         module = pretrained.pretrained_ddt(config)
         return Model(nnx.graphdef(module), to_devices(module, mesh))
@@ -162,12 +162,12 @@ def place_guide(config: Config, mesh: Mesh) -> Model:
         WeightsError: there is no such file, or it is no DiT^DH.
     """
     path = config.sample.guide_checkpoint
-    run = find_run(path)
+    run = decide(lambda: None if (found := find_run(path)) is None else str(found))
     if run is None:
         guide = released.read_ddt(path, compute(config))
         check_guide(config, guide)
         return Model(nnx.graphdef(guide), to_devices(guide, mesh))
-    theirs = read_config(run)
+    theirs = read_config(Path(run))
     if theirs.trained_network != "ddt":
         expected = f"a stage-2 run; the objective of that one is {theirs.objective!r}"
         raise invalid_value("sample.guide_checkpoint", path, expected)
@@ -211,7 +211,7 @@ def with_own_decoder(config: Config, workdir: Path) -> Config:
     Other runs have none of their own, and keep what the config names, if it names any.
     """
     named = config.decoder.pretrained or config.decoder.checkpoint
-    trained = config.trained_network == "decoder" and has_checkpoint(workdir)
+    trained = config.trained_network == "decoder" and decide(lambda: has_checkpoint(workdir))
     if named and not trained:
         return config
     own = dataclasses.replace(config.decoder, pretrained="", checkpoint=str(workdir))
