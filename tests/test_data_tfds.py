@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow_datasets as tfds
-from support.image_files import check_reader, check_stream, encoded
+from support.image_files import check_reader, check_stream, encoded, images_of
 from support.tfds_files import write_tfds
 
 from rae_dit.data.files import SourceError
@@ -85,3 +85,34 @@ def test_features_are_found_by_type_or_listed(tmp_path):
     message = refused(path)
     assert "with the features label (ClassLabel), left (Image), right (Image)" in message
     assert "expected one 'image' (Image)" in message
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+def test_damaged_files_are_one_line(root, name):
+    (file,) = root.glob(name)
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    message = refused(root)
+    assert f"got '{root}', which cannot be read (" in message
+    assert "expected the directory of one version" in message
+
+
+def test_a_file_that_is_cut_off_is_one_line(root):
+    (file,) = root.glob("tiny-train*")
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(
+        SourceError, match="^none of 16 files .*: the record is damaged: "
+    ) as caught:
+        images_of(open_tfds(str(root), "train"))[0]
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_record_is_replaced(root):
+    (file,) = root.glob("tiny-train*")
+    files = open_tfds(str(root), "train")
+    content = bytearray(file.read_bytes())
+    place = content.index(encoded(4, "JPEG")[-400:-336])
+    content[place : place + 64] = bytes(64)
+    file.write_bytes(content)
+    source = images_of(open_tfds(str(root), "train"))
+    assert [source[n]["replaced"] for n in range(len(files))] == [n == 4 for n in range(9)]

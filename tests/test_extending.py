@@ -17,6 +17,7 @@ from transformers import ViTConfig, ViTModel
 
 import rae_dit
 from rae_dit.data.files import Images, SourceError
+from rae_dit.data.readers import describe
 from rae_dit.diffusion import flow
 from rae_dit.diffusion.guidance import VelocityField
 from rae_dit.evaluation import metrics
@@ -154,6 +155,8 @@ def test_reader_reads_an_archive(tmp_path):
         "dog/1.jpg",
     ]
     source = Images(files, image_size=8, num_classes=2, crop="adm_center", max_bad_share=0.0)
+    line = "3 images of 2 classes from 1 file; left out: 1 members that are no .jpg"
+    assert describe(source) == line
     assert [source[i]["label"] for i in range(3)] == [0, 0, 1]
     assert source[0]["image"].shape == (8, 8, 3)
     assert re.fullmatch(r"zip/[0-9a-f]{12}/8/adm_center", source.fingerprint)

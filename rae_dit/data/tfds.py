@@ -1,6 +1,7 @@
 """Reader of TensorFlow Datasets prepared as array_record files; TensorFlow is not needed."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rae_dit.data.files import Listing, SourceError
@@ -32,8 +33,11 @@ class Tfds:
 
     def read(self, index: int) -> tuple[bytes, int]:
         """See `Files`."""
-        record = self.records[index]
-        return bytes(record[self.image]), int(record[self.label])
+        try:
+            record = self.records[index]
+            return bytes(record[self.image]), int(record[self.label])
+        except Exception as error:  # of array_record, protobuf and numpy
+            raise OSError(f"the record is damaged: {error}") from error
 
     def name(self, index: int) -> str:
         """See `Files`."""
@@ -62,16 +66,23 @@ def open_tfds(path: str, split: str) -> Tfds:
     folder = directory(path, expected)
     if not (folder / "dataset_info.json").is_file():
         raise SourceError(f"got {path!r}, which holds {found_in(folder)}; expected {expected}")
-    # Late: the package is slow to import, and other sources do not need it.
-    import tensorflow_datasets
-
     try:
-        builder = tensorflow_datasets.builder_from_directory(folder)
-    except Exception as error:  # of JSON, protobuf, its own, and those of wrong attributes
+        return _open(folder, path, split)
+    except SourceError:
+        raise
+    except Exception as error:  # of JSON, protobuf and array_record, and of attributes they miss
         raise SourceError(
             f"got {path!r}, which cannot be read ({' '.join(str(error).split())}); "
             f"expected {expected}"
         ) from error
+
+
+def _open(folder: Path, path: str, split: str) -> Tfds:
+    """Opens a directory; see `open_tfds`."""
+    # Late: the package is slow to import, and other sources do not need it.
+    import tensorflow_datasets
+
+    builder = tensorflow_datasets.builder_from_directory(folder)
     info = builder.info
     if split.partition("[")[0] not in info.splits:
         found = ", ".join(info.splits) or "none"

@@ -130,6 +130,7 @@ def open_images(config: Config) -> Source:
         return data.held_out(config)
     with as_config_error("reconstruct.path"):
         pictures = open_pictures(path)
+    log.info("%s", "; ".join([f"{path}: {len(pictures)} pictures", *pictures.listing.remarks]))
     return Images(
         files=pictures,
         image_size=config.data.image_size,
