@@ -101,7 +101,7 @@ def test_a_file_that_is_cut_off_is_one_line(root):
     (file,) = root.glob("tiny-train*")
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(
-        SourceError, match="^none of 16 files .*: the record is damaged: "
+        SourceError, match=r"^none of 16 files .*: the record is damaged: "
     ) as caught:
         images_of(open_tfds(str(root), "train"))[0]
     assert "\n" not in str(caught.value)
