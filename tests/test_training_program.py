@@ -98,6 +98,20 @@ def test_eight_devices_train_as_one(one_device, fsdp):
     assert any(leaf.addressable_shards[0].data.size < leaf.size for leaf in moments) == (fsdp > 1)
 
 
+@pytest.mark.slow
+def test_kernels_split_along_another_axis_train_as_whole_ones():
+    """Three devices do not divide a width of 32, but q|k|v, the MLP's and the modulation's."""
+    sizes = {"ddt.hidden_size": (32, 32), "ddt.mlp_ratio": 4.5, "data.batch_size": 24}
+    _, _, expected = take_steps(small_config(**sizes), 3)
+    _, state, found = take_steps(small_config(**sizes, **{"sharding.fsdp": 3}), 3, devices=6)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-4)
+    blocks = state.params["backbone"]["blocks"]
+    for kernel in (blocks["attention"]["qkv"], blocks["mlp"]["w12"], blocks["mlp"]["w3"]):
+        assert kernel["kernel"].addressable_shards[0].data.size == kernel["kernel"].size // 3
+
+
 def test_golden_step(one_device):
     """Loss, gradient norm and size of the EMA's way after steps 1 and 3.
 
