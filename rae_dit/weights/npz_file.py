@@ -51,7 +51,8 @@ def read_npz(path: Path) -> dict[str, LazyTensor]:
         FileNotFoundError: there is no such file.
         WeightsError: it is damaged, or unpacks to far more than its size.
     """
-    with reading(path), zipfile.ZipFile(path) as archive:
+    with reading(path):
+        archive = zipfile.ZipFile(path)  # stays open: its directory is parsed once
         check_sizes(archive, path)
         return {
             info.filename.removesuffix(SUFFIX): tensor(path, archive, info)
@@ -85,7 +86,7 @@ def tensor(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> LazyT
         raise WeightsError(f"{name} has {info.file_size} bytes, which shape {header.shape} is not.")
 
     def read(storage: Storage) -> np.ndarray:
-        with reading(path), zipfile.ZipFile(path) as archive, archive.open(info) as file:
+        with reading(path), archive.open(info) as file:
             raw = file.read(info.file_size)
             return np.frombuffer(raw, storage.dtype, storage.length, header.length)
 
