@@ -180,9 +180,8 @@ def test_git_lfs_pointers_are_named_as_such(tmp_path, name):
 
 
 def test_a_directory_is_named_as_what_it_is(tmp_path):
-    (tmp_path / ".metadata").touch()
-    (tmp_path / "__0_0.distcp").touch()
-    with pytest.raises(WeightsError, match=r"dcp_to_torch .*; expected a file of weights"):
+    (tmp_path / "__0_0.distcp").touch()  # and no .metadata
+    with pytest.raises(WeightsError, match=r"without its .metadata; .*; expected a file"):
         open_tensors(tmp_path)
 
 

@@ -4,6 +4,7 @@ import logging
 import re
 from pathlib import Path
 
+from rae_dit.weights.distributed_checkpoint import is_distributed
 from rae_dit.weights.errors import WeightsError
 
 log = logging.getLogger(__name__)
@@ -43,12 +44,14 @@ def weight_file(directory: Path) -> Path:
 
 
 def single_file(path: Path) -> Path:
-    """Finds the one file of weights in a directory; returns a file unchanged.
+    """Finds the one file of weights in a directory; a file is returned as it is.
+
+    So is a checkpoint of torch.distributed, which is a directory.
 
     Raises:
         WeightsError: if there is none, or more than one.
     """
-    if path.is_file():
+    if path.is_file() or is_distributed(path):
         return path
     found = [p for p in sorted(path.iterdir()) if p.suffix in SINGLE]
     if len(found) == 1:
@@ -62,10 +65,7 @@ def contents(directory: Path) -> str:
     """Describes a directory without a file that is read, for an error."""
     names = sorted(path.name for path in directory.iterdir())
     if any(name.endswith(".distcp") for name in names):
-        return (
-            "a checkpoint of torch.distributed (.distcp); make a file of it with `python -m "
-            f"torch.distributed.checkpoint.format_utils dcp_to_torch {directory} FILE.pt`"
-        )
+        return "shards of a torch.distributed checkpoint without its .metadata; copy that too"
     if {"ema", "train", "integrity"} <= {*names}:
         return (
             "a step of a rae_dit run without the run's config.json; put it at "

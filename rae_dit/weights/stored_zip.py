@@ -4,11 +4,13 @@ What an entry claims is checked before anything is read: it is not compressed or
 inside the file. So nothing is ever larger than the file.
 """
 
+import io
 import threading
 import zipfile
 import zlib
 from collections.abc import KeysView
 from pathlib import Path
+from typing import BinaryIO
 
 from rae_dit.weights.errors import DAMAGE, WeightsError, brief, reading
 
@@ -21,20 +23,18 @@ class StoredZip:
     """A zip file, kept open.
 
     Args:
-        path: the file.
+        file: the file.
+        path: its path, for messages.
 
     Raises:
-        FileNotFoundError: there is no such file.
         WeightsError: it is no zip file, or not whole.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, file: BinaryIO, path: Path):
+        self.file = file
         self.path = path
         try:
-            with zipfile.ZipFile(path) as archive:
-                infos = archive.infolist()
-        except FileNotFoundError:
-            raise
+            infos = zipfile.ZipFile(file).infolist()
         except DAMAGE as error:
             raise WeightsError(
                 f"{path} is not a whole torch or .npz file ({brief(error)}): it is truncated, of "
@@ -44,8 +44,7 @@ class StoredZip:
         self.entries = {info.filename: info for info in infos}
         if len(self.entries) != len(infos):
             raise WeightsError(f"{path} is damaged: it has two entries of one name.")
-        self.file = path.open("rb")
-        self.length = path.stat().st_size
+        self.length = file.seek(0, io.SEEK_END)
         self.lock = threading.Lock()
 
     def names(self) -> KeysView[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from rae_dit.storage.files import replacing
 from rae_dit.weights.checkpoint_tree import Leaf
 from rae_dit.weights.directory import contents
+from rae_dit.weights.distributed_checkpoint import is_distributed, read_distributed
 from rae_dit.weights.errors import WeightsError, reading, refuse_pointer
 from rae_dit.weights.npz_file import is_npz, read_npz
 from rae_dit.weights.safetensors_file import is_safetensors, read_safetensors
@@ -68,6 +69,8 @@ def open_tensors(path: str | Path, weights: Weights = "ema") -> Mapping[str, np.
 
 def read_content(path: Path) -> Any:
     """Reads what a file holds, with a lazy tensor for every tensor; raises as `open_tensors`."""
+    if is_distributed(path):
+        return read_distributed(path)
     if path.is_dir():
         raise WeightsError(f"{path}: got {contents(path)}; expected a file of weights")
     with reading(path):

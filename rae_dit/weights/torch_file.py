@@ -15,7 +15,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -62,7 +62,17 @@ def read_torch_file(path: str | Path) -> Any:
     path = Path(path)
     with reading(path):
         refuse_pointer(path)
-    archive = StoredZip(path)
+        return read_torch_content(path.open("rb"), path)
+
+
+def read_torch_content(file: BinaryIO, path: Path) -> Any:
+    """Reads the object in an open torch file, which stays open; raises as `read_torch_file`.
+
+    Args:
+        file: the file.
+        path: its path, for messages.
+    """
+    archive = StoredZip(file, path)
     pickles = [name for name in archive.names() if name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise WeightsError(f"{path} is a zip file, but not one that torch.save wrote.")
