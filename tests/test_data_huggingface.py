@@ -83,7 +83,8 @@ def test_rows_without_image_or_label_are_named(tmp_path):
     content = {"image": pa.array(images, _STRUCT), "label": pa.array([0, 1, None], pa.int64())}
     write_shard(tmp_path / "a.parquet", pa.table(content))
     source = images_of(open_huggingface(str(tmp_path)))
-    assert [source.damage(index) for index in (0, 1)] == ["the row holds no bytes"] * 2
+    assert source.damage(0) == "the row holds no bytes, but the path 'x.jpg'"
+    assert source.damage(1) == "the row holds no bytes"
     with pytest.raises(ValueError, match=r"a.parquet: row 2: got label -1; expected 0\.\.2"):
         source[2]
 
@@ -126,6 +127,13 @@ def test_the_labels_of_parquet_files_are_known_when_they_are_opened(tmp_path):
     write_shard(tmp_path / "a.parquet", table(range(2)))
     write_shard(tmp_path / "b.parquet", table(range(2, 5)))
     assert open_huggingface(str(tmp_path)).listing.labels == (0, 2)
+
+
+def test_class_names_that_are_numbers_sorted_as_strings_are_said(tmp_path):
+    """As `datasets` names them when it reads a folder of numbers."""
+    write_shard(tmp_path / "a.parquet", named(table(range(3)), ["0", "10", "2"]))
+    (remark,) = open_huggingface(str(tmp_path)).listing.remarks
+    assert remark == "classes are numbers sorted as strings: '10' is label 1"
 
 
 def test_shards_of_other_class_names_are_refused(tmp_path):

@@ -103,6 +103,7 @@ def test_by_products_of_datasets_are_left_out_and_counted(make):
             ["t-00000-of-00001", "t-00000-of-00002", "t-00001-of-00002"],
             "'t-' are shards of sets of 1 and 2",
         ),
+        (["t", "t-00000-of-00001"], "'t.parquet' stands beside shards of 't-'"),
         (  # two uploads; older ones end in a hash
             ["t-00000-of-00001-37258dee277c5ca2", "t-00000-of-00001-01327b2e453ae8e9"],
             "shard 0 of 1 of 't-' is there twice",

@@ -11,7 +11,7 @@ import numpy as np
 
 from rae_dit.data.files import Listing, PackedStrings, SourceError
 from rae_dit.data.images import SUFFIXES
-from rae_dit.data.shards import directory, found_in, kind_of, left_out
+from rae_dit.data.shards import directory, found_in, is_number, kind_of, left_out, sorted_as_strings
 
 log = logging.getLogger(__name__)
 
@@ -101,14 +101,15 @@ def open_folder(path: str, num_classes: int, *, numeric_classes: bool = False) -
         digest.update(b"\0".join([os.fsencode(label), *images, b"\0"]))
         names += images
         first.append(len(names))
-    remarks = (*left_out(others), *_remark_on_numbers(classes))
+    numbers = sorted_as_strings(classes)
+    hint = (f"{numbers}; data.numeric_classes=True sorts them as numbers",) if numbers else ()
     return Folder(
         root=root,
         classes=classes,
         files=PackedStrings(names),
         first=np.array(first, np.int64),
         fingerprint=f"folder/{len(names)}/{digest.hexdigest()[:12]}",
-        listing=Listing(len(names), classes=classes, remarks=remarks),
+        listing=Listing(len(names), classes=classes, remarks=(*left_out(others), *hint)),
     )
 
 
@@ -122,27 +123,12 @@ def class_directories(root: Path, *, numeric_classes: bool) -> tuple[str, ...]:
         classes = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     if not numeric_classes:
         return tuple(classes)
-    if names := [name for name in classes if not _is_number(name)]:
+    if names := [name for name in classes if not is_number(name)]:
         raise SourceError(
             f"got {str(root)!r} with the class {names[0]!r}; expected whole numbers because "
             "data.numeric_classes is True"
         )
     return tuple(sorted(classes, key=int))
-
-
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdecimal()
-
-
-def _remark_on_numbers(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Says that classes named by numbers are sorted as strings, if that is another order."""
-    if not all(map(_is_number, classes)):
-        return ()
-    for label, (name, number) in enumerate(zip(classes, sorted(classes, key=int), strict=True)):
-        if name != number:
-            place = f"directory {name!r} is label {label}, before {number!r}"
-            return (f"classes sorted as strings: {place}; data.numeric_classes=True sorts numbers",)
-    return ()
 
 
 def _images(folder: Path, others: Counter[str]) -> list[bytes]:

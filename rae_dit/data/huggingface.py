@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from rae_dit.data.files import Listing, SourceError
 from rae_dit.data.lru_cache import LRUCache
-from rae_dit.data.shards import find_shards
+from rae_dit.data.shards import find_shards, sorted_as_strings
 from rae_dit.data.table_schema import Columns, Shard, describe, map_arrow
 
 # In each process that reads; a row group of ImageNet is about 11 MB. The last group read is kept
@@ -63,7 +63,9 @@ class Tables:
             raise OSError(f"row group {number} is damaged: {error}") from error
         content = image["bytes"] if self.columns.nested and image is not None else image
         if content is None:
-            raise OSError("the row holds no bytes")
+            path = image.get("path") if self.columns.nested and image is not None else None
+            instead = f", but the path {path!r}" if path else ""
+            raise OSError(f"the row holds no bytes{instead}")
         return content, -1 if label is None else label
 
     def name(self, index: int) -> str:
@@ -159,6 +161,8 @@ def _list(shards: list[Shard], remarks: tuple[str, ...]) -> Listing:
     labels = [shard.labels for shard in shards if shard.labels is not None]
     told = len(labels) == len(shards)
     extremes = (min(low for low, _ in labels), max(high for _, high in labels)) if told else None
+    if numbers := sorted_as_strings(shards[0].classes or ()):
+        remarks = (*remarks, numbers)
     if without := sum(shard.without_bytes for shard in shards):
         remarks = (*remarks, f"{without:,} rows hold no image; they count as damaged")
     return Listing(len(shards), shards[0].classes, extremes, remarks)

@@ -19,16 +19,9 @@ _DAMAGE = (
     OSError,  # truncated, unreadable or of no known kind
     SyntaxError,  # PNG: broken chunk
     Image.DecompressionBombError,
-    ValueError,
-    IndexError,
-    OverflowError,
-    EOFError,
     RuntimeError,  # AVIF
-    TypeError,
-    KeyError,
-    MemoryError,
-    struct.error,
-    zlib.error,
+    *(ValueError, IndexError, OverflowError, EOFError, TypeError, KeyError, MemoryError),
+    *(struct.error, zlib.error),
 )
 # Formats that are decoded. Of the others that PIL knows, some are given to another program (EPS to
 # Ghostscript), of some only the header is read (HDF5, MPEG), and the rest holds no photographs.

@@ -62,8 +62,15 @@ def _numbers(first: str, last: str) -> list[str]:
 
 
 def doubled(names: Iterable[str]) -> str | None:
-    """Describes shards that are there twice, by number or as sets of two sizes; None if none."""
+    """Describes shards that are there twice; None if none.
+
+    That is by number, as sets of two sizes, or as one file ("train.tar") beside a set of the name.
+    """
+    names = list(names)
+    whole = {name.partition(".")[0]: name for name in names if not _NUMBERED.match(name)}
     for stem, totals in _sets(names).items():
+        if single := whole.get(stem.rstrip("-_.")):
+            return f"of which {single!r} stands beside shards of {stem!r}"
         if len(totals) > 1:
             sizes = " and ".join(str(total) for total in sorted(totals))
             return f"of which {stem!r} are shards of sets of {sizes}"

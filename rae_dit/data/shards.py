@@ -37,6 +37,21 @@ def left_out(kinds: Counter[str]) -> tuple[str, ...]:
     return (f"left out: {', '.join(most[:_SHOWN] + more)}",) if most else ()
 
 
+def is_number(name: str) -> bool:
+    """Tells whether a class is named by a whole number."""
+    return name.isascii() and name.isdecimal()
+
+
+def sorted_as_strings(classes: tuple[str, ...]) -> str | None:
+    """Says where classes named by numbers are not in the order of the numbers; None if they are."""
+    if not all(map(is_number, classes)):
+        return None
+    for label, (name, number) in enumerate(zip(classes, sorted(classes, key=int), strict=True)):
+        if name != number:
+            return f"classes are numbers sorted as strings: {name!r} is label {label}"
+    return None
+
+
 def found_in(folder: Path) -> str:
     """Describes the content of a directory: "3 files (a.txt, ...) and 1 directory (b)"."""
     files: list[str] = []
