@@ -67,7 +67,7 @@ def test_every_kind_gives_the_same_records_of_both_splits(kind, tmp_path):
         assert source[0]["image"].shape == (256, 256, 3)
     (batch,) = take(data.open_source(config, "train"), 1)
     assert batch["image"].shape == (4, 256, 256, 3)
-    assert batch["image"].dtype == np.float32
+    assert batch["image"].dtype == np.uint8
 
 
 @pytest.mark.parametrize("kind", ["folder", "huggingface", "tfds", "tar"])
