@@ -27,7 +27,7 @@ from rae_dit.weights.state_dict import Weights
 from rae_dit.weights.statistics import read_statistics
 from rae_dit.workdir import find_run, read_config
 
-DIFFUSERS_FILES = ("config.json", "*.safetensors")
+DIFFUSERS_FILES = ("config.json", "*.safetensors", "*.safetensors.index*.json")
 
 
 class ComputeKeywords(TypedDict, total=False):

@@ -80,7 +80,11 @@ def test_misused_arguments_are_refused(tmp_path):
         load_rae(encoder=ENCODER, decoder=DECODER, encoder_input_size=70)
     with pytest.raises(WeightsError, match="got an empty directory; expected one file of"):
         load_ddt(tmp_path)
-    with pytest.raises(WeightsError, match="This is not a DiT"):
+    with pytest.raises(
+        WeightsError, match=r"s_embedder\.proj\.bias: missing; expected it in a DiT"
+    ):
         load_ddt(DECODER / "model.pt")
-    with pytest.raises(WeightsError, match="This is not a decoder"):
+    with pytest.raises(
+        WeightsError, match=r"decoder_embed\.weight: missing; expected it in a decoder"
+    ):
         read_decoder(GOLDEN / "ddt_default.pt")

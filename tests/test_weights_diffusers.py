@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from flax import nnx
+from safetensors.torch import save_file as save_torch_file
 from support.golden_files import GOLDEN, arrays, channels_last, relative_error
 
 from rae_dit.api import load_rae
@@ -15,8 +18,8 @@ from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoders.mae import MAE
 from rae_dit.models.encoders.siglip import SigLIP
 from rae_dit.models.rae import RAE
-from rae_dit.weights import diffusers_export
-from rae_dit.weights.diffusers import computed_positions
+from rae_dit.weights import diffusers, diffusers_export
+from rae_dit.weights.diffusers import computed_positions, read_diffusers
 from rae_dit.weights.diffusers_export import save_diffusers
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.official import export_decoder
@@ -173,13 +176,16 @@ def test_what_diffusers_cannot_build_is_not_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"reshape_to_2d": False}, "latents in one row"),
+        ({"reshape_to_2d": False}, "reshape_to_2d: got false; expected true"),
         (
             {"encoder_type": "clip"},
             "encoder_type: got 'clip'; expected one of 'dinov2', 'siglip2', 'mae'",
         ),
-        ({"encoder_norm_mean": [0.5, 0.5, 0.5]}, "encoder_mean in .* is not what its config.json"),
-        ({"tensors": {"odd": np.ones(1, "f")}}, "holds .*'odd'"),
+        (
+            {"encoder_norm_mean": [0.5, 0.5, 0.5]},
+            r"encoder_mean: got .*; expected \(0\.5, 0\.5, 0\.5\), as in",
+        ),
+        ({"tensors": {"odd": np.ones(1, "f")}}, "got tensors .*'odd'"),
         ({"tensors": {"decoder.odd": np.ones(1, "f")}}, r"1 not known \(odd\)"),
         ({"tensors": {"encoder.odd": np.ones(1, "f")}}, r"1 not known \(odd\)"),
     ],
@@ -190,5 +196,80 @@ def test_directories_that_do_not_fit_are_refused(change, message, tmp_path):
 
 
 def test_other_directories_are_refused():
-    with pytest.raises(WeightsError, match="is no AutoencoderRAE"):
+    with pytest.raises(
+        WeightsError, match=r"expected a directory with the config\.json of an AutoencoderRAE"
+    ):
         load_rae(GOLDEN / "rae_mae_encoder")
+
+
+@pytest.fixture
+def no_network_is_built(monkeypatch):
+    """What is read of a directory is looked at; networks are not filled."""
+    monkeypatch.setattr(diffusers, "import_encoder", lambda named, architecture, _: architecture)
+    monkeypatch.setattr(diffusers, "import_decoder_part", lambda config, *_: config)
+    encoder = SimpleNamespace(grid=4)
+    monkeypatch.setattr(diffusers, "import_encoder_part", lambda *_: encoder)
+    monkeypatch.setattr(diffusers, "RAE", lambda *parts, **constants: (parts[1], constants))
+
+
+def facts(path):
+    decoder, constants = read_diffusers(path)
+    return decoder, {name: np.asarray(value).tolist() for name, value in constants.items()}
+
+
+@pytest.mark.usefixtures("no_network_is_built")
+def test_what_a_config_leaves_out_is_what_diffusers_takes(tmp_path):
+    path = edited(tmp_path)
+    expected = facts(path)
+    content = json.loads((path / "config.json").read_text())
+    for name in ("reshape_to_2d", "scaling_factor", "encoder_norm_mean", "encoder_type"):
+        del content[name]
+    (path / "config.json").write_text(json.dumps(content))
+    assert facts(path) == expected
+
+
+@pytest.mark.usefixtures("no_network_is_built")
+def test_shards_variants_and_halves_are_read(tmp_path, caplog):
+    path = edited(tmp_path)
+    expected = facts(path)
+    tensors = dict(open_tensors(path / WEIGHTS))
+    (path / WEIGHTS).unlink()
+    parts = (dict(list(tensors.items())[::2]), dict(list(tensors.items())[1::2]))
+    index = {}
+    for number, part in enumerate(parts):
+        name = f"diffusion_pytorch_model-0000{number + 1}-of-00002.safetensors"
+        save_tensors(path / name, part)
+        index |= dict.fromkeys(part, name)
+    (path / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": index}))
+    assert facts(path) == expected
+    for name in path.glob(f"{WEIGHTS.removesuffix('.safetensors')}*"):
+        name.unlink()
+    for dtype in (torch.float16, torch.bfloat16):
+        halves = {name: torch.tensor(tensor).to(dtype) for name, tensor in tensors.items()}
+        save_torch_file(halves, path / "diffusion_pytorch_model.fp16.safetensors")
+        decoder, constants = facts(path)
+        assert decoder == expected[0]
+        np.testing.assert_allclose(
+            constants["latent_mean"], expected[1]["latent_mean"], rtol=1e-2, atol=1e-2
+        )
+    assert "taking the variant diffusion_pytorch_model.fp16.safetensors" in caplog.text
+
+
+@pytest.mark.usefixtures("no_network_is_built")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scaling_factor": 0}, r"scaling_factor: got 0\.0; expected more than 0, in "),
+        ({"scaling_factor": None}, "scaling_factor: got None; expected a number"),
+        ({"reshape_to_2d": "yes"}, "reshape_to_2d: got 'yes'; expected true or false"),
+        ({"encoder_patch_size": [14, 16]}, r"encoder_patch_size: got \[14, 16\]; expected a whole"),
+        ({"encoder_input_size": 57}, "encoder_input_size: got 57; expected a multiple of 14"),
+        ({"encoder_hidden_size": 48}, "encoder_hidden_size: got 48; expected a multiple of 64"),
+        ({"encoder_norm_mean": [0.5]}, r"encoder_norm_mean: got \[0\.5\]; expected three numbers"),
+        ({"decoder_num_attention_heads": 0}, "decoder_num_attention_heads: got 0; expected more"),
+    ],
+)
+def test_odd_configs_are_refused_in_one_line(change, message, tmp_path):
+    with pytest.raises(WeightsError, match=message) as caught:
+        read_diffusers(edited(tmp_path, **change))
+    assert "\n" not in str(caught.value)

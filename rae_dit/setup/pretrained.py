@@ -13,6 +13,7 @@ from rae_dit.models.encoders.base import VisionTransformer
 from rae_dit.setup import models
 from rae_dit.weights import huggingface, released
 from rae_dit.weights.architecture import ddt_architecture
+from rae_dit.weights.header import ddt_facts
 from rae_dit.weights.hub import find_encoder
 from rae_dit.weights.official import import_ddt
 
@@ -73,15 +74,8 @@ def pretrained_ddt(config: Config) -> DDT:
         ConfigError: it is not what the config says; names the field and both values.
     """
     source, wanted = config.ddt.pretrained, models.ddt_architecture(config)
-    tensors = released.open_ddt(source, config.ddt.pretrained_weights)
-    found = ddt_architecture(
-        tensors,
-        input_size=wanted.input_size,
-        depth=wanted.depth,
-        num_heads=wanted.num_heads,
-        mlp_ratio=wanted.mlp_ratio,
-        base_depth=wanted.base_depth or None,
-    )
+    tensors, facts = released.open_ddt(source, config.ddt.pretrained_weights)
+    found = ddt_architecture(tensors, **{**ddt_facts(wanted), **facts})
     check_ddt(config, source, found)
     return import_ddt(tensors, models.abstract(models.make_ddt, config))
 

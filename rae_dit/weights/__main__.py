@@ -8,8 +8,8 @@
 
 SOURCE is anything `load_ddt` or `load_rae(decoder=…)` opens: a released file or a run of rae_dit.
 RUN is a run of rae_dit. Floats become float32, and every tensor is checked on the way. Of a
-training checkpoint the EMA is taken, or with --weights=online what it averages. Beside a decoder
-goes a config.json with its heads.
+training checkpoint the EMA is taken, or with --weights=online what it averages. A header in the
+file says what tensors do not tell (heads, depths); beside a decoder goes a config.json, too.
 """
 
 import argparse
@@ -23,10 +23,12 @@ from rae_dit.checkpoint.manager import CheckpointError
 from rae_dit.config import ConfigError
 from rae_dit.models.decoder import Decoder
 from rae_dit.storage.files import write_json
+from rae_dit.weights.architecture import Pair
 from rae_dit.weights.config_file import refuse_other
 from rae_dit.weights.diffusers_export import save_diffusers
 from rae_dit.weights.directory import single_file
-from rae_dit.weights.mapping import WeightsError
+from rae_dit.weights.errors import WeightsError
+from rae_dit.weights.header import ddt_facts
 from rae_dit.weights.official import decoder_config, export_ddt, export_decoder
 from rae_dit.weights.state_dict import Weights
 from rae_dit.weights.tensor_file import open_tensors, save_tensors
@@ -47,6 +49,10 @@ def main() -> None:
         command = commands.add_parser(f"export-{what}", help=f"write a {what} in official form")
         command.add_argument("source")
         command.add_argument("target", type=Path)
+    ddt = commands.choices["export-ddt"]
+    ddt.add_argument("--input-size", type=int, help="side of the latent, if SOURCE does not tell")
+    for name in ("--depth", "--num-heads"):
+        ddt.add_argument(name, type=pair, help="BACKBONE,HEAD, if SOURCE does not tell")
     diffusers = commands.add_parser("export-diffusers", help="write an AutoencoderRAE directory")
     diffusers.add_argument("paths", nargs="+", metavar="[RUN] TARGET")
     diffusers.add_argument("--encoder")
@@ -64,6 +70,12 @@ def main() -> None:
         parser.exit(1, f"{error}\n")
 
 
+def pair(text: str) -> Pair:
+    """Reads two whole numbers such as "12,16"."""
+    first, second = text.split(",")
+    return int(first), int(second)
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Runs the command that was chosen."""
     match arguments.command:
@@ -71,9 +83,15 @@ def run(arguments: argparse.Namespace) -> None:
             for path in arguments.files:
                 list_tensors(single_file(path), arguments.weights)
         case "export-ddt":
-            save_tensors(
-                arguments.target, export_ddt(load_ddt(arguments.source, weights=arguments.weights))
+            ddt = load_ddt(
+                arguments.source,
+                input_size=arguments.input_size,
+                depth=arguments.depth,
+                num_heads=arguments.num_heads,
+                weights=arguments.weights,
             )
+            facts = {"ddt": ddt_facts(ddt.architecture)}
+            save_tensors(arguments.target, export_ddt(ddt), facts)
         case "export-decoder":
             write_decoder(
                 load_decoder(arguments.source, weights=arguments.weights), arguments.target
@@ -82,9 +100,9 @@ def run(arguments: argparse.Namespace) -> None:
             parts = (arguments.encoder, arguments.decoder, arguments.stats)
             source, target = run_and_target(arguments.paths)
             if source and any(parts):
-                raise WeightsError("Got a run and parts besides; give one or the other.")
+                raise WeightsError("RUN: got parts besides; expected one or the other")
             if not source and not (arguments.encoder and arguments.decoder):
-                raise WeightsError("Give a run, or --encoder and --decoder.")
+                raise WeightsError("RUN: got none; expected a run, or --encoder and --decoder")
             rae = load_rae(
                 source,
                 encoder=arguments.encoder,
@@ -120,7 +138,7 @@ def write_decoder(decoder: Decoder, target: Path) -> None:
     """
     path, config = target.parent / "config.json", decoder_config(decoder)
     refuse_other(path, config)
-    save_tensors(target, export_decoder(decoder))
+    save_tensors(target, export_decoder(decoder), {"decoder": config})
     write_json(path, config)
 
 

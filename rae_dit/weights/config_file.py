@@ -58,6 +58,8 @@ def read_fields(
     Raises:
         WeightsError: a value has another type, or is out of range.
     """
+    if not isinstance(config, Mapping):
+        raise WeightsError(f"{path}: got {config!r}; expected fields with their values")
     return {
         name: read_field(config.get(name, default), default, name, path)
         for name, default in defaults.items()

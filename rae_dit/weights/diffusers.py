@@ -13,7 +13,7 @@ the same numbers from the same directory:
 Source: diffusers 0.42.1 `models/autoencoders/autoencoder_rae.py`, names of transformers 5.
 """
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,19 @@ from rae_dit.models.encoders.family import (
 )
 from rae_dit.models.rae import RAE, VARIANCE_EPS
 from rae_dit.weights.architecture import decoder_architecture
-from rae_dit.weights.directory import weight_file
+from rae_dit.weights.config_file import read_fields, read_json, read_triple
+from rae_dit.weights.directory import contents, weight_file
 from rae_dit.weights.encoder_names import canonical, without_prefix
-from rae_dit.weights.huggingface import import_encoder, read_position_grid
+from rae_dit.weights.errors import WeightsError
+from rae_dit.weights.huggingface import check_depth, import_encoder, read_position_grid
 from rae_dit.weights.mapping import (
     Tensors,
-    WeightsError,
     build,
     import_tensors,
     parameters_of,
 )
 from rae_dit.weights.official import decoder_entries
+from rae_dit.weights.shapes import shape_of
 from rae_dit.weights.tensor_file import open_tensors
 
 ATTENTION = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
@@ -51,6 +53,18 @@ STD_EPS = np.float32(1e-5)  # added to latents_std by diffusers
 HEAD_WIDTH = 64  # of every encoder that diffusers builds
 DECODER_EPS = 1e-12
 DECODER_GRID = 16  # over which the decoder's positions are spread
+# What diffusers takes for what a config leaves out.
+DEFAULTS: dict[str, Any] = {
+    "encoder_type": "dinov2",
+    "encoder_hidden_size": 768,
+    "encoder_patch_size": 14,
+    "encoder_num_hidden_layers": 12,
+    "encoder_input_size": 224,
+    "decoder_num_attention_heads": 16,
+    "reshape_to_2d": True,
+    "scaling_factor": 1.0,
+}
+IMAGE_CONSTANTS = {"encoder_norm_mean": IMAGENET_MEAN, "encoder_norm_std": IMAGENET_STD}
 BUFFERS = {"encoder_mean", "encoder_std", "_latents_mean", "_latents_std"}
 
 
@@ -76,24 +90,26 @@ def read_diffusers(directory: Path, compute: Compute = Compute()) -> RAE:
     """
     config = read_config(directory)
     if not config["reshape_to_2d"]:
-        raise WeightsError(f"{directory} keeps its latents in one row (reshape_to_2d is false).")
+        raise WeightsError(f"reshape_to_2d: got false; expected true, in {directory}/config.json")
     tensors = open_tensors(weight_file(directory))
     rest = {name for name in tensors if not name.startswith(("encoder.", "decoder."))}
     if rest != BUFFERS:
-        raise WeightsError(f"{directory} holds {sorted(rest)}; expected {sorted(BUFFERS)}.")
+        raise WeightsError(f"{directory}: got tensors {sorted(rest)}; expected {sorted(BUFFERS)}")
     encoder = import_encoder_part(config, tensors, compute)
     mean, std = config["encoder_norm_mean"], config["encoder_norm_std"]
-    mean, std = (IMAGENET_MEAN if mean is None else mean, IMAGENET_STD if std is None else std)
     for name, value in (("encoder_mean", mean), ("encoder_std", std)):
-        if not np.array_equal(tensors[name].reshape(-1), np.array(value, np.float32)):
-            raise WeightsError(f"{name} in {directory} is not what its config.json says: {value}.")
+        stored = tensors[name].reshape(-1)
+        if not np.array_equal(stored, np.array(value, np.float32).astype(stored.dtype)):
+            raise WeightsError(
+                f"{name}: got {stored.tolist()}; expected {value}, as in {directory}/config.json"
+            )
     factor = config["scaling_factor"]
     scale = (tensors["_latents_std"].astype(np.float32) + STD_EPS).astype(np.float64) / factor
     return RAE(
         encoder,
         import_decoder_part(config, tensors, encoder.grid, compute),
-        image_mean=tuple(mean),
-        image_std=tuple(std),
+        image_mean=mean,
+        image_std=std,
         latent_mean=channels_last(tensors["_latents_mean"]),
         latent_variance=channels_last(scale**2 - VARIANCE_EPS),
     )
@@ -113,10 +129,34 @@ def read_config(directory: Path) -> dict[str, Any]:
         WeightsError: if it is none.
     """
     path = directory / "config.json"
-    config: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    if "encoder_type" not in config:
-        raise WeightsError(f"{directory} is no AutoencoderRAE: no config.json with encoder_type.")
+    content = read_json(path) if path.is_file() else {}
+    if not is_autoencoder_rae(content):
+        what = contents(directory) if directory.is_dir() else "a file"
+        raise WeightsError(
+            f"{directory}: got {what}; expected a directory with the config.json of an "
+            "AutoencoderRAE (encoder_type)"
+        )
+    config = read_fields(content, DEFAULTS, path)
+    for name, value in config.items():
+        if not isinstance(value, bool | str) and value <= 0:
+            raise WeightsError(f"{name}: got {value}; expected more than 0, in {path}")
+    for name, default in IMAGE_CONSTANTS.items():
+        found = content.get(name)
+        config[name] = default if found is None else read_triple(found, name, path)
+    for name, divisor in (
+        ("encoder_input_size", config["encoder_patch_size"]),
+        ("encoder_hidden_size", HEAD_WIDTH),
+    ):
+        if config[name] % divisor:
+            raise WeightsError(
+                f"{name}: got {config[name]}; expected a multiple of {divisor}, in {path}"
+            )
     return config
+
+
+def is_autoencoder_rae(config: Mapping[str, Any]) -> bool:
+    """Tells whether a config.json is that of an `AutoencoderRAE`."""
+    return config.get("_class_name") == "AutoencoderRAE" or "encoder_type" in config
 
 
 def import_encoder_part(
@@ -126,6 +166,8 @@ def import_encoder_part(
     family, fixed = family_of(config["encoder_type"])
     names = family.huggingface.tensors
     named = canonical(without_prefix(tensors, "encoder."), names)
+    check_depth(named, family, config["encoder_num_hidden_layers"])
+    mlp_bias = f"{names.blocks.format(0)}.{names.mlp[0]}.bias"
     architecture = EncoderArchitecture(
         family=family.name,
         input_size=config["encoder_input_size"],
@@ -135,7 +177,7 @@ def import_encoder_part(
         hidden_size=config["encoder_hidden_size"],
         depth=config["encoder_num_hidden_layers"],
         num_heads=config["encoder_hidden_size"] // HEAD_WIDTH,
-        intermediate_size=len(named[f"{names.blocks.format(0)}.{names.mlp[0]}.bias"]),
+        intermediate_size=shape_of(named, mlp_bias, family.module.__name__, 1)[0],
         activation=family.activation,
         eps=family.eps,
         layer_scale=family.layer_scale,

@@ -14,12 +14,15 @@ from rae_dit.architecture import DDTArchitecture
 from rae_dit.models.ddt import DDT
 from rae_dit.models.ddt_block import DDTBlock
 from rae_dit.weights.encoder_names import Renamed
-from rae_dit.weights.mapping import Entry, Tensors, WeightsError, convolution, in_blocks, linear
+from rae_dit.weights.errors import WeightsError
+from rae_dit.weights.mapping import Entry, Tensors, convolution, in_blocks, linear
+from rae_dit.weights.shapes import block_numbers, divide, shape_of, square_root
 
 log = logging.getLogger(__name__)
 
 CLASS_TOKENS = "ctx_embedder.learnable_tokens"
 RELEASED_BASE_DEPTH = 8
+WHAT = "an RAEv2 DiT^DH"
 TRAINING_ONLY = "repa_projector."
 
 
@@ -113,12 +116,10 @@ def raev2_architecture(
     Raises:
         WeightsError: a tensor is missing, or there are no 8 blocks.
     """
-    numbers = sorted({int(n.split(".")[1]) for n in tensors if n.startswith("blocks.")})
-    if numbers != list(range(len(numbers))):
-        raise WeightsError(f"blocks: got numbers {numbers[:40]}; expected 0, 1, 2, ...")
+    numbers = block_numbers(tensors, "blocks")
     head = [n for n in numbers if f"blocks.{n}.adaln_modulation.1.weight" in tensors]
-    wide, channels, patch, _ = tensors["x_embedder.proj.weight"].shape
-    narrow = tensors["s_embedder.proj.bias"].shape[0]
+    wide, channels, patch, _ = shape_of(tensors, "x_embedder.proj.weight", WHAT, 4)
+    narrow = shape_of(tensors, "s_embedder.proj.bias", WHAT, 1)[0]
     has_base = "base_final_layer.linear.weight" in tensors
     if has_base and base_depth is None:
         base_depth = RELEASED_BASE_DEPTH
@@ -128,21 +129,28 @@ def raev2_architecture(
     depth = len(numbers) - len(head), len(head)
     if has_base and not 0 < (base_depth or 0) < depth[0]:
         raise WeightsError(f"base_depth: got {base_depth}; expected 1 to {depth[0] - 1}")
-    widths = [tensors[f"blocks.{n}.attn.q_norm.weight"].shape[0] for n in (0, numbers[-1])]
+    heads = [
+        divide(width, shape_of(tensors, name, WHAT, 1)[0], name)
+        for width, name in (
+            (narrow, "blocks.0.attn.q_norm.weight"),
+            (wide, f"blocks.{numbers[-1]}.attn.q_norm.weight"),
+        )
+    ]
+    table = "dec_rope.freqs_cos"
     return DDTArchitecture(
-        input_size=patch * round(tensors["dec_rope.freqs_cos"].shape[0] ** 0.5),
+        input_size=patch * square_root(shape_of(tensors, table, WHAT, 2)[0], table),
         in_channels=channels,
         patch_size=patch,
         hidden_size=(narrow, wide),
         depth=depth,
-        num_heads=(narrow // widths[0], wide // widths[1]),
+        num_heads=(heads[0], heads[1]),
         mlp_ratio=mlp_ratio,
-        num_classes=tensors["ctx_embedder.embedding_table.weight"].shape[0] - 1,
+        num_classes=shape_of(tensors, "ctx_embedder.embedding_table.weight", WHAT, 2)[0] - 1,
         use_qknorm=True,
         use_pos_embed=False,
         conditioning="tokens",
-        time_tokens=tensors["t_embedder.learnable_tokens"].shape[0],
-        class_tokens=tensors[CLASS_TOKENS].shape[0],
+        time_tokens=shape_of(tensors, "t_embedder.learnable_tokens", WHAT)[0],
+        class_tokens=shape_of(tensors, CLASS_TOKENS, WHAT)[0],
         base_depth=base_depth or 0 if has_base else 0,
         prediction="x",
     )

@@ -15,6 +15,7 @@ from rae_dit.weights.checkpoint_tree import Leaf
 from rae_dit.weights.directory import contents
 from rae_dit.weights.distributed_checkpoint import is_distributed, read_distributed
 from rae_dit.weights.errors import WeightsError, reading, refuse_pointer
+from rae_dit.weights.header import NAME, write_header
 from rae_dit.weights.npz_file import is_npz, read_npz
 from rae_dit.weights.safetensors_file import is_safetensors, read_safetensors
 from rae_dit.weights.shard_index import read_index
@@ -102,25 +103,31 @@ def check_names(names: Iterable[str], path: Path) -> None:
             )
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = None
+) -> None:
     """Writes a state dict of float32 tensors: safetensors or torch's zip, by the file's suffix.
 
     The file is there whole or not at all; missing folders are made.
 
+    Args:
+        path: the file, in .safetensors or .pt.
+        tensors: the state dict.
+        facts: JSON values for the file's header, which `header.read_header` reads.
+
     Raises:
         WeightsError: if the suffix is another.
     """
+    header = {} if facts is None else {NAME: write_header(facts)}
     match Path(path).suffix:
         case ".safetensors":
             from safetensors.numpy import save_file
 
             whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
             with replacing(Path(path)) as temporary:
-                save_file(whole, temporary)
+                save_file(whole, temporary, header)
         case ".pt" | ".pth" | ".bin":
             with replacing(Path(path)) as temporary:
-                write_torch_file(temporary, tensors)
+                write_torch_file(temporary, tensors, header)
         case suffix:
-            raise WeightsError(
-                f"Cannot write weights as {suffix!r}; end the name in .pt or .safetensors."
-            )
+            raise WeightsError(f"{path}: got {suffix!r}; expected a name in .pt or .safetensors")

@@ -92,8 +92,16 @@ def read_torch_content(file: BinaryIO, path: Path) -> Any:
         return load_pickle(content, load_storage, StorageReader(archive))
 
 
-def write_torch_file(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes a state dict of float32 tensors as `torch.save` would: torch.load opens it."""
+def write_torch_file(
+    path: str | Path, tensors: Mapping[str, np.ndarray], extra: Mapping[str, str] | None = None
+) -> None:
+    """Writes a state dict of float32 tensors as `torch.save` would: torch.load opens it.
+
+    Args:
+        path: the file.
+        tensors: the state dict.
+        extra: texts by name, in the folder where torch keeps a user's own files.
+    """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("archive/data.pkl", pickle_state_dict(tensors))
         archive.writestr("archive/byteorder", "little")
@@ -101,6 +109,8 @@ def write_torch_file(path: str | Path, tensors: Mapping[str, np.ndarray]) -> Non
             with archive.open(f"archive/data/{number}", "w", force_zip64=True) as file:
                 file.write(np.ascontiguousarray(tensor, np.float32).data)
         archive.writestr("archive/version", "3\n")
+        for name, text in (extra or {}).items():
+            archive.writestr(f"archive/extra/{name}", text)
 
 
 def pickle_state_dict(tensors: Mapping[str, np.ndarray]) -> bytes:
