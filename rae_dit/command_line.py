@@ -1,13 +1,16 @@
-"""Parsing of --config and its overrides, and one-line errors, for all commands.
+"""Parsing of --config and its overrides, for all commands.
 
 ml_collections and absl fail in many ways on a wrong file or field; here each becomes one line.
 """
 
+import contextlib
 import difflib
+import logging
 import pathlib
 import re
 import sys
-from typing import NoReturn
+import traceback
+from collections.abc import Iterator
 
 import ml_collections
 from absl import flags
@@ -40,16 +43,26 @@ def parse_config(argv: list[str], values: flags.FlagValues) -> ml_collections.Co
     for file in files:
         check_config_file(file)
     expected = {path: describe_field(path, value) for path, value in overrides}
+    for path, value in overrides:
+        if expected[path].startswith("a tuple") and value.lstrip().startswith("{"):
+            raise ConfigError(f"{path}: got {value!r}; expected {expected[path]}")  # sets: no order
     try:
-        extra = values(argv)[1:]
+        with quiet_absl():
+            extra = values(argv)[1:]
     except flags.IllegalFlagValueError as error:
         for path, value in overrides:
             if str(error).startswith(f"flag --config.{path}={value}:"):
                 allowed = expected[path].removesuffix(" or None")  # only a file can say None
                 raise ConfigError(f"{path}: got {value!r}; expected {allowed}") from error
         raise
-    except SystemExit:  # --help and its like have printed, which absl counts as a failure
-        sys.exit(0)
+    except (flags.Error, ConfigError):
+        raise
+    except Exception as error:  # of the config file's own code, or of ml_collections
+        raise ConfigError(describe_failure(error, files[-1:], overrides)) from error
+    except SystemExit as end:
+        if failing_line(end, files[-1:]):
+            raise ConfigError(describe_failure(end, files[-1:], overrides)) from end
+        sys.exit(0)  # --help and its like have printed, which absl counts as a failure
     if extra:
         raise ConfigError(
             f"unexpected argument {extra[0]!r}; write changes as --config.field=value"
@@ -68,6 +81,43 @@ def expand_home_in(argument: str) -> str:
     if not equals or not name.startswith("-"):
         return expand_home(argument)
     return name + equals + expand_home(value)
+
+
+@contextlib.contextmanager
+def quiet_absl() -> Iterator[None]:
+    """Keeps absl from warnings about a config file, which end in an error of one line anyway."""
+    log = logging.getLogger("absl")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
+def failing_line(error: BaseException, files: list[str]) -> int | None:
+    """Finds the line of one of these files that an error came through last."""
+    names = {str(pathlib.Path(file).resolve()) for file in files}
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if str(pathlib.Path(frame.filename).resolve()) in names:
+            return frame.lineno
+    return None
+
+
+def describe_failure(
+    error: BaseException, files: list[str], overrides: list[tuple[str, str]]
+) -> str:
+    """Describes an error that was raised while a config file ran, or its fields were changed."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    line = failing_line(error, files)
+    if line is not None:
+        return (
+            f"--config: got {files[0]!r}, which ended in {text} (line {line}); expected a file "
+            "whose get_config() returns a ConfigDict"
+        )
+    if isinstance(error, SyntaxError | OSError | ImportError | UnicodeError) or not overrides:
+        return f"--config: got {', '.join(files)!r}: {text}; expected a config file in Python"
+    changed = ", ".join(f"--config.{path}={value}" for path, value in overrides)
+    return f"{changed}: got {text}; expected values of the fields' types"
 
 
 def find_settings(name: str, arguments: list[str]) -> list[tuple[str, str]]:
@@ -100,9 +150,3 @@ def check_config_file(file: str) -> None:
         near = difflib.get_close_matches(str(path), beside, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"--config: got {file!r}; expected a config file{hint}")
-
-
-def exit_with(error: Exception) -> NoReturn:
-    """Ends the program with status 2 and the error's message on stderr."""
-    print(f"rae_dit: {error}", file=sys.stderr)
-    sys.exit(2)

@@ -4,13 +4,15 @@ r"""Command line: flags become a `Config`, which goes to one mode.
         [--config.optim.learning_rate=3e-4] [--config.sample.cfg_interval="(0.1, 1.0)"] \
         [--coordinator_address=HOST:PORT --num_processes=2 --process_id=0]
 
-A mistake ends the program with status 2 and one line on stderr, before jax is imported.
+A mistake ends the program with status 2 and one line on stderr, before jax is imported; --debug
+adds the traceback.
 """
 
 import dataclasses
 import logging
 import pathlib
 import time
+import traceback
 from contextlib import nullcontext
 from typing import Literal, get_args
 
@@ -18,10 +20,11 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from rae_dit.command_line import exit_with, parse_config
+from rae_dit.command_line import parse_config
 from rae_dit.config import Config, ConfigError, check_devices, from_config_dict
 from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_local
+from rae_dit.failures import ReportedError, exit_with, reported
 from rae_dit.multihost import (
     EndTogether,
     ProcessInfo,
@@ -44,6 +47,7 @@ class Request:
     workdir: pathlib.Path
     mode: Mode
     process: ProcessInfo | None  # None: as the cluster says, or the only one
+    debug: bool = False  # prints tracebacks
     started: float = dataclasses.field(default_factory=time.monotonic, compare=False)
 
 
@@ -57,6 +61,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string("workdir", None, "Directory of the run.", flag_values=values)
     flags.DEFINE_enum("mode", "train", get_args(Mode), "What to do.", flag_values=values)
+    flags.DEFINE_bool("debug", False, "Print the traceback of an error.", flag_values=values)
     flags.DEFINE_string(
         "coordinator_address",
         None,
@@ -72,18 +77,21 @@ def define_flags(values: flags.FlagValues) -> None:
     )
 
 
-def read_request(argv: list[str]) -> Request:
+def read_request(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> Request:
     """Parses the command line and checks everything that needs no device.
 
     Args:
         argv: program name and arguments.
+        values: has the flags of `define_flags`.
 
     Raises:
         SystemExit: status 2 after one line on stderr, when something is wrong.
     """
+    own = (ConfigError, flags.Error)
     try:
-        return parse(argv, flags.FLAGS)
-    except (ConfigError, flags.Error) as error:
+        with reported(own, None, debug="--debug" in argv):
+            return parse(argv, values)
+    except (*own, ReportedError) as error:
         exit_with(error)
 
 
@@ -98,7 +106,7 @@ def parse(argv: list[str], values: flags.FlagValues) -> Request:
     workdir = find_workdir(values.workdir, written=values.mode != "sample")
     process = find_process_info(values.coordinator_address, values.num_processes, values.process_id)
     config = from_config_dict(settings)
-    return Request(config, workdir, values.mode, process)
+    return Request(config, workdir, values.mode, process, values.debug)
 
 
 def find_workdir(text: str | None, *, written: bool) -> pathlib.Path:
@@ -114,6 +122,8 @@ def find_workdir(text: str | None, *, written: bool) -> pathlib.Path:
     if not text:
         raise ConfigError("--workdir: missing; expected the directory of the run such as runs/a")
     check_local("--workdir", text)
+    if text.startswith("-"):  # a flag that took the next one for its value
+        raise invalid_value("--workdir", text, "the directory of the run such as runs/a")
     workdir = pathlib.Path(text)
     place = first_unwritable(workdir)
     if place is not None and (written or not place.is_dir()):
@@ -122,7 +132,21 @@ def find_workdir(text: str | None, *, written: bool) -> pathlib.Path:
 
 
 def main(request: Request) -> None:
-    """Runs one mode."""
+    """Runs one mode.
+
+    Raises:
+        SystemExit: status 2 after one line on stderr, when something is wrong; the traceback of
+            what no message of ours explains is in a file of the workdir.
+    """
+    try:
+        with reported((), request.workdir, debug=request.debug):
+            start(request)
+    except ReportedError as error:
+        exit_with(error)
+
+
+def start(request: Request) -> None:
+    """Joins the processes and runs the mode; raises as `main`."""
     import jax  # late: it is slow to import, and nothing before this line needs it
 
     from rae_dit.checkpoint.manager import CheckpointError
@@ -138,13 +162,13 @@ def main(request: Request) -> None:
     use_compile_cache(request.config.compute.compile_cache)
     initialize(request.process)
     set_up_log(jax.process_index())
-    expected = (
-        *(ConfigError, CheckpointError, WeightsError),
-        *(BadShareError, ChangedDataError, DivergedError, NotFiniteError, SourceError),
+    own = (
+        *(ConfigError, CheckpointError, WeightsError, SourceError),
+        *(BadShareError, ChangedDataError, DivergedError, NotFiniteError),
     )
     stops_at_a_step = request.mode in ("train", "probe")
     try:
-        with EndTogether(expected), nullcontext() if stops_at_a_step else StopAtOnce():
+        with EndTogether(own), nullcontext() if stops_at_a_step else StopAtOnce():
             require_same(running_code)
             run_mode(
                 request,
@@ -152,7 +176,9 @@ def main(request: Request) -> None:
                 num_devices=jax.device_count(),
                 num_processes=jax.process_count(),
             )
-    except expected as error:
+    except own as error:
+        if request.debug:
+            traceback.print_exc()
         exit_with(error)
 
 

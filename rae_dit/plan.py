@@ -18,9 +18,12 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from rae_dit.command_line import exit_with, parse_config
+from rae_dit.command_line import parse_config
 from rae_dit.config import Config, ConfigError, from_config_dict
+from rae_dit.config.check import invalid_value
+from rae_dit.failures import ReportedError, exit_with, reported
 from rae_dit.planning.topology import EXAMPLES, prepare
+from rae_dit.storage.files import first_unwritable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Request:
     topology: str
     output: pathlib.Path | None
     find_largest: bool
+    debug: bool = False  # prints tracebacks
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -38,23 +42,30 @@ def define_flags(values: flags.FlagValues) -> None:
     config_flags.DEFINE_config_file("config", help_string="Config file.", flag_values=values)
     flags.DEFINE_string("topology", None, f"Devices: {EXAMPLES}.", flag_values=values)
     flags.DEFINE_string("output", None, "JSON file for the plan.", flag_values=values)
+    flags.DEFINE_bool("debug", False, "Print the traceback of an error.", flag_values=values)
     flags.DEFINE_bool(
         "largest_batch", True, "Compile a second batch to find it.", flag_values=values
     )
 
 
-def read_request(argv: list[str]) -> Request:
+def read_request(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> Request:
     """Parses the command line and readies the environment for the devices it names.
+
+    Args:
+        argv: program name and arguments.
+        values: has the flags of `define_flags`.
 
     Raises:
         SystemExit: status 2 after one line on stderr, when something is wrong.
     """
+    own = (ConfigError, flags.Error)
     try:
-        request = parse(argv, flags.FLAGS)
-        prepare(request.topology, os.environ)
-    except (ConfigError, flags.Error) as error:
+        with reported(own, None, debug="--debug" in argv):
+            request = parse(argv, values)
+            prepare(request.topology, os.environ)
+            return request
+    except (*own, ReportedError) as error:
         exit_with(error)
-    return request
 
 
 def parse(argv: list[str], values: flags.FlagValues) -> Request:
@@ -68,11 +79,27 @@ def parse(argv: list[str], values: flags.FlagValues) -> Request:
     if not values.topology:
         raise ConfigError(f"--topology: missing; expected one such as {EXAMPLES}")
     output = pathlib.Path(values.output) if values.output else None
-    return Request(config, values.topology, output, values.largest_batch)
+    if output is not None and (output.is_dir() or first_unwritable(output.parent) is not None):
+        expected = "a file in a directory that can be made or written"
+        raise invalid_value("--output", values.output, expected)
+    return Request(config, values.topology, output, values.largest_batch, values.debug)
 
 
 def main(request: Request) -> None:
-    """Makes a plan, prints it and writes it to --output, if given."""
+    """Makes a plan, prints it and writes it to --output, if given.
+
+    Raises:
+        SystemExit: status 2 after one line on stderr, when something is wrong.
+    """
+    try:
+        with reported((ConfigError,), None, debug=request.debug):
+            make(request)
+    except (ConfigError, ReportedError) as error:
+        exit_with(error)
+
+
+def make(request: Request) -> None:
+    """Makes a plan, prints it and writes it; raises what goes wrong."""
     # After `prepare`: jax reads its environment when it is imported.
     from rae_dit.planning import planner
     from rae_dit.planning.report import report
@@ -80,12 +107,7 @@ def main(request: Request) -> None:
 
     logging.getLogger("rae_dit").setLevel(logging.ERROR)  # no word about random weights
     logging.getLogger("rae_dit.planning").setLevel(logging.INFO)  # but about compiles
-    try:
-        plan = planner.make_plan(
-            request.config, request.topology, find_largest=request.find_largest
-        )
-    except ConfigError as error:
-        exit_with(error)
+    plan = planner.make_plan(request.config, request.topology, find_largest=request.find_largest)
     sys.stdout.write(report(plan) + "\n")
     if request.output:
         write_json(request.output, planner.to_dict(plan) | {"topology": request.topology})

@@ -3,6 +3,7 @@
 import importlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import types
@@ -284,3 +285,78 @@ def test_a_run_that_cannot_go_on_says_why_in_one_line(
         command.main(parse(DUMMY, WORKDIR))
     assert caught.value.code == 2
     assert capsys.readouterr().err == "rae_dit: the reason\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(28, "No space left on device", "/x"),
+            r"got OSError: .* '/x'; expected free space",
+        ),
+        (FileNotFoundError(2, "No such file", "/x"), "got FileNotFoundError: .*; expected a path"),
+        (ImportError("No module named 'clu'"), "got ImportError: .*; expected the packages of req"),
+        (KeyError("reshape_to_2d"), "got KeyError: 'reshape_to_2d'; expected none here; .* a bug"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of\n  memory"), "Out of memory; expected a smaller"),
+        (ValueError("num_heads: got 5; expected 4"), "num_heads: got 5; expected 4; traceback in"),
+    ],
+)
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_error_of_a_library_is_one_line_and_a_traceback_in_a_file(
+    parse: Parse,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: pathlib.Path,
+    error: Exception,
+    line: str,
+    *,
+    debug: bool,
+) -> None:
+    def end(request: command.Request, **devices: int) -> None:
+        raise error
+
+    monkeypatch.setattr(command, "initialize", lambda place: None)
+    monkeypatch.setattr(command, "run_mode", end)
+    request = parse(DUMMY, f"--workdir={tmp_path}", *["--debug"] * debug)
+    with pytest.raises(SystemExit) as caught:
+        command.main(request)
+    assert caught.value.code == 2
+    *before, last = capsys.readouterr().err.splitlines()
+    assert re.search(line, last), last
+    assert last.startswith("rae_dit: ")
+    assert bool(before) == debug
+    (file,) = tmp_path.glob("traceback-*.log")
+    assert last.endswith(f"; traceback in {file}")
+    assert "in end\n    raise error\n" in file.read_text()
+
+
+def test_debug_prints_the_traceback_of_our_own_errors_too(
+    parse: Parse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "initialize", lambda place: None)
+    with pytest.raises(SystemExit):
+        command.main(parse(DUMMY, WORKDIR, "--config.sharding.fsdp=1000", "--debug"))
+    *before, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("rae_dit: sharding.fsdp: got 1000;")
+    assert before[0].startswith("Traceback")
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("import nowhere_to_be_found", "--config: got '{}', which ended in ModuleNotFoundError"),
+        ("def get_config():\n    return 1 / 0", "--config: got '{}', which ended in ZeroDivision"),
+        ("def get_config(:", "--config: got '{}': SyntaxError"),
+        ("\x00", "--config: got '{}': "),
+        ("x = 1", "--config: got '{}': "),
+    ],
+)
+def test_a_config_file_that_fails_is_one_line(
+    parse: Parse, tmp_path: pathlib.Path, text: str, start: str
+) -> None:
+    file = tmp_path / "wrong.py"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        parse(f"--config={file}", WORKDIR)
+    assert str(caught.value).startswith(start.format(file))
+    assert "\n" not in str(caught.value)

@@ -42,8 +42,10 @@ def test_export_writes_the_official_form(command, source, monkeypatch, tmp_path)
 def test_a_directory_in_place_of_a_file_ends_in_one_line(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         run(monkeypatch, "inspect", tmp_path)
-    assert end.value.code == 1
-    message = f"{tmp_path}: got an empty directory; expected one file of weights; name it\n"
+    assert end.value.code == 2
+    message = (
+        f"rae_dit: {tmp_path}: got an empty directory; expected one file of weights; name it\n"
+    )
     assert capsys.readouterr().err == message
 
 
@@ -56,7 +58,7 @@ def test_misfits_end_the_program_with_the_reason(monkeypatch, tmp_path, capsys):
             f"--encoder={GOLDEN / 'rae_mae_encoder'}",
             f"--decoder={GOLDEN / 'rae_mae_decoder'}",
         )
-    assert end.value.code == 1
+    assert end.value.code == 2
     assert "diffusers' AutoencoderRAE would build a different RAE" in capsys.readouterr().err
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from rae_dit.api import load_ddt, load_decoder, load_rae
 from rae_dit.checkpoint.manager import CheckpointError
 from rae_dit.config import ConfigError
+from rae_dit.failures import ReportedError, exit_with, reported
 from rae_dit.models.decoder import Decoder
 from rae_dit.storage.files import write_json
 from rae_dit.weights.architecture import Pair
@@ -60,14 +61,17 @@ def main() -> None:
     diffusers.add_argument("--stats")
     diffusers.add_argument("--encoder-input-size", type=int)
     for command in commands.choices.values():
+        command.add_argument("--debug", action="store_true", help="print the traceback of an error")
         command.add_argument(
             "--weights", choices=get_args(Weights), default="ema", help="of a training checkpoint"
         )
     arguments = parser.parse_args()
+    own = (WeightsError, ConfigError, CheckpointError)
     try:
-        run(arguments)
-    except (WeightsError, ConfigError, CheckpointError, OSError) as error:
-        parser.exit(1, f"{error}\n")
+        with reported(own, None, debug=arguments.debug):
+            run(arguments)
+    except (*own, ReportedError) as error:
+        exit_with(error)
 
 
 def pair(text: str) -> Pair:
