@@ -43,6 +43,8 @@ def read_header(path: Path) -> dict[str, Any]:
 
 def find_header(path: Path) -> str | bytes | None:
     """Finds the text of a file's header."""
+    if path.is_dir():  # of a distributed checkpoint
+        return None
     with path.open("rb") as file:
         start = file.read(LENGTH_BYTES + 1)
         if is_safetensors(start):
@@ -50,17 +52,16 @@ def find_header(path: Path) -> str | bytes | None:
             if length > path.stat().st_size:
                 return None  # damaged: the reader of tensors says so
             file.seek(LENGTH_BYTES)
-            content = json.loads(file.read(length))
-            metadata = content.get("__metadata__") or {}
+            metadata = json.loads(file.read(length)).get("__metadata__") or {}
             text = metadata.get(NAME)
             return text if isinstance(text, str) else None
-    if not start.startswith(b"PK"):
-        return None
-    archive = StoredZip(path)
-    entries = [name for name in archive.names() if name.endswith(f"/{ENTRY}")]
-    if len(entries) != 1 or archive.size(entries[0]) > LIMIT:
-        return None
-    return archive.read(entries[0])
+        if not start.startswith(b"PK"):
+            return None
+        archive = StoredZip(file, path)
+        entries = [name for name in archive.names() if name.endswith(f"/{ENTRY}")]
+        if len(entries) != 1 or archive.size(entries[0]) > LIMIT:
+            return None
+        return archive.read(entries[0])
 
 
 def pair(value: Sequence[int]) -> tuple[int, int]:
