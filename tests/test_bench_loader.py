@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.benchmarks.bench_loader import OURS, TORCH, check_pixels, measure, table
+from launch.benchmarks import loader_files
+from launch.benchmarks.bench_loader import check_formats, check_pixels, measure
+from launch.benchmarks.loader_files import write_all
 from launch.benchmarks.plain_images import HEIGHT, WIDTH, PlainFolder, cpu_seconds, write_jpegs
 
 
@@ -20,7 +22,7 @@ def test_pixels_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     def one_off(self: PlainFolder, index: int) -> tuple[np.ndarray, int]:
         image, label = read(self, index)
-        image[255, 255, 2] += (index == 4) / 255
+        image[255, 255, 2] ^= index == 4
         return image, label
 
     monkeypatch.setattr(PlainFolder, "__getitem__", one_off)
@@ -64,12 +66,42 @@ def test_the_pictures_are_like_photographs(tmp_path: Path) -> None:
         assert np.abs(np.diff(image, axis=1)).mean() < 0.5 * image.std()  # neighbours are alike
 
 
-def test_a_measurement_without_workers() -> None:
-    report = measure(files=8, size=64, batch_size=4, workers=[0], seconds=0.1, repeats=1)
-    (row,) = report["rows"]
-    assert (row["workers"], row["cores"], report["identical_pixels"]) == (0, 1, 8)
-    assert row[OURS] > 0
-    assert 0.1 < row[f"{OURS}, ms"] < 1000
-    assert row[f"{OURS} / {TORCH}"] == pytest.approx(row[OURS] / row[TORCH], rel=0.01)
-    assert table(report).count("\n") == 2
-    json.dumps(report)
+def test_every_kind_of_file_holds_the_same_pictures(tmp_path: Path) -> None:
+    write_jpegs(tmp_path / "images", 12)
+    places, left_out = write_all(tmp_path / "images", tmp_path)
+    assert list(places) == ["folder", "parquet", "arrow", "tar", "tfds"]
+    assert left_out == {}
+    check_formats(places, 64)
+    write_jpegs(tmp_path / "others", 13)
+    (tmp_path / "other").mkdir()
+    others, _ = write_all(tmp_path / "others", tmp_path / "other")
+    with pytest.raises((AssertionError, IndexError)):
+        check_formats(places | {"tar": others["tar"]}, 64)
+
+
+def test_a_measurement_without_workers(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(loader_files, "installed", lambda name: "tensorflow" not in name)
+    report = measure(
+        loaders=["folder", "parquet", "tfds", "torch"],
+        files=8,
+        size=64,
+        batch_size=4,
+        workers=[0],
+        seconds=0.1,
+        repeats=1,
+        ceiling_batch=8,
+    )
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert printed == report["rows"]
+    left_out, folder, parquet, torch, floats, as_bytes = printed
+    assert left_out == {"loader": "tfds", "left_out": "tensorflow_datasets not installed"}
+    assert [row["loader"] for row in (folder, parquet, torch)] == ["folder", "parquet", "torch"]
+    for row in (folder, parquet, torch):
+        assert (row["workers"], row["cores"]) == (0, 1)
+        assert row["images_per_second_per_core"] > 0
+        assert 0.1 < row["cpu_ms_per_image"] < 1000
+    rate = "images_per_second_per_core"
+    assert parquet["rate / folder"] == pytest.approx(parquet[rate] / folder[rate], rel=0.02)
+    assert folder["rate / torch"] == pytest.approx(folder[rate] / torch[rate], rel=0.02)
+    assert [row["ceiling"] for row in (floats, as_bytes)] == ["floats", "bytes"]
+    assert report["identical_pixels"] == 8

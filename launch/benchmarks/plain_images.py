@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rae_dit.data.transforms import to_float
-
 CLASSES = 4
 WIDTH, HEIGHT = 500, 375  # the commonest size in ImageNet
 QUALITY = 90  # gives 110 kB a file, ImageNet's mean
@@ -48,7 +46,7 @@ def plain_crop(image: Image.Image, size: int) -> np.ndarray:
     shape = round(image.width * scale), round(image.height * scale)
     pixels = np.asarray(image.resize(shape, Image.Resampling.BICUBIC))
     top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
-    return pixels[top : top + size, left : left + size]
+    return pixels[top : top + size, left : left + size].copy()  # PIL's own cannot be written to
 
 
 class PlainFolder:
@@ -63,11 +61,11 @@ class PlainFolder:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Image float32 [size,size,3] in [0,1], and label."""
+        """Image uint8 [size,size,3], and label."""
         path = self.paths[index]
         with path.open("rb") as file:
             image = Image.open(file).convert("RGB")
-        return to_float(plain_crop(image, self.size)), int(path.parent.name[-1])
+        return plain_crop(image, self.size), int(path.parent.name[-1])
 
 
 def cpu_seconds() -> float:

@@ -4,11 +4,11 @@ The images of a Parquet file lie in row groups of about 100, and one image costs
 Shuffled record by record, 100 images are read for each. Here the groups are shuffled, and then the
 rows within a window of consecutive groups:
 
-    epoch:   groups in random order, cut into windows that hold the rows of about 6 batches
+    epoch:   groups in random order, cut into windows that hold the rows of about 4 batches
     window:  its rows in random order, dealt out to batches
     batch:   its rows sorted by group, so that each group is read once
 
-A batch therefore takes a sixth of each group of its window: a group of 100 rows is read for 17
+A batch therefore takes a quarter of each group of its window: a group of 100 rows is read for 25
 images. The sorting is by place in the batch alone, which no objective looks at, and it gives a
 process that reads a part of every batch a part of the groups.
 """
@@ -22,7 +22,7 @@ from rae_dit.data.files import Images
 from rae_dit.data.lru_cache import LRUCache
 from rae_dit.data.sources import Source
 
-BATCHES_PER_WINDOW = 6
+BATCHES_PER_WINDOW = 4
 # Of small batches, which would otherwise come from one or two groups.
 LEAST_GROUPS_PER_WINDOW = 8
 
@@ -89,7 +89,7 @@ class GroupOrder:
         groups = _permutation(len(sizes), self.seed, number)
         rows = BATCHES_PER_WINDOW * self.batch_size
         wanted = max(LEAST_GROUPS_PER_WINDOW, round(rows * len(sizes) / int(self.first[-1])))
-        count = max(1, len(sizes) // wanted)
+        count = max(1, round(len(sizes) / wanted))
         windows = np.arange(count + 1, dtype=np.int64) * len(sizes) // count
         starts = np.cumsum([0, *sizes[groups]], dtype=np.int64)[windows]
         return Epoch(groups, windows, starts)
