@@ -82,7 +82,7 @@ def autoencoder(work: Path, edition: str, seed: int) -> list[str]:
     ]
 
 
-def train(work: Path, recipe: str, seed: int, frozen: list[str], steps: int) -> dict:
+def train(work: Path, recipe: str, seed: int, frozen: list[str], steps: int, samples: int) -> dict:
     """Trains one DiT^DH and returns its scores by step, and at the end with guidance."""
     _, config, changes = RECIPES[recipe]
     directory = work / f"{recipe.replace(' ', '')}-seed{seed}"
@@ -92,6 +92,7 @@ def train(work: Path, recipe: str, seed: int, frozen: list[str], steps: int) -> 
     unguided = [
         f"--config.metrics.evaluate_every={steps // 4}",
         f"--config.checkpoint.save_every={steps // 4}",
+        f"--config.metrics.evaluate_samples={samples}",
         "--config.sample.cfg_scale=1.0",
         "--config.sample.guidance=cfg",
     ]
@@ -114,7 +115,14 @@ def train(work: Path, recipe: str, seed: int, frozen: list[str], steps: int) -> 
             "cfg": [f"{scale}=2.0", "--config.sample.guidance=cfg"],
         }
     for name, flags in guidances.items():
-        run(directory / "log", *base, *lengths, "--mode=evaluate", *flags)
+        run(
+            directory / "log",
+            *base,
+            *lengths,
+            *flags,
+            "--mode=evaluate",
+            f"--config.evaluate.num_samples={samples}",
+        )
         result[name] = json.loads((directory / "evaluation.json").read_text())
     return result
 
@@ -126,6 +134,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -139,7 +148,13 @@ def main() -> None:
             for recipe in arguments.recipes:
                 if RECIPES[recipe][0] == pair[0]:
                     job = pool.submit(
-                        train, arguments.work, recipe, pair[1], flags, arguments.steps
+                        train,
+                        arguments.work,
+                        recipe,
+                        pair[1],
+                        flags,
+                        arguments.steps,
+                        arguments.samples,
                     )
                     waiting[job] = recipe
         with (arguments.work / "recipes.jsonl").open("a") as output:
