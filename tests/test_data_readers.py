@@ -2,6 +2,7 @@
 
 import logging
 
+import jax
 import numpy as np
 import pytest
 from support.image_files import encoded, take
@@ -13,6 +14,8 @@ from configs import default, dit_dino
 from rae_dit.config import ConfigError, from_config_dict
 from rae_dit.data.files import Images
 from rae_dit.setup import data
+from rae_dit.setup.run import open_run
+from rae_dit.training.sharding import make_mesh
 
 
 def config_of(source, path="", validation_path="", **changes):
@@ -98,8 +101,11 @@ def test_folders_of_other_classes_are_refused(tmp_path):
     other = write_classes(tmp_path / "other", ("bird", "cat", "horse"))
     check_both(config_of("folder", train, same))
     message = f"^data.validation_path: got '{other}', where label 0 is 'bird', not 'ant'; expected"
+    config = config_of("folder", train, other, batch_size=1)
     with pytest.raises(ConfigError, match=message):
-        check_both(config_of("folder", train, other))
+        check_both(config)
+    with pytest.raises(ConfigError, match=message):  # before any network is made
+        open_run(config, make_mesh(1, jax.devices()[:1]))
 
 
 def test_shards_of_other_classes_are_refused(tmp_path):
