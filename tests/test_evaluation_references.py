@@ -105,6 +105,14 @@ def test_other_features_are_refused(tmp_path, arrays, message):
     assert "\n" not in str(caught.value)
 
 
+def test_objects_beside_the_statistics_are_not_read(tmp_path):
+    path = save(tmp_path, mu=np.zeros(4), sigma=np.eye(4), notes=np.array([{}], object))
+    open_reference(path, ("fid",)).fill(MetricState.of([FID]))
+    path = save(tmp_path, mu=np.array([{}] * 4, object), sigma=np.eye(4))
+    with pytest.raises(SourceError, match="cannot be used .*allow_pickle=False"):
+        open_reference(path, ("fid",)).fill(MetricState.of([FID]))
+
+
 def test_a_torch_file_is_called_one(tmp_path):
     with zipfile.ZipFile(tmp_path / "reference.pt", "w") as archive:
         archive.writestr("reference/data.pkl", b"")

@@ -93,7 +93,7 @@ def _header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
     for length in header.shape:
         count *= length
     found, wanted = archive.getinfo(name).file_size - head, count * header.dtype.itemsize
-    if header.dtype.hasobject or found != wanted:
+    if not header.dtype.hasobject and found != wanted:  # objects have no length of their own
         raise SourceError(
             f"got {str(path)!r}, where {name} holds {found:,} bytes; expected {wanted:,} for "
             f"{header.dtype} {list(header.shape)}"
