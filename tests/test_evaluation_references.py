@@ -109,7 +109,7 @@ def test_objects_beside_the_statistics_are_not_read(tmp_path):
     path = save(tmp_path, mu=np.zeros(4), sigma=np.eye(4), notes=np.array([{}], object))
     open_reference(path, ("fid",)).fill(MetricState.of([FID]))
     path = save(tmp_path, mu=np.array([{}] * 4, object), sigma=np.eye(4))
-    with pytest.raises(SourceError, match="cannot be used .*allow_pickle=False"):
+    with pytest.raises(SourceError, match=r"cannot be used .*allow_pickle=False"):
         open_reference(path, ("fid",)).fill(MetricState.of([FID]))
 
 
