@@ -113,9 +113,12 @@ class ImageDirectory:
         if not path.exists():
             return None
         try:
-            return dict(json.loads(path.read_text()))
-        except ValueError as error:
+            found = json.loads(path.read_text())
+        except (ValueError, RecursionError, OSError) as error:
             raise self._refusal("holds a manifest.json that is not valid JSON") from error
+        if not isinstance(found, dict):
+            raise self._refusal("holds a manifest.json that is no dictionary")
+        return found
 
     def _compare(self, before: dict[str, Any], now: Provenance) -> None:
         there, here = before.get("num_samples"), now.values["num_samples"]
