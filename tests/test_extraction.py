@@ -63,7 +63,7 @@ def test_the_official_form_is_the_ema_and_comes_back(name, run, monkeypatch, tmp
     other = GOLDEN / "rae_mae_decoder"
     with pytest.raises(SystemExit) as end:
         export(monkeypatch, "export-decoder", other, (tmp_path / name).parent / "other.pt")
-    assert end.value.code == 1
+    assert end.value.code == 2
     assert_trees_equal(parameters(load_decoder(tmp_path / name)), ema_of(run))
 
 
@@ -122,11 +122,17 @@ def save_untrained(config: Config, run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["export-diffusers", "x"], "Give a run, or --encoder and --decoder"),
-        (["export-diffusers", "x", "RUN", "--decoder=y"], "Got a run and parts besides"),
+        (["export-diffusers", "x"], "RUN: got none; expected a run, or --encoder and --decoder"),
+        (
+            ["export-diffusers", "x", "RUN", "--decoder=y"],
+            "RUN: got parts besides; expected one or the other",
+        ),
         (["export-diffusers", "x", "RUN"], "diffusers' AutoencoderRAE would build a different RAE"),
         (["export-decoder", "nowhere", "x.pt"], "There is no file or directory nowhere"),
-        (["export-decoder", "RUN", "x.onnx"], r"Cannot write weights as '.onnx'"),
+        (
+            ["export-decoder", "RUN", "x.onnx"],
+            "x.onnx: got '.onnx'; expected a name in .pt or .safetensors",
+        ),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, run, monkeypatch, tmp_path, capsys):
@@ -134,7 +140,7 @@ def test_bad_input_is_one_line(arguments, message, run, monkeypatch, tmp_path, c
     given = [str(run) if argument == "RUN" else argument for argument in arguments]
     with pytest.raises(SystemExit) as end:
         export(monkeypatch, *given)
-    assert end.value.code == 1
+    assert end.value.code == 2
     said = capsys.readouterr().err
     assert message in said
     assert len(said.splitlines()) == 1

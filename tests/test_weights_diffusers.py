@@ -166,7 +166,9 @@ def test_what_diffusers_cannot_build_is_not_written(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
     unknown = dataclasses.replace(MAE, diffusers=None)
     monkeypatch.setattr(diffusers_export, "find_family", lambda name: unknown)
-    with pytest.raises(WeightsError, match="encoder: got 'mae', which diffusers does not know"):
+    with pytest.raises(
+        WeightsError, match="encoder: got 'mae'; expected a family that diffusers knows"
+    ):
         save_diffusers(rae, tmp_path / "out")
     encoding = load_rae(encoder=GOLDEN / "rae_mae_encoder")
     with pytest.raises(WeightsError, match="decoder: got an RAE without one"):

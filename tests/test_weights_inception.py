@@ -140,7 +140,7 @@ def test_other_names_below_layers_are_one_line(tmp_path):
 
 
 def test_a_missing_file_is_one_line(tmp_path):
-    with pytest.raises(WeightsError, match=r"There is no file .*docs/evaluation.md") as caught:
+    with pytest.raises(WeightsError, match=r"got no file; expected .*docs/evaluation.md") as caught:
         read_inception(tmp_path / "nowhere.pth")
     assert "\n" not in str(caught.value)
 

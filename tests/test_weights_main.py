@@ -79,7 +79,9 @@ def test_a_config_of_something_else_is_not_replaced(tmp_path):
     refuse_other(path, {"heads": (1, 2)})
     path.write_text('{"heads": [1, 2]}')
     refuse_other(path, {"heads": (1, 2)})
-    with pytest.raises(WeightsError, match="is of something else; write to a new directory"):
+    with pytest.raises(
+        WeightsError, match="got the config of something else; expected a new directory"
+    ):
         refuse_other(path, {"heads": (1, 3)})
     path.write_text("{")
     with pytest.raises(WeightsError, match="expected JSON"):

@@ -47,7 +47,7 @@ def refuse_other(path: Path, config: Mapping[str, Any]) -> None:
         WeightsError: there is, or it is damaged.
     """
     if path.exists() and read_json(path) != json.loads(json.dumps(config)):
-        raise WeightsError(f"{path} is of something else; write to a new directory.")
+        raise WeightsError(f"{path}: got the config of something else; expected a new directory")
 
 
 def read_fields(

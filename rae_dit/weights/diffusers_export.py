@@ -97,11 +97,15 @@ def check_expressible(rae: RAE) -> tuple[DiffusersEncoder, Decoder]:
     """
     encoder, decoder = rae.encoder.architecture, rae.decoder
     if decoder is None:
-        raise WeightsError("decoder: got an RAE without one; an AutoencoderRAE has a decoder")
+        raise WeightsError(
+            "decoder: got an RAE without one; expected one, as an AutoencoderRAE has"
+        )
     family = find_family(encoder.family)
     fixed = family.diffusers
     if fixed is None:
-        raise WeightsError(f"encoder: got {encoder.family!r}, which diffusers does not know")
+        raise WeightsError(
+            f"encoder: got {encoder.family!r}; expected a family that diffusers knows"
+        )
     built = dataclasses.replace(
         encoder,
         num_heads=encoder.hidden_size // HEAD_WIDTH,
@@ -135,7 +139,7 @@ def check_expressible(rae: RAE) -> tuple[DiffusersEncoder, Decoder]:
         )
     if different:
         raise WeightsError(
-            f"diffusers' AutoencoderRAE would build a different RAE: {', '.join(different)}. "
-            "Export the decoder in the official form instead."
+            f"{', '.join(different)}, as diffusers' AutoencoderRAE would build a different RAE; "
+            "export the decoder in the official form instead"
         )
     return fixed, decoder

@@ -72,7 +72,7 @@ def family_of(config: Mapping[str, Any], path: Path) -> EncoderFamily:
             return family
         for refused, reason in family.huggingface.refused_types.items():
             if model_type == refused:
-                raise WeightsError(f"{path}: {reason}")
+                raise WeightsError(f"model_type: {reason}, in {path}")
     known = [name for family in FAMILIES for name in family.huggingface.model_types]
     reason = ""
     if "pretrained_cfg" in config:

@@ -50,8 +50,8 @@ def read_inception(path: str | Path) -> InceptionV3:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(
-            f"There is no file {path}; expected pt_inception-2015-12-05-6726825d.pth "
-            "(docs/evaluation.md says where it is)."
+            f"{path}: got no file; expected pt_inception-2015-12-05-6726825d.pth "
+            "(docs/evaluation.md says where it is)"
         )
     stored = open_tensors(path)
     if is_nvidia(stored):

@@ -123,7 +123,9 @@ def export_tensors(
     entries = list(entries)
     unmatched = parameters.keys() ^ {entry.path for entry in entries}
     if unmatched:
-        raise WeightsError(f"The mapping and the model differ in {sorted(unmatched)}.")
+        raise WeightsError(
+            f"mapping: got other names than the model in {sorted(unmatched)}; expected the same"
+        )
     tensors = {}
     for entry in entries:
         value = np.asarray(parameters[entry.path])
@@ -174,7 +176,7 @@ def import_tensors(
     problems += describe("not known", [name for name in tensors if name not in expected])
     problems += describe("misshapen", wrong, lambda n: f"{n} {shapes[n]}, not {expected[n]}")
     if problems:
-        raise WeightsError(f"{what} does not fit the model: {'; '.join(problems)}.")
+        raise WeightsError(f"{what}: got {'; '.join(problems)}; expected the model's tensors")
 
     changed = [name for name, value in fixed.items() if not is_close(tensors[name], value)]
     broken = []
@@ -191,7 +193,9 @@ def import_tensors(
     problems = describe("not finite", broken)
     problems += describe("fixed by the architecture, yet different", changed)
     if problems:
-        raise WeightsError(f"{what} cannot be used: {'; '.join(problems)}.")
+        raise WeightsError(
+            f"{what}: got {'; '.join(problems)}; expected numbers that the model can use"
+        )
     return parameters
 
 

@@ -52,13 +52,15 @@ def read_statistics(path: str | Path, grid: int, width: int) -> LatentStatistics
     for name, value in (("mean", statistics.mean), ("variance", statistics.variance)):
         if value.shape != (grid, grid, width):
             raise WeightsError(
-                f"The {name} in {path} has shape {value.shape} and not {(grid, grid, width)} "
-                "(h, w, C); take the statistics of this encoder and input size."
+                f"{name}: got shape {value.shape}; expected {(grid, grid, width)} (h, w, C), as of "
+                f"this encoder and input size, in {path}"
             )
         if not np.isfinite(value).all():
-            raise WeightsError(f"The {name} in {path} is not finite; compute it again.")
+            raise WeightsError(
+                f"{name}: got numbers that are not finite; expected finite, in {path}"
+            )
     if (statistics.variance < 0).any():
-        raise WeightsError(f"The variance in {path} is negative somewhere; compute it again.")
+        raise WeightsError(f"variance: got negative numbers; expected 0 or more, in {path}")
     return statistics
 
 
@@ -72,7 +74,7 @@ def read_npz(path: Path) -> LatentStatistics:
             arrays = dict(file)
     names = ["count", "mean", "provenance", "variance"]
     if sorted(arrays) != names:
-        raise WeightsError(f"{path} holds {sorted(arrays)}; expected {names}.")
+        raise WeightsError(f"{path}: got {sorted(arrays)}; expected {names}")
     with reading(path):
         return LatentStatistics(
             mean=np.asarray(arrays["mean"], np.float32),
@@ -86,10 +88,10 @@ def read_official(path: Path) -> LatentStatistics:
     """Reads a `stat.pt`; of mean and var one may be None, which means 0 and 1 there."""
     content = read_torch_file(path)
     if not isinstance(content, dict) or not {"mean", "var"} & content.keys():
-        raise WeightsError(f"{path} holds no latent statistics: it needs the keys mean and var.")
+        raise WeightsError(f"{path}: got no latent statistics; expected a dict of mean and var")
     unknown = content.keys() - {"mean", "var"}
     if unknown:
-        raise WeightsError(f"{path} holds {sorted(map(str, unknown))} besides mean and var.")
+        raise WeightsError(f"{path}: got {sorted(map(str, unknown))}; expected mean and var alone")
     given = {name: value for name, value in content.items() if value is not None}
     for name, value in given.items():
         if not isinstance(value, LazyTensor):
@@ -98,7 +100,7 @@ def read_official(path: Path) -> LatentStatistics:
         arrays = {name: np.asarray(value.read(), np.float32) for name, value in given.items()}
     shapes = {name: array.shape for name, array in arrays.items()}
     if not arrays or len(set(shapes.values())) != 1 or len(shapes[next(iter(shapes))]) != 3:
-        raise WeightsError(f"{path} should hold mean and var of one shape (C, h, w); got {shapes}.")
+        raise WeightsError(f"{path}: got {shapes}; expected mean and var of one shape (C, h, w)")
     like = next(iter(arrays.values()))
     mean = arrays["mean"] if "mean" in arrays else np.zeros_like(like)
     variance = arrays["var"] if "var" in arrays else np.ones_like(like)
@@ -138,4 +140,4 @@ def write_statistics(
             with replacing(Path(path)) as temporary:
                 write_torch_file(temporary, arrays)
         case suffix:
-            raise WeightsError(f"Cannot write statistics as {suffix!r}; use .npz or .pt.")
+            raise WeightsError(f"{path}: got {suffix!r}; expected a name in .npz or .pt")

@@ -74,8 +74,8 @@ DINOV2 = EncoderFamily(
     huggingface=HuggingFaceEncoder(
         model_types=("dinov2_with_registers",),
         refused_types={
-            "dinov2": "The encoder is DINOv2 without registers; RAE uses the one with them, such "
-            "as facebook/dinov2-with-registers-base."
+            "dinov2": "got DINOv2 without registers; expected the one with them, such as "
+            "facebook/dinov2-with-registers-base"
         },
         sizes=read_sizes,
         defaults={
