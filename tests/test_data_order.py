@@ -5,6 +5,7 @@ import json
 import pickle
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from support.image_files import TRAIN, images_of
 from support.parquet_files import table, write_shard
@@ -108,6 +109,23 @@ def test_parquet_is_read_by_groups_and_records_and_epochs_agree(shards) -> None:
     halves = [images("groups", rows) for rows in ([0, 3], [1, 2])]
     joined = [halves[i][2 * b + j] for b in range(15) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]
     assert joined == by_groups
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0] * 12 + [1] * 12 + [2] * 12, "9 of 9 row groups hold a single class"),
+        ([0] * 14 + [1] * 22, "8 of 9 row groups hold a single class"),
+        ([0, 1, 2] * 12, None),
+        ([0] * 36, None),  # there is one class only
+    ],
+)
+def test_rows_sorted_by_class_are_said(tmp_path, labels: list[int], said: str | None) -> None:
+    rows = table(range(36))
+    rows = rows.set_column(1, "label", pa.array(labels, pa.int64()))
+    write_shard(tmp_path / "data.parquet", rows, rows=4)
+    remarks = open_huggingface(str(tmp_path)).listing.remarks
+    assert [remark.split(":")[0] for remark in remarks] == ([said] if said else [])
 
 
 def test_only_parquet_has_groups(tmp_path) -> None:

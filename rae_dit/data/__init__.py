@@ -1,8 +1,8 @@
-"""Data sources and batches `{"image": float32 [B, H, W, 3] in [0, 1], "label": int32 [B]}`.
+"""Data sources and batches `{"image": uint8 [B, H, W, 3], "label": int32 [B]}`.
 
 `sources` defines a record and holds the data that needs no download; `readers` opens every data
 source: image files (`folder`, `huggingface`, `tfds`, `tar`) become pixels in `files` and `images`.
 `image_sequence` is the public face, `rae_dit.open_images`. `transforms` holds the pixel arithmetic;
 `pipeline` orders, shuffles, shards and batches; `bad_images` counts what cannot be decoded.
-No JAX here, and grain in `pipeline` and `batches` only.
+No JAX here, and grain in `pipeline`, `batches` and `workers` only.
 """

@@ -165,6 +165,14 @@ def _list(shards: list[Shard], remarks: tuple[str, ...]) -> Listing:
         remarks = (*remarks, numbers)
     if without := sum(shard.without_bytes for shard in shards):
         remarks = (*remarks, f"{without:,} rows hold no image; they count as damaged")
+    groups = sum(len(shard.rows) for shard in shards)
+    of_one_class = sum(shard.of_one_class for shard in shards)
+    if extremes and extremes[0] != extremes[1] and of_one_class > groups / 2:
+        sorted_rows = (
+            f"{of_one_class:,} of {groups:,} row groups hold a single class: shuffled by groups, a "
+            "batch has few classes; data.shuffle='records' or rows in random order mix them"
+        )
+        remarks = (*remarks, sorted_rows)
     return Listing(len(shards), shards[0].classes, extremes, remarks)
 
 

@@ -28,6 +28,7 @@ class Shard(NamedTuple):
         classes: names of the labels, where `datasets` wrote them; else None.
         labels: lowest and highest label, where the file tells; else None.
         without_bytes: number of rows whose image has no bytes, as far as the file tells.
+        of_one_class: number of row groups whose rows all have one label, as far as the file tells.
     """
 
     columns: Columns
@@ -35,6 +36,7 @@ class Shard(NamedTuple):
     classes: tuple[str, ...] | None
     labels: tuple[int, int] | None
     without_bytes: int
+    of_one_class: int
 
 
 def describe(shard: Path) -> Shard:
@@ -47,7 +49,7 @@ def describe(shard: Path) -> Shard:
     if shard.suffix == ".arrow":
         table = map_arrow(shard)
         columns = find_columns(table.schema, shard)
-        rows, labels = [table.num_rows], None
+        rows, labels, of_one_class = [table.num_rows], None, 0
         without_bytes = _nulls_of(table.column(columns.image))
         schema = table.schema
     else:
@@ -59,14 +61,17 @@ def describe(shard: Path) -> Shard:
         image = f"{columns.image}.bytes" if columns.nested else columns.image
         nulls = [_statistics(group, image) for group in groups]
         without_bytes = sum(found.null_count or 0 for found in nulls if found)
-        labels = _extremes([_statistics(group, columns.label) for group in groups])
+        found_labels = [_statistics(group, columns.label) for group in groups]
+        labels = _extremes(found_labels)
+        of_one_class = sum(bool(s and s.has_min_max and s.min == s.max) for s in found_labels)
     if without_bytes and without_bytes == sum(rows):
         raise SourceError(
             f"got {str(shard)!r}, whose {sum(rows):,} rows hold {_in_place_of_bytes(columns)} and "
             "no image; expected images inside of the files; write them again after "
             "dataset.with_format('arrow').map(datasets.table.embed_table_storage, batched=True)"
         )
-    return Shard(columns, rows, class_names(schema, columns.label), labels, without_bytes)
+    classes = class_names(schema, columns.label)
+    return Shard(columns, rows, classes, labels, without_bytes, of_one_class)
 
 
 def find_columns(schema: pa.Schema, shard: Path) -> Columns:
