@@ -9,7 +9,15 @@ from rae_dit.architecture import DDTArchitecture, DecoderArchitecture
 from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.mapping import Tensors
 from rae_dit.weights.raev2 import is_raev2, raev2_architecture
-from rae_dit.weights.shapes import block_numbers, divide, shape_of, square_root
+from rae_dit.weights.shapes import (
+    MAX_GRID,
+    block_numbers,
+    check_positions,
+    divide,
+    shape_of,
+    shapes_of,
+    square_root,
+)
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +28,7 @@ DECODER_HEADS = {768: 12, 1024: 16, 1152: 16}
 RELEASED_HEAD_DEPTH = 2
 
 
+@shapes_of("a DiT^DH")
 def ddt_architecture(
     tensors: Tensors,
     *,
@@ -60,7 +69,7 @@ def ddt_architecture(
         )
     hidden_size, last = (narrow, wide), len(numbers) - 1
     return DDTArchitecture(
-        input_size=ddt_input_size(tensors, patch, hint=input_size),
+        input_size=ddt_input_size(tensors, patch, hidden_size, hint=input_size),
         in_channels=channels,
         patch_size=patch,
         hidden_size=hidden_size,
@@ -113,12 +122,21 @@ def ddt_depth(tensors: Tensors, numbers: range, hidden_size: Pair, *, hint: Pair
     return len(numbers) - RELEASED_HEAD_DEPTH, RELEASED_HEAD_DEPTH
 
 
-def ddt_input_size(tensors: Tensors, patch_size: int, *, hint: int | None) -> int:
+def ddt_input_size(
+    tensors: Tensors, patch_size: int, hidden_size: Pair, *, hint: int | None
+) -> int:
     """Returns the side of the latent grid, from the position embedding or the rotary tables."""
-    for name, dimensions in (("pos_embed", 3), ("enc_feat_rope.freqs_cos", 2)):
-        if name in tensors:
-            tokens = shape_of(tensors, name, "a DiT^DH", dimensions)[-2]
-            return patch_size * square_root(tokens, name)
+    tables = {"pos_embed": 3, "enc_feat_rope.freqs_cos": 2, "dec_feat_rope.freqs_cos": 2}
+    found = [
+        (name, shape_of(tensors, name, "a DiT^DH", dimensions))
+        for name, dimensions in tables.items()
+        if name in tensors
+    ]
+    for name, shape in found:
+        width = hidden_size[0] if name == "pos_embed" else None
+        check_positions(name, shape, tokens=found[0][1][-2], width=width)
+    if found:
+        return patch_size * square_root(found[0][1][-2], found[0][0])
     if hint is not None:
         return hint
     raise WeightsError(
@@ -171,6 +189,7 @@ def ddt_mlp_ratio(tensors: Tensors, hidden_size: Pair, *, last: int, hint: float
     )
 
 
+@shapes_of("a decoder")
 def decoder_architecture(
     tensors: Tensors, config: Mapping[str, Any] | None, *, grid: int | None = None
 ) -> DecoderArchitecture:
@@ -188,8 +207,11 @@ def decoder_architecture(
     hidden_size, in_width = shape_of(tensors, "decoder_embed.weight", "a decoder", 2)
     pixels = shape_of(tensors, "decoder_pred.bias", "a decoder", 1)[0]
     if grid is None:
-        positions = shape_of(tensors, "decoder_pos_embed", "a decoder", 3)[1]
-        grid = square_root(positions - 1, "decoder_pos_embed")
+        positions = shape_of(tensors, "decoder_pos_embed", "a decoder", 3)
+        check_positions("decoder_pos_embed", positions, tokens=positions[1], width=hidden_size)
+        grid = square_root(positions[1] - 1, "decoder_pos_embed")
+    if not 0 < grid <= MAX_GRID:
+        raise WeightsError(f"grid: got {grid} tokens a side; expected 1 to {MAX_GRID}")
     if config is not None:
         num_heads, eps = config["decoder_num_attention_heads"], config["layer_norm_eps"]
         if config["hidden_act"] != "gelu":

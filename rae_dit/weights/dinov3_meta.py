@@ -15,6 +15,7 @@ import numpy as np
 from rae_dit.architecture import EncoderArchitecture
 from rae_dit.models.encoders.dinov3 import DINOV3, ROPE_BASE
 from rae_dit.weights.mapping import Tensors, WeightsError
+from rae_dit.weights.shapes import shapes_of
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ def hub_names(name: str) -> dict[str, tuple[str, int | None]]:
     return {f"layer.{number}.{rest}": (name, None)}
 
 
+@shapes_of("one of Meta's DINOv3")
 def meta_architecture(tensors: Tensors, *, input_size: int) -> EncoderArchitecture:
     """Reads an architecture off a state dict of Meta's.
 

@@ -16,7 +16,7 @@ from rae_dit.models.ddt_block import DDTBlock
 from rae_dit.weights.encoder_names import Renamed
 from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.mapping import Entry, Tensors, convolution, in_blocks, linear
-from rae_dit.weights.shapes import block_numbers, divide, shape_of, square_root
+from rae_dit.weights.shapes import block_numbers, check_positions, divide, shape_of, square_root
 
 log = logging.getLogger(__name__)
 
@@ -137,8 +137,10 @@ def raev2_architecture(
         )
     ]
     table = "dec_rope.freqs_cos"
+    rows = shape_of(tensors, table, WHAT, 2)
+    check_positions(table, rows, tokens=rows[0], width=wide // heads[1])
     return DDTArchitecture(
-        input_size=patch * square_root(shape_of(tensors, table, WHAT, 2)[0], table),
+        input_size=patch * square_root(rows[0], table),
         in_channels=channels,
         patch_size=patch,
         hidden_size=(narrow, wide),

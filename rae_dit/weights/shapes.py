@@ -2,10 +2,54 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-from rae_dit.weights.errors import WeightsError
+from rae_dit.weights.errors import WeightsError, brief
 from rae_dit.weights.mapping import Tensors
+
+MAX_GRID = 512  # tokens a side
+
+
+@contextmanager
+def shapes_of(what: str) -> Iterator[None]:
+    """Turns what is raised while sizes are read off tensors into one line.
+
+    Raises:
+        WeightsError: a tensor is missing, or has another number of sizes, or a size of 0.
+    """
+    try:
+        yield
+    except WeightsError:
+        raise
+    except (LookupError, ValueError, TypeError, ArithmeticError) as error:
+        raise WeightsError(
+            f"This is not {what}: a tensor is missing or of another shape ({brief(error)})."
+        ) from error
+
+
+def check_positions(
+    name: str, shape: tuple[int, ...], *, tokens: int, width: int | None = None
+) -> None:
+    """Refuses a table of positions for other tokens or another width than the network's.
+
+    Positions are computed before they are compared, from sizes that other tensors tell: such a
+    table would be far larger than the file.
+
+    Args:
+        name: of the table.
+        shape: of the table, [..., N, D].
+        tokens: N.
+        width: D; None allows any.
+
+    Raises:
+        WeightsError: it does not fit, or is for more than MAX_GRID x MAX_GRID tokens and CLS.
+    """
+    if shape[-2:] != (tokens, shape[-1] if width is None else width):
+        expected = f"{tokens} rows" if width is None else f"{tokens} rows of {width} numbers"
+        raise WeightsError(f"{name}: got shape {shape}; expected {expected}")
+    if not 0 < tokens <= MAX_GRID**2 + 1:
+        raise WeightsError(f"{name}: got {tokens} tokens; expected 1 to {MAX_GRID**2}")
 
 
 def divide(width: int, head_width: int, name: str) -> int:
