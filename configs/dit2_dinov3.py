@@ -10,7 +10,7 @@ COMMAND   python -m rae_dit.main --config=configs/dit2_dinov3.py --workdir=runs/
 LATENTS   k7, every second of the upper 13 blocks. The published k23 and k1:
           --config.encoder.layers="(1, 2, ..., 23)"
           --config.encoder.layers="(23,)" --config.encoder.add_mean=False
-HARDWARE  docs/raev2.md
+HARDWARE  one H200, bf16, 128 images a step: 236 images/s, 68 GiB (docs/raev2.md, 2026-12-01)
 EXPECTED  with ImageNet, 50,000 samples, Euler 100 updates: FID 1.06 with internal guidance, 1.65
           unguided (RAEv2, k7). Ours: not measured yet.
 LENGTH    80 epochs: 25 at the full rate, to a tenth of it in the next 25, then constant.
