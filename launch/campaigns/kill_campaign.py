@@ -15,7 +15,8 @@ each kill, and before the same command continues:
 
 At the end the whole state is that of the uninterrupted run, bit for bit. A run that gets there
 before its kills are used up is followed by another. With --parallel, so many independent campaigns
-share the kills and the cores. Exit status 1 if anything was found.
+share the kills and the cores. With --processes 2, a run is of so many processes, one of which is
+killed, and the others must end by themselves. Exit status 1 if anything was found.
 """
 
 import argparse
@@ -55,7 +56,7 @@ def command(settings: dict[str, Any]) -> list[str]:
     return start + changes
 
 
-def prepare(output: Path, workers: int, last: int) -> tuple[list[str], float]:
+def prepare(output: Path, workers: int, last: int, processes: int) -> tuple[list[str], float]:
     """Trains without interruption.
 
     Returns:
@@ -65,13 +66,13 @@ def prepare(output: Path, workers: int, last: int) -> tuple[list[str], float]:
     settings = {"data.num_workers": workers, "optim.max_steps": last}
     begun = time.time()
     keep_all = command(settings | {"checkpoint.keep_last": last})
-    finish(keep_all, reference, output / "reference.log")
+    finish(keep_all, reference, output / "reference.log", processes)
     start_seconds = 1.3 * ((reference / "config.json").stat().st_mtime - begun)  # and compiling
     return command(settings | {"checkpoint.keep_last": KEEP_LAST}), start_seconds
 
 
 def run_campaign(
-    *, kills: int, seed: int, workers: int, parallel: int, output: Path
+    *, kills: int, seed: int, workers: int, parallel: int, processes: int, output: Path
 ) -> dict[str, Any]:
     """Runs all lanes, each on its own cores.
 
@@ -80,6 +81,7 @@ def run_campaign(
         seed: decides when they happen.
         workers: processes that prepare batches, in each run.
         parallel: how many lanes.
+        processes: of each run; one of them is killed, and the others must end by themselves.
         output: directory to make.
 
     Returns:
@@ -96,20 +98,21 @@ def run_campaign(
     counts = [kills // parallel + (lane < kills % parallel) for lane in range(parallel)]
     os.sched_setaffinity(0, cores[:share])  # as many cores as a lane has give the same bits
     last = STEPS_PER_KILL * max(counts) + SPARE_STEPS
-    arguments, start_seconds = prepare(output, workers, last)
+    arguments, start_seconds = prepare(output, workers, last, processes)
     os.sched_setaffinity(0, cores)
     tasks = []
     for lane, count in enumerate(counts):
         work = output / f"lane_{lane}"
         work.mkdir()
         mine = cores[lane * share : (lane + 1) * share]
-        tasks.append(Task(work, mine, count, f"{seed}.{lane}", arguments, start_seconds))
+        tasks.append(Task(work, mine, count, f"{seed}.{lane}", arguments, start_seconds, processes))
     with ProcessPoolExecutor(parallel, multiprocessing.get_context("spawn")) as pool:
         lanes = list(pool.map(run_lane, tasks))
     return {
         "kills": kills,
         "seed": seed,
         "workers": workers,
+        "processes": processes,
         "lanes": parallel,
         "cores_each": share,
         "steps_each": last,
@@ -137,6 +140,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0, help="data.num_workers of the run")
     parser.add_argument("--parallel", type=int, default=1, help="campaigns at once")
+    parser.add_argument("--processes", type=int, default=1, help="of each run; one is killed")
     parser.add_argument("--output", type=Path, required=True, help="directory, must not exist")
     options = parser.parse_args()
     report = run_campaign(**vars(options) | {"output": options.output.resolve()})

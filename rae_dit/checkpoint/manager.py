@@ -19,16 +19,14 @@ from rae_dit.checkpoint import integrity
 from rae_dit.checkpoint.quarantine import quarantine
 from rae_dit.checkpoint.restore import (
     AnyState,
-    CheckpointError,
-    DamagedCheckpointError,
     State,
     items_of,
     read_state,
     restore_ema,
     restore_state,
-    short,
 )
 from rae_dit.checkpoint.retention import Best, KeepBest, preservation_policy
+from rae_dit.checkpoint.steps import CheckpointError, DamagedCheckpointError, short
 from rae_dit.multihost import decide, wait_until_visible
 
 __all__ = [

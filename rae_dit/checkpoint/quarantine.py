@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import jax
 from etils import epath
 
-from rae_dit.checkpoint.restore import CheckpointError, short
+from rae_dit.checkpoint.steps import CheckpointError, short
 from rae_dit.multihost import first_error
 
 log = logging.getLogger(__name__)

@@ -2,14 +2,13 @@
 
 Items are read by Orbax's handlers, process by process, and not by its CheckpointManager: the
 manager's restore has barriers, in which healthy processes would wait for one that met a damaged
-file. Here every process reads, then all agree whether one of them failed.
+file. Here the processes of one replica read, then all agree whether one of them failed.
 """
 
 import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
@@ -20,7 +19,15 @@ from jax.sharding import SingleDeviceSharding
 
 from rae_dit.checkpoint import integrity
 from rae_dit.checkpoint.migration import Structs, stored_leaves, with_added_leaves
-from rae_dit.multihost import decide, first_error, wait_until_visible
+from rae_dit.checkpoint.replica import read_by_first_replica
+from rae_dit.checkpoint.steps import (
+    CheckpointError,
+    DamagedCheckpointError,
+    chosen_step,
+    damage,
+    short,
+)
+from rae_dit.multihost import decide, first_error
 
 Read = TypeVar("Read")
 
@@ -38,14 +45,6 @@ class State(Protocol):
 AnyState = TypeVar("AnyState", bound=State)
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be written, found, or used for what was asked."""
-
-
-class DamagedCheckpointError(CheckpointError):
-    """The files of one step are damaged; another step may be fine."""
-
-
 def restore_ema(path: str | os.PathLike[str], like_params: dict[str, Any]) -> dict[str, Any]:
     """Restores the averaged parameters without reading the rest of the checkpoint.
 
@@ -60,7 +59,7 @@ def restore_ema(path: str | os.PathLike[str], like_params: dict[str, Any]) -> di
         CheckpointError: there is no checkpoint at `path`, it has no EMA, or the tree is another.
         DamagedCheckpointError: the files are damaged; the message lists the other steps.
     """
-    trees, _ = _read_step(_chosen_step(path), {"ema": like_params})
+    trees, _ = _read_step(chosen_step(path), {"ema": like_params})
     return trees["ema"]
 
 
@@ -69,7 +68,7 @@ def restore_state(path: str | os.PathLike[str], like: AnyState) -> tuple[AnyStat
 
     Arguments and errors are those of `restore_ema`, with a state of jax.ShapeDtypeStruct.
     """
-    return read_state(_chosen_step(path), like)
+    return read_state(chosen_step(path), like)
 
 
 def items_of(state: State) -> dict[str, Any]:
@@ -97,10 +96,14 @@ def _read_step(
     position = _read_position(directory, record)
     trees = {}
     for item, structs in stored.items():
-        named = _together(directory, item, functools.partial(_read_item, directory / item, structs))
+        read = functools.partial(_read_item, directory / item)
+        hand_out = _together(
+            directory, item, functools.partial(read_by_first_replica, structs, read)
+        )
+        named = hand_out()
         problem = first_error(_disagreement(record.trees[item], named))
         if problem:
-            raise DamagedCheckpointError(_damage(directory, item, problem))
+            raise DamagedCheckpointError(damage(directory, item, problem))
         leaves = with_added_leaves(named, wanted[item])
         trees[item] = jax.tree.unflatten(jax.tree.structure(like[item]), leaves.values())
     return trees, position
@@ -217,47 +220,4 @@ def _or_damage(directory: epath.Path, what: str, read: Callable[[], Read]) -> Re
     except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:  # for damaged files Orbax raises anything, even plain Exception
-        raise DamagedCheckpointError(_damage(directory, what, short(error))) from error
-
-
-def _damage(directory: epath.Path, what: str, problem: str) -> str:
-    others = sorted(set(_steps(directory.parent)) - {int(directory.name)})
-    return f"{directory} is damaged ({what}: {problem}); other steps there: {others}"
-
-
-def short(error: Exception) -> str:
-    """Shortens an exception to its type and 300 characters: Orbax quotes whole trees."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}{'...' if len(text) > 300 else ''}"
-
-
-def _steps(directory: epath.Path) -> list[int]:
-    """Returns the numbers of the finished steps, sorted."""
-    entries = [entry for entry in directory.iterdir() if entry.name.isdigit()]
-    return sorted(int(e.name) for e in entries if ocp.utils.is_checkpoint_finalized(e))
-
-
-def _chosen_step(path: str | os.PathLike[str]) -> epath.Path:
-    """Finds the step directory on process 0, for all: others may see an older listing."""
-    directory = epath.Path(decide(lambda: str(_find_step(path)), CheckpointError))
-    wait_until_visible(Path(directory), CheckpointError)
-    return directory
-
-
-def _find_step(path: str | os.PathLike[str]) -> epath.Path:
-    """Finds the step directory: `path` itself, or the newest step below it."""
-    root = epath.Path(path).resolve()
-    if not root.is_dir():
-        raise CheckpointError(f"no checkpoint at {root}: there is no such directory")
-    if root.name.isdigit() and (root / "integrity").is_dir():
-        return root
-    directory = root / "checkpoints" if (root / "checkpoints").is_dir() else root
-    steps = _steps(directory)
-    if not steps:
-        names = sorted(entry.name for entry in directory.iterdir())
-        content = f"holds {integrity.first_few(names, 10)}" if names else "is empty"
-        raise CheckpointError(
-            f"no finished checkpoint in {directory}; it {content}. "
-            "Give a workdir, its checkpoints directory, or one step directory"
-        )
-    return directory / str(steps[-1])
+        raise DamagedCheckpointError(damage(directory, what, short(error))) from error
