@@ -157,7 +157,8 @@ def test_every_tensor_is_accounted_for(change, message, tmp_path):
         read_encoder(path, input_size=56, grid=None)
     (path / "model.safetensors").unlink()
     with pytest.raises(
-        WeightsError, match=r"got no weights among config\.json, .*; expected one of model"
+        WeightsError,
+        match=r"got nothing that is read among config\.json, .*; expected one of model",
     ):
         read_encoder(path, input_size=56, grid=None)
 

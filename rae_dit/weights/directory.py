@@ -76,4 +76,4 @@ def contents(directory: Path) -> str:
     if "_CHECKPOINT_METADATA" in names:
         return "a checkpoint of Orbax that is not of a run of rae_dit"
     listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
-    return f"no weights among {listed}" if names else "an empty directory"
+    return f"nothing that is read among {listed}" if names else "an empty directory"

@@ -56,13 +56,19 @@ def find_state_dict(content: Any, path: Path, weights: Weights = "ema") -> dict[
     else:
         raise WeightsError(f"{path}: got {describe(content)}; expected a state dict of tensors")
     if part.place:
-        log.warning("%s: %s", path, describe_choice(part, found, averages))
+        log.warning("%s: %s", path, describe_choice(part, found, weights))
     return tensors
 
 
-def describe_choice(part: Part, found: list[Part], averages: list[Part]) -> str:
+def describe_choice(part: Part, found: list[Part], weights: Weights) -> str:
     """Says what is taken of a file, and what is left."""
-    kind = "the EMA" if part.average else "the online weights" if averages else "no EMA is there"
+    kind = (
+        "the EMA"
+        if part.average
+        else "the online weights"
+        if weights == "online"
+        else "no EMA is there"
+    )
     kind += "" if part.decay is None else f" of decay {part.decay}"
     places = sorted(other.place or "the rest" for other in found if other is not part)
     known = {word for other in found for word in other.place.split(".")}
