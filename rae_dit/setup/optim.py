@@ -1,6 +1,7 @@
 """Config -> learning-rate schedule and optimizer."""
 
 import functools
+from typing import Any
 
 import optax
 from flax import nnx
@@ -36,38 +37,22 @@ def make_optimizer(config: Config, module: nnx.Module) -> optax.GradientTransfor
     decays = nnx.map_state(
         lambda _, variable: not isinstance(variable, Constant), nnx.state(module)
     )
-    decay_mask = nnx.to_pure_dict(decays)
-    match config.optim.name:
+    optim, schedule = config.optim, make_schedule(config)
+    shared: dict[str, Any] = {
+        "weight_decay": optim.weight_decay,
+        "clip_norm": optim.clip_norm,
+        "decay_mask": nnx.to_pure_dict(decays),
+    }
+    adam: dict[str, Any] = {"beta1": optim.beta1, "beta2": optim.beta2, "epsilon": optim.epsilon}
+    match optim.name:
         case "adamw":
-            return adamw(
-                make_schedule(config),
-                beta1=config.optim.beta1,
-                beta2=config.optim.beta2,
-                epsilon=config.optim.epsilon,
-                weight_decay=config.optim.weight_decay,
-                clip_norm=config.optim.clip_norm,
-                decay_mask=decay_mask,
-            )
-        case "muon":
-            return muon_and_adamw(
-                make_schedule(config),
-                momentum=config.optim.momentum,
-                beta1=config.optim.beta1,
-                beta2=config.optim.beta2,
-                epsilon=config.optim.epsilon,
-                weight_decay=config.optim.weight_decay,
-                clip_norm=config.optim.clip_norm,
-                decay_mask=decay_mask,
-                matrices=count_matrices(module),
-                dtype=compute_dtype(config),
-            )
+            return adamw(schedule, **adam, **shared)
         case "sgd":
-            return sgd(
-                make_schedule(config),
-                momentum=config.optim.momentum,
-                weight_decay=config.optim.weight_decay,
-                clip_norm=config.optim.clip_norm,
-                decay_mask=decay_mask,
+            return sgd(schedule, momentum=optim.momentum, **shared)
+        case "muon":
+            matrices, dtype = count_matrices(module), compute_dtype(config)
+            return muon_and_adamw(
+                schedule, momentum=optim.momentum, matrices=matrices, dtype=dtype, **adam, **shared
             )
 
 
