@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from support.small_ddt import T, X, Y, awake, make_ddt
+from support.small_ddt import T, X, Y, awake_ddt
 
 from rae_dit.models import attention
 from rae_dit.models.activation_stats import activation_stats, max_product
@@ -51,7 +51,7 @@ def pass_by(ddt):
     ("scan", "switches"), [(True, {}), (False, {"use_qknorm": True}), (False, {"use_rope": False})]
 )
 def test_it_is_what_passes_by(scan, switches):
-    ddt = awake(make_ddt(**BLOCKS, **switches, scan_layers=scan))
+    ddt = awake_ddt(**BLOCKS, **switches, scan_layers=scan)
     seen = compiled(stats_of, ddt)
     assert list(seen) == ["backbone", "head"]
     streams, heads = compiled(pass_by, ddt)
@@ -63,8 +63,8 @@ def test_it_is_what_passes_by(scan, switches):
 
 
 def test_it_is_float32_in_a_bfloat16_model():
-    half = compiled(stats_of, awake(make_ddt(**BLOCKS, dtype="bfloat16")))
-    full = compiled(stats_of, awake(make_ddt(**BLOCKS)))
+    half = compiled(stats_of, awake_ddt(**BLOCKS, dtype="bfloat16"))
+    full = compiled(stats_of, awake_ddt(**BLOCKS))
     for stack in ("backbone", "head"):
         assert {leaf.dtype for leaf in half[stack]} == {np.dtype("float32")}
         np.testing.assert_allclose(half[stack].rms, full[stack].rms, rtol=0.03)

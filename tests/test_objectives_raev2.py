@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from support.golden_files import GOLDEN, arrays, channels_last, relative_error
-from support.small_ddt import T, X, Y, awake, make_ddt
+from support.small_ddt import T, X, Y, awake_ddt
 
 from rae_dit.architecture import Compute
 from rae_dit.models.ddt import DDT
@@ -80,7 +80,7 @@ def _flat(tree, prefix=""):
 
 def test_a_second_head_without_weight_leaves_loss_and_gradient_of_one():
     changes = {"conditioning": "tokens", "prediction": "x", "depth": (3, 1)}
-    two, one = awake(make_ddt(base_depth=1, **changes)), make_ddt(**changes)
+    two, one = awake_ddt(base_depth=1, **changes), awake_ddt(**changes)
     params = nnx.to_pure_dict(nnx.state(two))
     alone = {name: leaf for name, leaf in params.items() if not name.startswith(("base", "upper"))}
     alone["backbone"] = jax.tree.map(

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from support.golden_files import GOLDEN, arrays, channels_last
-from support.small_ddt import X, Y, make_ddt
+from support.small_ddt import X, Y, awake_ddt
 
 from rae_dit.api import load_ddt
 from rae_dit.sampling.latents import sample_latents
@@ -68,4 +68,4 @@ def test_a_scale_of_one_is_no_guidance(sample):
 
 def test_a_network_with_one_head_is_refused():
     with pytest.raises(ValueError, match=r"guidance: got internal guidance; expected a network"):
-        sample_latents(make_ddt(), X, Y, steps=2, guidance="internal", cfg_scale=2.0)
+        sample_latents(awake_ddt(), X, Y, steps=2, guidance="internal", cfg_scale=2.0)

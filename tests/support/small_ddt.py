@@ -1,9 +1,11 @@
 """A DiT^DH of a few thousand parameters, inputs for it, and one with no zeros in it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from rae_dit.architecture import Compute, DDTArchitecture
@@ -25,19 +27,52 @@ SMALL = DDTArchitecture(
 
 
 def make_ddt(**changes) -> DDT:
-    """Makes `SMALL`; changes are fields of `DDTArchitecture` or `Compute`."""
+    """Makes `SMALL` as it is initialized; changes are arguments of `DDT` or fields of its parts."""
+    arguments = _arguments(**changes)
+    return nnx.merge(_abstract(*arguments)[0], _initial(*arguments))
+
+
+def awake_ddt(**changes) -> DDT:
+    """The same network with no zeros in it, so that every path matters; nothing is compiled.
+
+    Values follow from the parameters' order and shapes, hence not from `Compute`.
+    """
+    graph, shapes = _abstract(*_arguments(**changes))
+    random = np.random.default_rng(5)
+
+    def fill(path, leaf):
+        value = 0.15 * random.standard_normal(leaf.shape)
+        return jnp.asarray(value + ("norm" in jax.tree_util.keystr(path)), leaf.dtype)
+
+    return nnx.merge(graph, jax.tree_util.tree_map_with_path(fill, shapes))
+
+
+def velocity(ddt, x, t, y):
+    """ddt(x, t, y), compiled once for all networks that differ in numbers alone."""
+    return _call(*nnx.split(ddt), x, t, y)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _call(graph, state, x, t, y):
+    return nnx.merge(graph, state)(x, t, y)
+
+
+def _arguments(*, train_constants=False, **changes):
     computes = {field.name for field in dataclasses.fields(Compute)}
     compute = Compute(**{name: changes.pop(name) for name in computes & set(changes)})
-    return DDT(dataclasses.replace(SMALL, **changes), compute, rngs=nnx.Rngs(0))
+    return dataclasses.replace(SMALL, **changes), compute, train_constants
 
 
-def awake(ddt, scale=0.3):
-    """The same model with its zero-initialised parts filled, so that every path matters."""
-    graph, state = nnx.split(ddt)
-    leaves, tree = jax.tree.flatten(state)
-    keys = jax.random.split(jax.random.key(5), len(leaves))
-    leaves = [
-        leaf + scale * jax.random.normal(key, leaf.shape) if leaf.std() == 0 else leaf
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return nnx.merge(graph, jax.tree.unflatten(tree, leaves))
+def _make(architecture, compute, train_constants):
+    return DDT(architecture, compute, train_constants=train_constants, rngs=nnx.Rngs(0))
+
+
+@functools.cache
+def _abstract(*arguments):
+    return nnx.split(nnx.eval_shape(lambda: _make(*arguments)))
+
+
+@functools.cache
+def _initial(*arguments):
+    """One program: made eagerly, each operation of the initialization would be one."""
+    return jax.jit(lambda: nnx.state(_make(*arguments)))()
