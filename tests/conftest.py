@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.compile_flags import CHEAP
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Programs here are small: compiling them takes longer than running them.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-)
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {CHEAP}"
 # Many tests compile the same small programs, in this process, its siblings and child processes.
 # Making one model runs 60 programs of one operation each: 8 s of CPU time compiled, 2 s read.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache/jax")

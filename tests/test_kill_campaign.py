@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.compile_flags import CHEAP
 from support.training_states import biggest_file, flip_byte
 
 from launch.campaigns.kill_lane import KEEP_LAST, ROOT
@@ -21,7 +22,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kills")
     (folder / "tensorflow.py").write_text("raise ImportError('not in this test')\n")
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": CHEAP,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "PYTHONPATH": str(folder),
     }

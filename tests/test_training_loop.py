@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.compile_flags import CHEAP
 from support.small_run import assert_trees_equal, small_config
 from support.whole_run import SETTINGS, final_state, metric_lines
 
@@ -83,7 +84,7 @@ def start(workdir, max_steps):
         "--config.metrics.log_every=1",
         "--config.metrics.validate_every=1000",
     ]
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environment = os.environ | {"XLA_FLAGS": CHEAP}
     with (workdir / "log").open("a") as output:
         return subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=output, stdout=output)
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from rae_dit.config import Config
+from support.compile_flags import CHEAP
 from support.small_run import small_config
 
 ROOT = Path(__file__).parent.parent.parent
@@ -65,8 +66,7 @@ def start(
     (site / "sitecustomize.py").write_text(first_code)
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-        "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {CHEAP}",
         "JAX_COMPILATION_CACHE_DIR": str(beside / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "PYTHONPATH": os.pathsep.join([str(site), str(beside / "stubs")]),
@@ -137,8 +137,7 @@ def start_script(
     coordinator = free_address()
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-        "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {CHEAP}",
         "PYTHONPATH": f"{without_tensorflow(folder)}:{ROOT / 'tests'}",
     }
     processes = []
