@@ -14,11 +14,12 @@ from rae_dit.modes.train import train
 
 # Both say something else, and hear the same: the arguments are the coordinator and who this is.
 TALK = r"""
-import os, signal, sys, time
+import contextlib, os, signal, sys, time
 from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from rae_dit import workdir
 from rae_dit.multihost import agreement, place, share, wait_until_visible
 from rae_dit.evaluation.metric_state import merge_processes
 from rae_dit.multihost import allgather_bytes, broadcast_bytes, broadcast_set, decide
@@ -104,6 +105,18 @@ except ConfigError as error:
     assert "process 1 has not seen it for 0.3 s; expected storage that all" in str(error), error
 else:
     raise AssertionError("nobody was refused")
+
+# A workdir that is locked is refused on all.
+@contextlib.contextmanager
+def locked(path):
+    refuse()
+    yield
+workdir.workdir_lock = locked
+try:
+    with workdir.lock_for_all(Path("any")):
+        raise AssertionError("nobody was refused")
+except ConfigError as error:
+    assert str(error) == "refused by 0"
 
 done = []
 on_first_process(lambda: done.append(me))

@@ -11,12 +11,13 @@ import os, signal, sys, time
 import numpy as np
 from rae_dit.config import ConfigError
 from rae_dit.multihost import (
-    EndTogether, Preemption, ProcessInfo, StopAtOnce, allgather_bytes, initialize, processes,
-    preemption,
+    EndTogether, Preemption, ProcessInfo, StopAtOnce, allgather_bytes, ending, initialize,
+    preemption, processes,
 )
 address, count, me, what = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 processes.HEARTBEAT_SECONDS = 10
 preemption.HANG_SECONDS = 2.0
+ending.GRACE_SECONDS, ending.FAREWELL_SECONDS = 1.0, 5.0
 initialize(ProcessInfo(address, count, me))
 with EndTogether((ConfigError,)):
     assert allgather_bytes(b"here") == [b"here"] * count

@@ -56,8 +56,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
 
         Args:
             directory: usually `workdir/checkpoints`.
-            save_every: steps between saves, at least 1.
-            keep_last: how many of the newest steps stay on disk, at least 1.
+            save_every: steps between saves.
+            keep_last: how many of the newest steps stay on disk.
             keep_every: multiples of this are never deleted; None for no such steps.
 
         Raises:
@@ -155,8 +155,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         """Restores the newest undamaged step.
 
         Newer damaged steps are set aside, once an older one has been read: `12` becomes
-        `quarantined-12-0`, which Orbax does not see; renaming it back undoes it. If every
-        step is damaged, nothing is renamed.
+        `quarantined-12-0`, which Orbax does not see. If every step is damaged, nothing is renamed.
 
         Args:
             like: state of jax.ShapeDtypeStruct with the wanted shardings (None: first device).
@@ -166,8 +165,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             The state and the data position, or None if the directory holds no such checkpoint.
 
         Raises:
-            CheckpointError: `like` is not the tree that was stored (other config), or every step
-                is damaged.
+            CheckpointError: `like` is not the tree that was stored, or every step is damaged.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self._all_steps()):
@@ -227,10 +225,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         self.close()
 
     def _all_steps(self) -> list[int]:
-        """Lists the steps on disk as process 0 sees them, after waiting for the write in progress.
-
-        Another process may see a listing that is a minute old, and would choose another step.
-        """
+        """Lists the steps on disk as process 0 sees them, once the write in progress is done."""
         self._wait()
         return decide(lambda: sorted(self._manager.all_steps()))
 
