@@ -193,5 +193,6 @@ def test_the_reference_s_recipes_train_the_constants() -> None:
         if (config.ddt if config.objective == "flow_matching" else config.decoder).train_constants
     }
     assert trained == {name for name in NAMES if name.startswith(("dit_dino", "rae_dino"))} | {
-        *("dit_mae", "dit_siglip2", "rae_mae", "rae_siglip2")
+        *("dit_mae", "dit_siglip2", "rae_mae", "rae_siglip2"),
+        *("dit2_dinov3", "rae2_dinov3", "dit2_digits"),
     }

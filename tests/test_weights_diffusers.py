@@ -138,7 +138,7 @@ def test_siglip_directories_carry_the_unused_head(tmp_path):
     np.testing.assert_array_equal(load_rae(tmp_path).encode(image), rae.encode(image))
     # diffusers would put its own positions in the place of trained ones.
     decoder.position[...] = computed_positions(sizes) + np.eye(5, 64, dtype=np.float32) * 2e-6
-    with pytest.raises(WeightsError, match=r"RAE: decoder\.position: got values up to 2e-06 from"):
+    with pytest.raises(WeightsError, match=r"decoder\.position: got values up to 2e-06 from"):
         save_diffusers(rae, tmp_path / "trained")
 
 
