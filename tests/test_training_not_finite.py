@@ -181,7 +181,9 @@ def test_the_logged_rate_is_the_one_that_was_used() -> None:
     state, used, logged = program.create(), [], []
     for x in (1.0, 13.0, 13.0, 3.0, 5.0):
         before = float(state.params["p"])
-        state, metrics = program.step(state, {}, {"x": jnp.full(4, x)})
+        state, metrics = program.step(
+            state, {}, {"x": jnp.full(4, x), "image": jnp.zeros((4, 1, 1, 3))}
+        )
         if x != 13:
             used.append((before - float(state.params["p"])) / x)
             logged.append(float(metrics["lr"]))
