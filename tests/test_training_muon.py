@@ -89,16 +89,18 @@ def test_a_zero_gradient_changes_nothing():
     assert not np.asarray(muon.orthogonalize(jnp.zeros((2, 4, 6)), jnp.float32)).any()
 
 
-def test_eight_devices_make_the_same_update_each_a_part_of_it():
-    u = random_matrices(11, 16, 24)  # 11 is prime to 8
+@pytest.mark.parametrize(("matrices", "share"), [(11, "2,"), (3, "")])
+def test_eight_devices_make_the_same_update_each_a_part_of_it(matrices, share):
+    u = random_matrices(matrices, 16, 24)
     alone = muon.orthogonalize(u, jnp.float32)
     mesh = make_mesh(2)
     split = jax.device_put(u, NamedSharding(mesh, PartitionSpec(None, None, "fsdp")))
     with mesh_context(mesh):
         program = jax.jit(lambda u: muon.orthogonalize(u, jnp.float32)).lower(split).compile()
     np.testing.assert_allclose(program(split), alone, atol=1e-5)
-    assert "f32[2,16,16]" in program.as_text(), "each device should make two of sixteen products"
-    assert "f32[16,16,16]" not in program.as_text()
+    assert f"f32[{share}16,16]" in program.as_text(), "each device should make its share"
+    assert f"f32[{matrices},16,16]" not in program.as_text()
+    assert not any(f"f32[{count},16,16]" in program.as_text() for count in (8, 16))
 
 
 @pytest.fixture(scope="module")

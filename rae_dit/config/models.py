@@ -38,7 +38,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         """Checks heads, patches and the origin of weights."""
-        check_heads("encoder", self.hidden_size, self.num_heads, rope=False)
+        check_heads("encoder", self.hidden_size, self.num_heads, rope=self.family == "dinov3")
         check_one_origin("encoder", self.pretrained, self.checkpoint)
         if self.input_size % self.patch_size:
             expected = f"a multiple of encoder.patch_size = {self.patch_size}"

@@ -145,6 +145,11 @@ def run_sampler(
             f"guide: got {got} with guidance {options.guidance!r}; expected a model "
             "for 'autoguidance' and None otherwise"
         )
+    if options.guidance == "internal" and options.internal_scale != 1.0:
+        raise ValueError(
+            f"internal_scale: got {options.internal_scale}; expected 1 with guidance 'internal', "
+            "whose scale is cfg_scale"
+        )
     if internal_settings(options, cfg_scale) is not None and not ddt.architecture.base_depth:
         raise ValueError(
             "guidance: got internal guidance; expected a network with a second head (base_depth)"

@@ -184,10 +184,10 @@ def orthogonalize(
 def split_over_devices(u: Float[Array, "k rows columns"]) -> Float[Array, "q rows columns"]:
     """Pads a batch with zeros to a multiple of the current mesh's devices and splits it there.
 
-    Fewer matrices than devices are copied: split, the slowest device would do as much.
+    Fewer matrices than devices are padded, too: each device then makes one product, not all.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or len(u) < mesh.size:
+    if mesh.empty or len(u) == 1:
         return u
     padded = jnp.pad(u, ((0, -len(u) % mesh.size), (0, 0), (0, 0)))
     return jax.lax.with_sharding_constraint(padded, PartitionSpec(mesh.axis_names))
