@@ -111,3 +111,35 @@ def internal(heads: Heads, *, scale: Scale, interval: tuple[float, float]) -> Mo
         return strong + extra.reshape(-1, *(1,) * (x.ndim - 1)) * (strong - weak)
 
     return model
+
+
+def guided_velocity(
+    kind: str,
+    model: Model,
+    guide: Model | None,
+    labels: Int[Array, " B"],
+    scale: Scale,
+    *,
+    null_label: int,
+) -> Velocity | None:
+    """Returns the velocity inside the interval of guidance; None where the model is all there is.
+
+    Args:
+        kind: "none", "cfg", "autoguidance" or "internal" (which is in the model already).
+        model: the strong one.
+        guide: the weak one of "autoguidance".
+        labels: int32 classes.
+        scale: w of equation (1).
+        null_label: the label that means "no class".
+
+    Raises:
+        ValueError: unknown kind of guidance.
+    """
+    match kind:
+        case "none" | "internal":
+            return None
+        case "cfg":
+            return classifier_free(model, labels, null_label=null_label, scale=scale)
+        case "autoguidance" if guide is not None:
+            return autoguidance(model, guide, labels, scale=scale)
+    raise ValueError(f"guidance: got {kind!r}; expected 'cfg', 'autoguidance' or 'internal'")

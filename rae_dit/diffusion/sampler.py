@@ -2,6 +2,10 @@
 
 import dataclasses
 
+import numpy as np
+from jaxtyping import Float
+
+from rae_dit.diffusion.guidance import Scale
 from rae_dit.diffusion.solvers.base import Solver
 from rae_dit.diffusion.solvers.dopri5 import Dopri5
 from rae_dit.diffusion.solvers.euler import Euler
@@ -62,3 +66,24 @@ def make_solver(options: SamplerOptions) -> Solver:
         case "sde":
             return EulerMaruyama(options.diffusion_norm, options.last_step, options.last_step_size)
     raise ValueError(f"method: got {options.method!r}; expected 'euler', 'heun', 'dopri5' or 'sde'")
+
+
+def solver_and_times(options: SamplerOptions) -> tuple[Solver, Float[np.ndarray, " T"]]:
+    """Returns the solver and its decreasing times.
+
+    Raises:
+        ValueError: unknown method, grid or last step; too few steps.
+    """
+    solver = make_solver(options)
+    return solver, solver.times(options.steps, options.shift, grid=options.grid)
+
+
+def internal_settings(
+    options: SamplerOptions, cfg_scale: Scale
+) -> tuple[Scale, tuple[float, float]] | None:
+    """Returns scale and interval of internal guidance, alone or below another; None for none."""
+    if options.guidance == "internal":
+        return cfg_scale, options.interval
+    if options.internal_scale != 1.0:
+        return options.internal_scale, options.internal_interval
+    return None

@@ -11,8 +11,8 @@ from rae_dit.models.layers import MLP, LayerNorm, RMSNorm, SwiGLU, compute_dtype
 Heads = Float[Array, "B N H Dh"]
 
 
-class DDTBlock(nnx.Module):
-    """Attention and MLP, each normalized, modulated before and gated after by a condition.
+class TransformerBlock(nnx.Module):
+    """The layers that both kinds of blocks have: attention and MLP, and a norm before each.
 
     Args:
         width: model width D.
@@ -35,6 +35,21 @@ class DDTBlock(nnx.Module):
         self.norm2 = make_norm(width, architecture.use_rmsnorm)
         self.attention = make_attention(width, num_heads, architecture, compute, rngs)
         self.mlp = make_mlp(width, architecture, compute, rngs)
+
+
+class DDTBlock(TransformerBlock):
+    """Attention and MLP, each normalized, modulated before and gated after by a condition."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        architecture: DDTArchitecture,
+        compute: Compute,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(width, num_heads, architecture, compute, rngs=rngs)
         self.modulation = Modulation(width, width, 6, dtype=compute_dtype(compute), rngs=rngs)
 
     def __call__(
@@ -55,25 +70,11 @@ class DDTBlock(nnx.Module):
         return self.attention.queries_keys_values(modulate(self.norm1(x), shift, scale), tables)[:2]
 
 
-class PlainBlock(nnx.Module):
+class PlainBlock(TransformerBlock):
     """Attention and MLP, each normalized before: conditions are tokens of the sequence.
 
-    Arguments are those of `DDTBlock`. Source: RAEV2.md 3.
+    Source: RAEV2.md 3.
     """
-
-    def __init__(
-        self,
-        width: int,
-        num_heads: int,
-        architecture: DDTArchitecture,
-        compute: Compute,
-        *,
-        rngs: nnx.Rngs,
-    ):
-        self.norm1 = make_norm(width, architecture.use_rmsnorm)
-        self.norm2 = make_norm(width, architecture.use_rmsnorm)
-        self.attention = make_attention(width, num_heads, architecture, compute, rngs)
-        self.mlp = make_mlp(width, architecture, compute, rngs)
 
     def __call__(self, x: Float[Array, "B N D"], *rope: Array) -> Float[Array, "B N D"]:
         """Transforms tokens; `rope` is (cos, sin), or nothing without rotary positions."""

@@ -6,7 +6,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Float, Int, Key
 
@@ -14,16 +13,12 @@ from rae_dit import compiler
 from rae_dit.diffusion.flow import time_shift
 from rae_dit.diffusion.guidance import (
     Model,
-    Scale,
-    Velocity,
     VelocityField,
-    autoguidance,
-    classifier_free,
     conditional,
+    guided_velocity,
     internal,
 )
-from rae_dit.diffusion.sampler import SamplerOptions, make_solver
-from rae_dit.diffusion.solvers.base import Solver
+from rae_dit.diffusion.sampler import SamplerOptions, internal_settings, solver_and_times
 from rae_dit.models.conditioning import check_labels
 from rae_dit.models.ddt import DDT
 
@@ -150,7 +145,7 @@ def run_sampler(
             f"internal_scale: got {options.internal_scale}; expected 1 with guidance 'internal', "
             "whose scale is cfg_scale"
         )
-    if internal_settings(options, cfg_scale) is not None and not ddt.architecture.base_depth:
+    if internal_settings(options, float(cfg_scale)) is not None and not ddt.architecture.base_depth:
         raise ValueError(
             "guidance: got internal guidance; expected a network with a second head (base_depth)"
         )
@@ -202,51 +197,6 @@ def integrate(
         VelocityField(plain, guided, options.interval),
         None if keys is None else lambda step: step_noise(keys, step, noise.shape[1:]),
     )
-
-
-def solver_and_times(options: SamplerOptions) -> tuple[Solver, Float[np.ndarray, " T"]]:
-    """Returns the solver and its decreasing times.
-
-    Raises:
-        ValueError: unknown method, grid or last step; too few steps.
-    """
-    solver = make_solver(options)
-    return solver, solver.times(options.steps, options.shift, grid=options.grid)
-
-
-def internal_settings(
-    options: SamplerOptions, cfg_scale: Scale
-) -> tuple[Scale, tuple[float, float]] | None:
-    """Returns scale and interval of internal guidance, alone or below another; None for none."""
-    if options.guidance == "internal":
-        return cfg_scale, options.interval
-    if options.internal_scale != 1.0:
-        return options.internal_scale, options.internal_interval
-    return None
-
-
-def guided_velocity(
-    kind: str,
-    model: Model,
-    guide: DDT | None,
-    labels: Int[Array, " B"],
-    scale: Scale,
-    *,
-    null_label: int,
-) -> Velocity | None:
-    """Returns the velocity inside the interval of guidance; None where the model is all there is.
-
-    Raises:
-        ValueError: unknown kind of guidance.
-    """
-    match kind:
-        case "none" | "internal":
-            return None
-        case "cfg":
-            return classifier_free(model, labels, null_label=null_label, scale=scale)
-        case "autoguidance" if guide is not None:
-            return autoguidance(model, guide, labels, scale=scale)
-    raise ValueError(f"guidance: got {kind!r}; expected 'cfg', 'autoguidance' or 'internal'")
 
 
 def merge_for_loop(graph: nnx.GraphDef, parameters: nnx.State) -> DDT:
