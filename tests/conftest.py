@@ -27,6 +27,7 @@ install_import_hook(
         "rae_dit.models.conditioning",
         "rae_dit.models.ddt",
         "rae_dit.models.ddt_block",
+        "rae_dit.models.ddt_layers",
         "rae_dit.models.discriminator",
         "rae_dit.models.features",
         "rae_dit.models.layers",

@@ -27,6 +27,7 @@ Source: bytetriper/RAE `stage2/models/DDT.py`, itself after DDT (arXiv 2504.0574
 RAEv2 (arXiv 2605.18324).
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -36,11 +37,17 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.diffusion.prediction import velocity_of
-from rae_dit.models.attention import Rope, rotary_angles
+from rae_dit.models.attention import Rope
 from rae_dit.models.conditioning import Modulation, TimeEmbedding, check_labels, modulate
-from rae_dit.models.ddt_block import DDTBlock, PlainBlock, make_norm
+from rae_dit.models.ddt_block import make_norm
+from rae_dit.models.ddt_layers import (
+    make_output,
+    make_patch_embedding,
+    make_stack,
+    make_tokens,
+    rotary_tables,
+)
 from rae_dit.models.layers import (
-    Dtype,
     Linear,
     compute_dtype,
     make_constant,
@@ -117,24 +124,9 @@ class DDT(nnx.Module):
             else None
         )
 
-        def stack(part: int, depth: int) -> Stack:
-            kind = PlainBlock if in_context and part == 0 else DDTBlock
-
-            def make_block(rngs: nnx.Rngs) -> nnx.Module:
-                width, heads = architecture.hidden_size[part], architecture.num_heads[part]
-                return kind(width, heads, architecture, compute, rngs=rngs)
-
-            return Stack(
-                make_block,
-                depth,
-                scan=compute.scan_layers,
-                remat=compute.remat,
-                dtype=dtype,
-                rngs=rngs,
-            )
-
         depth, head_depth = architecture.depth
         lower = architecture.base_depth or depth
+        stack = functools.partial(make_stack, architecture, compute, rngs=rngs)
         self.backbone = stack(0, lower)
         self.upper = stack(0, depth - lower) if lower < depth else None
         self.head = stack(1, head_depth)
@@ -254,49 +246,5 @@ class DDT(nnx.Module):
         return {"backbone": self.backbone, **upper, "head": self.head}
 
     def rope(self, part: int) -> Rope | tuple[()]:
-        """Returns cos and sin of the backbone (0) or the head (1); empty without RoPE.
-
-        Tokens of conditions, after the patches, are not rotated.
-        """
-        if not self.architecture.use_rope:
-            return ()
-        head_width = self.architecture.hidden_size[part] // self.architecture.num_heads[part]
-        cos, sin = rotary_angles(head_width, self.grid, self.grid)
-        if part == 1 or self.architecture.conditioning == "adaln":
-            return cos, sin
-        after = ((0, self.architecture.time_tokens + self.architecture.class_tokens), (0, 0))
-        return jnp.pad(cos, after, constant_values=1.0), jnp.pad(sin, after)
-
-
-def make_tokens(count: int, width: int, rngs: nnx.Rngs) -> nnx.Param:
-    """Draws learned tokens [count, D] from N(0, 1 / D)."""
-    tokens = rngs.params.normal((count, width)) / width**0.5
-    return nnx.Param(tokens, axes=(None, "embed"), matrices=1)
-
-
-def make_output(width: int, patch_width: int, dtype: Dtype, rngs: nnx.Rngs) -> Linear:
-    """Builds the last linear layer of a head, all zero at initialization."""
-    zeros = nnx.initializers.zeros_init()
-    return Linear(
-        width,
-        patch_width,
-        axes=("embed", None),
-        kernel_init=zeros,
-        bias_init=zeros,
-        dtype=dtype,
-        rngs=rngs,
-    )
-
-
-def make_patch_embedding(patch_width: int, width: int, dtype: Dtype, rngs: nnx.Rngs) -> Linear:
-    """Builds a strided convolution as a matrix product: xavier-uniform weight, zero bias."""
-    return Linear(
-        patch_width,
-        width,
-        axes=(None, "embed"),
-        matrices=0,
-        kernel_init=nnx.initializers.xavier_uniform(),
-        bias_init=nnx.initializers.zeros_init(),
-        dtype=dtype,
-        rngs=rngs,
-    )
+        """Returns cos and sin of the backbone (0) or the head (1); empty without RoPE."""
+        return rotary_tables(self.architecture, part)
