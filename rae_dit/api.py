@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
-from rae_dit.architecture import Attention, Pixels, Remat
+from rae_dit.architecture import Attention, Pixels, Prediction, Remat
 from rae_dit.config import Config, ConfigError
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
@@ -46,6 +46,7 @@ def load_ddt(
     depth: Pair | None = None,
     num_heads: Pair | None = None,
     base_depth: int | None = None,
+    prediction: Prediction | None = None,
     weights: Weights = "ema",
     **compute: Unpack[ComputeKeywords],
 ) -> DDT:
@@ -62,6 +63,8 @@ def load_ddt(
         num_heads: heads of both, if the file does not tell them (no RoPE, no qk-norm).
         base_depth: blocks before the second head of an RAEv2 network, which no file tells; None
             takes the 8 of the published ones.
+        prediction: what the outputs are, the velocity "v" or the data "x", if the file does not
+            tell; None takes that of the reference's files: "v" of RAE, "x" of RAEv2.
         weights: of a training checkpoint: "ema" takes its EMA, or what there is if it has none;
             "online" takes the weights that the EMA averages.
         **compute: `dtype` (float32), `attention`, `scan_layers`, `remat`: fields of `Compute`.
@@ -85,6 +88,7 @@ def load_ddt(
             depth=depth,
             num_heads=num_heads,
             base_depth=base_depth,
+            prediction=prediction,
             weights=weights,
         )
     check_run_weights(run, weights)

@@ -13,6 +13,7 @@ from rae_dit.ranges import Count, Natural, Positive
 Attention = Literal["auto", "xla", "cudnn", "splash"]
 Remat = Literal["none", "dots", "full"]
 Pixels = Literal["normalized", "unit"]
+Prediction = Literal["v", "x"]
 Triple = tuple[float, float, float]
 
 
@@ -89,7 +90,7 @@ class DDTArchitecture(DDTSizes):
     num_classes: Count
     input_size: Count
     in_channels: Count
-    prediction: Literal["v", "x"] = "v"
+    prediction: Prediction = "v"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -120,6 +120,7 @@ def test_an_autoencoder_unlike_the_config_is_refused(field, value, message):
         ("ddt.depth", (2, 2), "ddt.depth: got (2, 2); expected (3, 2), which"),
         ("ddt.num_heads", (2, 4), "ddt.num_heads: got (2, 4); expected (4, 4), which"),
         ("ddt.use_qknorm", True, "ddt.use_qknorm: got True; expected False, which"),
+        ("flow.prediction", "x", "flow.prediction: got 'x'; expected 'v', which"),
         ("data.num_classes", 4, "data.num_classes: got 4; expected 10, which"),
         ("encoder.hidden_size", 16, "ddt.pretrained: got "),
     ],

@@ -75,7 +75,10 @@ def pretrained_ddt(config: Config) -> DDT:
     """
     source, wanted = config.ddt.pretrained, models.ddt_architecture(config)
     tensors, facts = released.open_ddt(source, config.ddt.pretrained_weights)
-    found = ddt_architecture(tensors, **{**ddt_facts(wanted), **facts})
+    hints = ddt_facts(wanted)
+    if not facts and (wanted.base_depth or wanted.conditioning == "adaln"):
+        hints["prediction"] = None  # that of the reference's files, which is compared
+    found = ddt_architecture(tensors, **{**hints, **facts})
     check_ddt(config, source, found)
     return import_ddt(tensors, models.abstract(models.make_ddt, config))
 

@@ -19,6 +19,7 @@ from typing import get_args
 import numpy as np
 
 from rae_dit.api import load_ddt, load_decoder, load_rae
+from rae_dit.architecture import Prediction
 from rae_dit.checkpoint.manager import CheckpointError
 from rae_dit.config import ConfigError
 from rae_dit.failures import ReportedError, exit_with, reported
@@ -54,6 +55,10 @@ def main() -> None:
     ddt.add_argument("--input-size", type=int, help="side of the latent, if SOURCE does not tell")
     for name in ("--depth", "--num-heads"):
         ddt.add_argument(name, type=pair, help="BACKBONE,HEAD, if SOURCE does not tell")
+    ddt.add_argument("--base-depth", type=int, help="blocks before the second head of RAEv2")
+    ddt.add_argument(
+        "--prediction", choices=get_args(Prediction), help="outputs, if SOURCE does not tell"
+    )
     diffusers = commands.add_parser("export-diffusers", help="write an AutoencoderRAE directory")
     diffusers.add_argument("paths", nargs="+", metavar="[RUN] TARGET")
     diffusers.add_argument("--encoder")
@@ -92,6 +97,8 @@ def run(arguments: argparse.Namespace) -> None:
                 input_size=arguments.input_size,
                 depth=arguments.depth,
                 num_heads=arguments.num_heads,
+                base_depth=arguments.base_depth,
+                prediction=arguments.prediction,
                 weights=arguments.weights,
             )
             facts = {"ddt": ddt_facts(ddt.architecture)}

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from rae_dit.architecture import DDTArchitecture, DecoderArchitecture
+from rae_dit.architecture import DDTArchitecture, DecoderArchitecture, Prediction
 from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.mapping import Tensors
 from rae_dit.weights.raev2 import is_raev2, raev2_architecture
@@ -37,6 +37,7 @@ def ddt_architecture(
     num_heads: Pair | None = None,
     mlp_ratio: float | None = None,
     base_depth: int | None = None,
+    prediction: Prediction | None = None,
 ) -> DDTArchitecture:
     """Reads the architecture of a DiT^DH off an official state dict.
 
@@ -50,6 +51,8 @@ def ddt_architecture(
         num_heads: heads, for files without RoPE and qk-norm.
         mlp_ratio: taken where it gives the file's MLP widths, to which other ratios may round.
         base_depth: blocks before the second head of an RAEv2 network; None takes the released 8.
+        prediction: what the outputs are, which no tensor tells; None takes that of the reference's
+            files: "v" of RAE, "x" of RAEv2.
 
     Raises:
         WeightsError: if this is no DiT^DH, if it has a switch that we do not build, or if a hint is
@@ -61,7 +64,9 @@ def ddt_architecture(
     if is_raev2(tensors):
         widths, last = (narrow, wide), len(numbers) - 1
         ratio = ddt_mlp_ratio(tensors, widths, last=last, hint=mlp_ratio)
-        return raev2_architecture(tensors, base_depth=base_depth or None, mlp_ratio=ratio)
+        return raev2_architecture(
+            tensors, base_depth=base_depth or None, mlp_ratio=ratio, prediction=prediction
+        )
     if shape_of(tensors, "blocks.0.adaLN_modulation.1.bias", "a DiT^DH") == (4 * narrow,):
         raise WeightsError(
             "adaLN_modulation: got a model without shifts (wo_shift), which neither the reference "
@@ -82,6 +87,7 @@ def ddt_architecture(
         use_rope="enc_feat_rope.freqs_cos" in tensors,
         use_rmsnorm="blocks.0.norm1.weight" in tensors,
         use_pos_embed="pos_embed" in tensors,
+        prediction=prediction or "v",
     )
 
 

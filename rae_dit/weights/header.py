@@ -77,7 +77,10 @@ UNTOLD: dict[str, Callable[[Any], Any]] = {
     "num_heads": pair,
     "mlp_ratio": float,
     "base_depth": int,
+    "prediction": str,
 }
+# Newer than the first headers.
+LATER = ("prediction",)
 
 
 def ddt_facts(architecture: DDTArchitecture) -> dict[str, Any]:
@@ -88,11 +91,17 @@ def ddt_facts(architecture: DDTArchitecture) -> dict[str, Any]:
 def read_ddt_facts(header: Mapping[str, Any]) -> dict[str, Any]:
     """Reads what `ddt_facts` gave from the header of a file; {} of a header without.
 
+    An older version wrote less: what is in `LATER` may be missing.
+
     Raises:
         WeightsError: the header is damaged.
     """
     facts = header.get("ddt", {})
     try:
-        return {name: convert(facts[name]) for name, convert in UNTOLD.items()} if facts else {}
+        return {
+            name: convert(facts[name])
+            for name, convert in UNTOLD.items()
+            if facts and (name in facts or name not in LATER)
+        }
     except (TypeError, ValueError, LookupError) as error:
         raise WeightsError(f"header: got {facts!r}; expected {', '.join(UNTOLD)}") from error

@@ -26,7 +26,7 @@ from rae_dit.weights.mapping import (
     linear,
     parameters_of,
 )
-from rae_dit.weights.raev2 import raev2_buffers, raev2_entries
+from rae_dit.weights.raev2 import raev2_buffers, raev2_entries, refuse_unnamed
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,12 @@ def ddt_buffers(model: DDT) -> dict[str, np.ndarray]:
 
 
 def export_ddt(model: DDT) -> dict[str, np.ndarray]:
-    """Returns the official state dict of a DiT^DH."""
+    """Returns the official state dict of a DiT^DH.
+
+    Raises:
+        WeightsError: official files have no names for such a network.
+    """
+    refuse_unnamed(model.architecture)
     return export_tensors(ddt_entries(model), parameters_of(model)) | ddt_buffers(model)
 
 

@@ -10,7 +10,7 @@ import logging
 
 import numpy as np
 
-from rae_dit.architecture import DDTArchitecture
+from rae_dit.architecture import DDTArchitecture, Prediction
 from rae_dit.models.ddt import DDT
 from rae_dit.models.ddt_block import DDTBlock
 from rae_dit.weights.encoder_names import Renamed
@@ -102,8 +102,31 @@ def raev2_buffers(model: DDT) -> dict[str, np.ndarray]:
     }
 
 
+def refuse_unnamed(architecture: DDTArchitecture) -> None:
+    """Refuses to export a network for which there are no names.
+
+    Raises:
+        WeightsError: a switch is not that of RAEv2's files, or of RAE's; names it.
+    """
+    conditioning = architecture.conditioning
+    named: dict[str, int | bool] = {"base_depth": 0}
+    if conditioning == "tokens":
+        named = {"use_pos_embed": False}
+        named |= dict.fromkeys(("use_qknorm", "use_rope", "use_rmsnorm", "use_swiglu"), True)
+    for name, expected in named.items():
+        if (got := getattr(architecture, name)) != expected:
+            raise WeightsError(
+                f"{name}: got {got}; expected {expected} with conditioning {conditioning!r}: the "
+                "reference's files have no names for others"
+            )
+
+
 def raev2_architecture(
-    tensors: Tensors, *, base_depth: int | None, mlp_ratio: float
+    tensors: Tensors,
+    *,
+    base_depth: int | None,
+    mlp_ratio: float,
+    prediction: Prediction | None = None,
 ) -> DDTArchitecture:
     """Reads the architecture off a state dict.
 
@@ -112,9 +135,12 @@ def raev2_architecture(
         base_depth: blocks before the second head, which the file does not tell; None takes the 8 of
             the published networks, which is logged.
         mlp_ratio: as it gives the file's MLP widths.
+        prediction: what its outputs are, which the file does not tell; None takes the data "x" of
+            the published networks, all of which have a second head.
 
     Raises:
-        WeightsError: a tensor is missing, or there are no 8 blocks.
+        WeightsError: a tensor is missing, there are no 8 blocks, or a network with one head whose
+            prediction is not given.
     """
     numbers = block_numbers(tensors, "blocks")
     head = [n for n in numbers if f"blocks.{n}.adaln_modulation.1.weight" in tensors]
@@ -125,6 +151,11 @@ def raev2_architecture(
         base_depth = RELEASED_BASE_DEPTH
         log.warning(
             "base_depth is not in the file: taking %d, as of the published networks", base_depth
+        )
+    if prediction is None and not has_base:
+        raise WeightsError(
+            "prediction: got none; expected 'v' or 'x': the file has one head, so it is not one of "
+            "the published networks and does not tell"
         )
     depth = len(numbers) - len(head), len(head)
     if has_base and not 0 < (base_depth or 0) < depth[0]:
@@ -154,5 +185,5 @@ def raev2_architecture(
         time_tokens=shape_of(tensors, "t_embedder.learnable_tokens", WHAT)[0],
         class_tokens=shape_of(tensors, CLASS_TOKENS, WHAT)[0],
         base_depth=base_depth or 0 if has_base else 0,
-        prediction="x",
+        prediction=prediction or "x",
     )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 
-from rae_dit.architecture import Compute
+from rae_dit.architecture import Compute, Prediction
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.weights.architecture import (
@@ -70,6 +70,7 @@ def read_ddt(
     depth: Pair | None = None,
     num_heads: Pair | None = None,
     base_depth: int | None = None,
+    prediction: Prediction | None = None,
     weights: Weights = "ema",
 ) -> DDT:
     """Reads a DiT^DH from a third-party file; arguments and errors are those of `api.load_ddt`."""
@@ -79,8 +80,16 @@ def read_ddt(
         "depth": depth,
         "num_heads": num_heads,
         "base_depth": base_depth,
+        "prediction": prediction,
     }
     architecture = ddt_architecture(tensors, **{**hints, **facts})
+    if facts and "prediction" not in facts and prediction is None:
+        log.warning(
+            "%s: prediction is not in the header: taking %r, as of the reference's files of this "
+            "kind; give prediction= if it is not so",
+            source,
+            architecture.prediction,
+        )
     for told in (facts, hints):  # a header that the tensors contradict is not theirs
         for name, hint in told.items():
             found = getattr(architecture, name)
