@@ -86,6 +86,7 @@ def get_config() -> ml_collections.ConfigDict:
     ddt.time_tokens = 4  # of 'tokens' alone, RAEv2
     ddt.class_tokens = 8
     ddt.base_depth = 0
+    ddt.interval_embedding = False
 
     config.flow = flow = ml_collections.ConfigDict()
     flow.time_distribution = "logit_normal"  # [R] main branch; older branches say uniform

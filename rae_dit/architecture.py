@@ -57,6 +57,7 @@ class DDTSizes:
         time_tokens: tokens of the time, of conditioning "tokens".
         class_tokens: tokens of the class, of conditioning "tokens".
         base_depth: blocks of the backbone before the second head; 0 for no second head.
+        interval_embedding: a second time r: the network predicts average velocities (MeanFlow).
     """
 
     patch_size: Count = 1
@@ -73,6 +74,7 @@ class DDTSizes:
     time_tokens: Count = 4
     class_tokens: Count = 8
     base_depth: Natural = 0
+    interval_embedding: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,15 @@ class DDTArchitecture(DDTSizes):
     input_size: Count
     in_channels: Count
     prediction: Prediction = "v"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if a network with two times has a switch that is made for one."""
+        one_time = self.conditioning == "tokens" or self.base_depth or self.prediction == "x"
+        if self.interval_embedding and one_time:
+            raise ValueError(
+                "interval_embedding: got True; expected False with conditioning 'tokens', "
+                "base_depth > 0 or prediction 'x'"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

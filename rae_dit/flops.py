@@ -157,6 +157,8 @@ def ddt_matmuls(config: Config) -> list[Matmul]:
         Matmul(tokens, wide, 2 * wide),  # final modulation
         Matmul(tokens, wide, patch_width),
     ]
+    if ddt.interval_embedding:
+        matmuls += [Matmul(1, 2 * FOURIER_FREQUENCIES, narrow), Matmul(1, narrow, narrow)]
     if narrow != wide:
         matmuls.append(Matmul(tokens, narrow, wide))
     in_context = ddt.conditioning == "tokens"

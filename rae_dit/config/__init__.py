@@ -97,6 +97,8 @@ class Config:
         if internal and not self.ddt.base_depth and self.trained_network == "ddt":
             expected = "more than 0: internal guidance needs a second head"
             raise invalid_value("ddt.base_depth", self.ddt.base_depth, expected)
+        if self.ddt.interval_embedding and self.flow.prediction == "x":
+            raise invalid_value("ddt.interval_embedding", True, "False with flow.prediction 'x'")
         if self.discriminator.features == "encoder":
             self.discriminator.check_layers(self.encoder.depth)
 

@@ -17,6 +17,7 @@ ADDED: dict[str, Any] = {
     "ddt.time_tokens": 4,
     "ddt.class_tokens": 8,
     "ddt.base_depth": 0,
+    "ddt.interval_embedding": False,
     "flow.prediction": "v",
     "flow.base_weight": 1.0,
     "sample.internal_scale": 1.0,

@@ -105,6 +105,9 @@ class DDTConfig(DDTSizes):
         if self.base_depth >= self.depth[0]:
             expected = f"less than ddt.depth[0] = {self.depth[0]}; 0 for no second head"
             raise invalid_value("ddt.base_depth", self.base_depth, expected)
+        if self.interval_embedding and (self.conditioning == "tokens" or self.base_depth):
+            expected = "False with ddt.conditioning 'tokens' or ddt.base_depth > 0 (RAEv2)"
+            raise invalid_value("ddt.interval_embedding", True, expected)
 
 
 @dataclasses.dataclass(frozen=True)

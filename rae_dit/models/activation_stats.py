@@ -41,7 +41,11 @@ class ActivationStats(NamedTuple):
 
 
 def activation_stats(
-    ddt: DDT, x: Float[Array, "B h w C"], t: Float[Array, " B"], y: Int[Array, " B"]
+    ddt: DDT,
+    x: Float[Array, "B h w C"],
+    t: Float[Array, " B"],
+    y: Int[Array, " B"],
+    r: Float[Array, " B"] | None = None,
 ) -> dict[str, ActivationStats]:
     """Runs the model and returns the statistics of "backbone" and "head".
 
@@ -52,6 +56,7 @@ def activation_stats(
         x: noised latent.
         t: time in [0, 1].
         y: class labels.
+        r: earlier time, of a network with two times.
     """
     collected: list[ActivationStats] = []
 
@@ -60,7 +65,7 @@ def activation_stats(
         collected.append(stats)
         return x
 
-    ddt(x, t, y, apply_stack=apply_stack)
+    ddt(x, t, y, r, apply_stack=apply_stack)
     *backbone, head = collected
     return {
         "backbone": jax.tree.map(lambda *parts: jnp.concatenate(parts), *backbone),

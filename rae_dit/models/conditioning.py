@@ -12,9 +12,23 @@ FOURIER_FREQUENCIES = 256
 
 
 class TimeEmbedding(nnx.Module):
-    """t in [0, 1] -> [B, D]: Gaussian Fourier features and a two-layer MLP, all in float32."""
+    """t in [0, 1] -> [B, D]: Gaussian Fourier features and a two-layer MLP, all in float32.
 
-    def __init__(self, width: int, *, train_constants: bool, rngs: nnx.Rngs):
+    Args:
+        width: D.
+        train_constants: train the frequencies too.
+        starts_at_zero: the second layer is zero at initialization.
+        rngs: where initial values come from.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        train_constants: bool,
+        starts_at_zero: bool = False,
+        rngs: nnx.Rngs,
+    ):
         frequency = rngs.params.normal((FOURIER_FREQUENCIES,))
         self.frequency = make_constant(frequency, trained=train_constants)
         normal = nnx.initializers.normal(0.02)
@@ -26,11 +40,13 @@ class TimeEmbedding(nnx.Module):
             dtype=jnp.float32,
             rngs=rngs,
         )
+        zeros = nnx.initializers.zeros_init()
         self.fc2 = Linear(
             width,
             width,
             axes=("embed", None),
-            kernel_init=normal,
+            kernel_init=zeros if starts_at_zero else normal,
+            bias_init=zeros if starts_at_zero else None,
             dtype=jnp.float32,
             rngs=rngs,
         )
@@ -40,6 +56,26 @@ class TimeEmbedding(nnx.Module):
         angle = 2 * jnp.pi * t.astype(jnp.float32)[:, None] * value_of(self.frequency)
         fourier = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
         return self.fc2(jax.nn.silu(self.fc1(fourier)))
+
+
+def embed_times(
+    t: Float[Array, " B"],
+    r: Float[ArrayLike, " B"] | None,
+    embedding: TimeEmbedding,
+    interval_embedding: TimeEmbedding | None,
+) -> Float[Array, "B D"]:
+    """Embeds the time t, or t and the length t - r of the interval of two times.
+
+    Raises:
+        ValueError: there is an embedding of lengths and no r, or the other way round.
+    """
+    if interval_embedding is None:
+        if r is not None:
+            raise ValueError("r: got a time; expected None for a network with one time")
+        return embedding(t)
+    if r is None:
+        raise ValueError("r: got None; expected times: the network has two (interval_embedding)")
+    return embedding(t) + interval_embedding(t - jnp.asarray(r))
 
 
 class Modulation(nnx.Module):

@@ -23,8 +23,13 @@ RAEv2 differs in three ways, each a switch of the architecture (RAEV2.md 3):
 where T_t and T_c are learned tokens, which the head does not see. The second head trains the
 backbone early on, and is the weak prediction of internal guidance.
 
+A network with two times predicts the average velocity between r and t, which is the velocity where
+r = t (`diffusion/mean_flow`). A second embedding, zero at initialization, is added to t_emb:
+
+    t_emb = MLP(fourier(t)) + MLP'(fourier'(t - r))                                (8)
+
 Source: bytetriper/RAE `stage2/models/DDT.py`, itself after DDT (arXiv 2504.05741) and LightningDiT;
-RAEv2 (arXiv 2605.18324).
+RAEv2 (arXiv 2605.18324); MF-RAE (arXiv 2511.13019).
 """
 
 import functools
@@ -38,7 +43,13 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.diffusion.prediction import velocity_of
 from rae_dit.models.attention import Rope
-from rae_dit.models.conditioning import Modulation, TimeEmbedding, check_labels, modulate
+from rae_dit.models.conditioning import (
+    Modulation,
+    TimeEmbedding,
+    check_labels,
+    embed_times,
+    modulate,
+)
 from rae_dit.models.ddt_block import make_norm
 from rae_dit.models.ddt_layers import (
     make_output,
@@ -138,21 +149,28 @@ class DDT(nnx.Module):
             self.base_norm = make_norm(narrow, architecture.use_rmsnorm)
             self.base_modulation = Modulation(narrow, narrow, 2, dtype=dtype, rngs=rngs)
             self.base_linear = make_output(narrow, patch_width, dtype, rngs)
+        self.interval_embedding = (  # last: all else is initialized as without it
+            TimeEmbedding(narrow, train_constants=train_constants, starts_at_zero=True, rngs=rngs)
+            if architecture.interval_embedding
+            else None
+        )
 
     def __call__(
         self,
         x: Float[ArrayLike, "B h w C"],
         t: Float[ArrayLike, " B"],
         y: Int[ArrayLike, " B"],
+        r: Float[ArrayLike, " B"] | None = None,
         *,
         apply_stack: ApplyStack = Stack.__call__,
     ) -> Float[Array, "B h w C"]:
-        """Predicts the velocity at x.
+        """Predicts the velocity at x, or the average velocity from r to t.
 
         Args:
             x: noised latent.
             t: time in [0, 1]; 1 is noise, 0 is data.
             y: class labels; `null_label` for none.
+            r: earlier time in [0, t], of a network with two times; None for one with one.
             apply_stack: (stack, x, *conditions) -> x; `activation_stats` replaces it to see
                 inside the stacks.
 
@@ -160,10 +178,17 @@ class DDT(nnx.Module):
             float32 velocity dx/dt.
 
         Raises:
-            ValueError: a label is out of range; not under `jax.jit`, where they are not known.
+            ValueError: r is missing, or the network has one time; or a label is out of range, which
+                is not known under `jax.jit`.
         """
-        velocity, _ = self.evaluate(x, t, y, apply_stack)
+        velocity, _ = self.evaluate(x, t, y, r, apply_stack)
         return velocity
+
+    def velocity(
+        self, x: Float[ArrayLike, "B h w C"], t: Float[ArrayLike, " B"], y: Int[ArrayLike, " B"]
+    ) -> Float[Array, "B h w C"]:
+        """Predicts the velocity at x whether the network has one time or two (r = t)."""
+        return self(x, t, y, None if self.interval_embedding is None else t)
 
     def heads(
         self, x: Float[ArrayLike, "B h w C"], t: Float[ArrayLike, " B"], y: Int[ArrayLike, " B"]
@@ -176,7 +201,7 @@ class DDT(nnx.Module):
         Raises:
             ValueError: the network has one head, or a label is out of range.
         """
-        velocity, base = self.evaluate(x, t, y, Stack.__call__)
+        velocity, base = self.evaluate(x, t, y, None, Stack.__call__)
         if base is None:
             raise ValueError("base_depth: got 0; expected a network with a second head")
         return velocity, base
@@ -186,13 +211,14 @@ class DDT(nnx.Module):
         x: Float[ArrayLike, "B h w C"],
         t: Float[ArrayLike, " B"],
         y: Int[ArrayLike, " B"],
+        r: Float[ArrayLike, " B"] | None,
         apply_stack: ApplyStack,
     ) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w C"] | None]:
         """Returns the velocity of the network and that of its second head, if it has one."""
         check_labels(y, self.null_label)
         x, t, y = jnp.asarray(x, jnp.float32), jnp.asarray(t), jnp.asarray(y)
         patches = patchify(x.astype(self.dtype), self.patch_size)
-        time = self.time_embedding(t)
+        time = embed_times(t, r, self.time_embedding, self.interval_embedding)
 
         s, conditions = self.backbone_inputs(patches, time, self.label_table[y])
         s = apply_stack(self.backbone, s, *conditions)  # (2)

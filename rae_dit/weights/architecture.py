@@ -8,6 +8,7 @@ from typing import Any
 from rae_dit.architecture import DDTArchitecture, DecoderArchitecture, Prediction
 from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.mapping import Tensors
+from rae_dit.weights.official import INTERVAL_FREQUENCY
 from rae_dit.weights.raev2 import is_raev2, raev2_architecture
 from rae_dit.weights.shapes import (
     MAX_GRID,
@@ -88,6 +89,7 @@ def ddt_architecture(
         use_rmsnorm="blocks.0.norm1.weight" in tensors,
         use_pos_embed="pos_embed" in tensors,
         prediction=prediction or "v",
+        interval_embedding=INTERVAL_FREQUENCY in tensors,
     )
 
 

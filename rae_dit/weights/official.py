@@ -30,6 +30,8 @@ from rae_dit.weights.raev2 import raev2_buffers, raev2_entries, refuse_unnamed
 
 log = logging.getLogger(__name__)
 
+INTERVAL_FREQUENCY = "r_embedder.W"  # of a network with two times (MF-RAE) alone
+
 
 def ddt_entries(model: DDT) -> list[Entry]:
     """Maps a DiT^DH, which may be abstract, to the names in released files."""
@@ -47,6 +49,12 @@ def ddt_entries(model: DDT) -> list[Entry]:
     ]
     if model.position is not None:
         entries.append(Entry("position", ("pos_embed",), BATCHED))
+    if model.interval_embedding is not None:
+        entries += [
+            Entry("interval_embedding.frequency", (INTERVAL_FREQUENCY,)),
+            *linear("interval_embedding.fc1", "r_embedder.mlp.0"),
+            *linear("interval_embedding.fc2", "r_embedder.mlp.2"),
+        ]
     if model.project is not None:
         entries += linear("project", "s_projector")
     if parameters_of(model.final_norm):
