@@ -58,12 +58,29 @@ def reported(
     try:
         yield
     except Exception as error:
-        if debug:
-            traceback.print_exc()
+        line = report(error, (*own, ReportedError), directory, debug=debug)
         if isinstance(error, (*own, ReportedError)):
             raise
-        place = write_traceback(error, directory)
-        raise ReportedError(f"{describe_error(error)}; traceback in {place}") from error
+        raise ReportedError(line) from error
+
+
+def report(
+    error: BaseException,
+    own: tuple[type[Exception], ...],
+    directory: pathlib.Path | None,
+    *,
+    debug: bool,
+) -> str:
+    """Returns the line of an error; writes the traceback of one that is not this project's own.
+
+    Arguments are those of `reported`.
+    """
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, own):
+        return str(error)
+    place = write_traceback(error, directory)
+    return f"{describe_error(error)}; traceback in {place}"
 
 
 def describe_error(error: BaseException) -> str:

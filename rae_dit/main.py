@@ -9,6 +9,7 @@ adds the traceback.
 """
 
 import dataclasses
+import functools
 import logging
 import pathlib
 import time
@@ -24,7 +25,7 @@ from rae_dit.command_line import parse_config
 from rae_dit.config import Config, ConfigError, check_devices, from_config_dict
 from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_local
-from rae_dit.failures import ReportedError, exit_with, reported
+from rae_dit.failures import ReportedError, exit_with, report, reported
 from rae_dit.multihost import (
     EndTogether,
     ProcessInfo,
@@ -166,9 +167,10 @@ def start(request: Request) -> None:
         *(ConfigError, CheckpointError, WeightsError, SourceError),
         *(BadShareError, ChangedDataError, DivergedError, NotFiniteError),
     )
+    in_one_line = functools.partial(report, own=own, directory=request.workdir, debug=request.debug)
     stops_at_a_step = request.mode in ("train", "probe")
     try:
-        with EndTogether(own), nullcontext() if stops_at_a_step else StopAtOnce():
+        with EndTogether(own, in_one_line), nullcontext() if stops_at_a_step else StopAtOnce():
             require_same(running_code)
             run_mode(
                 request,

@@ -17,6 +17,7 @@ from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distanc
 from rae_dit.evaluation.metrics.inception_score import InceptionScore
 from rae_dit.evaluation.metrics.precision_recall import PrecisionRecall, precision_recall
 from rae_dit.evaluation.metrics.sfid import SFID
+from rae_dit.multihost.blocks import join_length, split_length
 
 INCEPTION = ("fid", "sfid", "inception_score", "precision", "recall")
 KINDS = (FID, SFID, InceptionScore, PrecisionRecall, ClassAccuracy)
@@ -110,6 +111,25 @@ def test_sums_have_the_digits_of_float64():
     for empty in (np.zeros((0, 3)), np.zeros(4)):
         (found, _), _ = on_each(2, lambda together, empty=empty: together.sum_floats(empty))
         np.testing.assert_array_equal(found, empty)
+
+
+def test_a_sum_of_what_is_not_finite_is_not_finite():
+    """NaN on one of four processes, and infinities, as numpy adds them; numbers beside them."""
+    parts = np.arange(20, dtype=float).reshape(4, 5) / 7
+    parts[1, 0], parts[2, 1], parts[0, 2], parts[3, 2] = np.nan, np.inf, np.inf, -np.inf
+    parts[:, 3] = -np.inf
+    results, _ = on_each(4, lambda together: together.sum_floats(parts[together.index]))
+    with np.errstate(invalid="ignore"):
+        expected = parts.sum(axis=0)
+    for found in results:
+        np.testing.assert_allclose(found, expected, rtol=1e-15)
+
+
+def test_a_length_beyond_32_bits_is_sent_in_two():
+    for length in (0, 1, 2**31 - 1, 2**31, 2**31 + 5, 2**40 + 3):
+        halves = split_length(length)
+        assert halves.dtype == np.int32
+        assert join_length(halves) == length
 
 
 def empty_state(together):

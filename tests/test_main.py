@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 from absl import flags
@@ -328,6 +329,33 @@ def test_an_error_of_a_library_is_one_line_and_a_traceback_in_a_file(
     (file,) = tmp_path.glob("traceback-*.log")
     assert last.endswith(f"; traceback in {file}")
     assert "in end\n    raise error\n" in file.read_text()
+
+
+def test_several_processes_report_errors_as_one_does(
+    parse: Parse,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: pathlib.Path,
+) -> None:
+    """`EndTogether` gets the function that makes the line of an error, and ends the process."""
+    given = []
+    monkeypatch.setattr(
+        command, "EndTogether", lambda *arguments: given.append(arguments) or nullcontext()
+    )
+    monkeypatch.setattr(command, "initialize", lambda place: None)
+    monkeypatch.setattr(command, "run_mode", lambda request, **devices: None)
+    for debug in ([], ["--debug"]):
+        command.main(parse(DUMMY, f"--workdir={tmp_path}", *debug))
+    for (own, report), printed in zip(given, (0, 2), strict=True):
+        assert ConfigError in own
+        assert report(ConfigError("the reason")) == "the reason"
+        assert not list(tmp_path.iterdir())
+        line = report(KeyError("x"))
+        (file,) = tmp_path.iterdir()
+        assert line.endswith(f"; traceback in {file}")
+        assert line.startswith("rae_dit: got KeyError: 'x'; expected none here")
+        assert capsys.readouterr().err.count("Error: ") == printed
+        file.unlink()
 
 
 def test_debug_prints_the_traceback_of_our_own_errors_too(

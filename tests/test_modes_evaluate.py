@@ -24,6 +24,7 @@ from rae_dit.sampling.generate import Generator, generate
 from rae_dit.sampling.npz import write_npz
 from rae_dit.setup import data, models
 from rae_dit.setup import evaluation as setup
+from rae_dit.setup import references as setup_references
 from rae_dit.setup.evaluation import make_feature_extractor, score
 from rae_dit.setup.sampling import generation_settings
 from rae_dit.training.sharding import make_mesh
@@ -110,7 +111,7 @@ def test_a_reference_from_the_source_is_computed_once(generator, inception, tmp_
     config = small_config(**inception)
     first = score(generator, make_feature_extractor(config), config, tmp_path)
     (kept,) = (tmp_path / "references").iterdir()
-    monkeypatch.setattr(setup, "source_batches", None)
+    monkeypatch.setattr(setup_references, "source_batches", None)
     assert score(generator, make_feature_extractor(config), config, tmp_path) == first
     (tmp_path / "weights.pth").write_bytes(b"others")  # another network: another reference
     with pytest.raises(TypeError):

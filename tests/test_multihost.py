@@ -48,6 +48,7 @@ assert allgather_bytes(b"") == [b"", b""]
 assert allgather_bytes(b"a\0" * (1 + me)) == [b"a\0", b"a\0a\0"]
 assert allgather_bytes(b"a\0" * (2 - me)) == [b"a\0a\0", b"a\0"]
 
+assert allgather_bytes(bytes([me]) * 1000 * (1 + me)) == [b"\0" * 1000, b"\1" * 2000]
 assert broadcast_set(lambda: [{0, 2}, {1, 3}][me], 4) == {0, 2}
 assert broadcast_set(lambda: [set(), {1, 3}][me], 4) == set()
 assert broadcast_bytes(b"a\0" * 5_000_000 if me == 0 else b"") == b"a\0" * 5_000_000

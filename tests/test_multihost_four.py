@@ -81,6 +81,8 @@ def test_one_process_lists_the_data(four: Four) -> None:
         assert found["fingerprint"].startswith(alone.fingerprint)
         assert np.unique(found["record"]).tolist() == [40]  # 1.png, the first of the second class
         assert "and data.num_classes = 3 of them" in found["listing_refused"]
+    assert [found["picture_listings"] for found in four.found] == [2, 0, 0, 0]
+    assert [found["pictures"] for found in four.found] == [[3, 3]] * 4
     assert [found["missing_listed"] for found in four.found] == [1, 0, 0, 0]
 
 

@@ -138,11 +138,23 @@ def test_a_run_that_was_refused_leaves_the_account_of_another_alone(tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"seconds": 3}'])
+ACCOUNT = '{"seconds": %s, "sessions": %s, "steps": 1, "reached": 1, "bad_steps": 0}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", "{}", "[" * 100_000, "\udcff"),
+        *(ACCOUNT % (seconds, 1) for seconds in ("3", '{"step": "a"}', '{"step": NaN}')),
+        *(ACCOUNT % (seconds, 1) for seconds in ('{"step": -1}', f'{{"step": 1{"0" * 400}}}')),
+        *(ACCOUNT % ('{"step": 2}', count) for count in ("true", -1, 1.5)),
+    ],
+    ids=lambda content: content[:60],
+)
 def test_a_damaged_account_starts_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:
-    (tmp_path / "goodput.json").write_text(content)
+    (tmp_path / "goodput.json").write_text(content, errors="surrogateescape")
     clock = Clock()
     goodput = Goodput(tmp_path / "goodput.json", clock=clock)
     with caplog.at_level(logging.WARNING):
@@ -150,6 +162,24 @@ def test_a_damaged_account_starts_again(
     assert "goodput.json cannot be read" in caplog.text
     clock.now += 2
     assert seconds_of(goodput) == {"start": 2}
+
+
+def test_a_disk_that_refuses_the_account_ends_no_run_and_hides_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "goodput.json").mkdir()
+    clock = Clock()
+
+    def run() -> None:
+        with Goodput(tmp_path / "goodput.json", clock=clock) as goodput:
+            goodput.begin(0, 0)
+            clock.now += WRITE_EVERY
+            assert goodput.metrics()["goodput/start_seconds"] == WRITE_EVERY
+            raise KeyError("why the run ended")
+
+    with pytest.raises(KeyError, match="why the run ended"):
+        run()
+    assert caplog.text.count("goodput.json cannot be written") == 2
 
 
 def test_one_table_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

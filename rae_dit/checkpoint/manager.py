@@ -27,7 +27,7 @@ from rae_dit.checkpoint.restore import (
 )
 from rae_dit.checkpoint.retention import Best, KeepBest, preservation_policy
 from rae_dit.checkpoint.steps import CheckpointError, DamagedCheckpointError, short
-from rae_dit.multihost import decide, wait_until_visible
+from rae_dit.multihost import closing, decide, wait_until_visible
 
 __all__ = [
     "CheckpointError",
@@ -215,10 +215,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         Raises:
             CheckpointError: the write failed; the last good step is kept.
         """
-        try:
+        with closing(), contextlib.closing(self._manager):
             self._wait()
-        finally:
-            self._manager.close()
 
     def __exit__(self, *exception: object) -> None:
         """Closes; does not suppress exceptions."""

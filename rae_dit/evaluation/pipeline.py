@@ -11,7 +11,7 @@ import logging
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -31,6 +31,8 @@ from rae_dit.multihost import allgather_bytes
 from rae_dit.storage.files import replacing
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 
 class Batch(NamedTuple):
@@ -137,6 +139,13 @@ def stored_batches(images: StoredImages, batch_size: int, *, field: str) -> Iter
             start += len(block)
             labels = None if images.labels is None else images.labels[numbers]
             yield Batch(numbers, to_float(block), labels)
+
+
+def followed(batches: Iterable[Item], call: Callable[[], None]) -> Iterator[Item]:
+    """Yields the same batches; calls `call` when each is done with."""
+    for batch in batches:
+        yield batch
+        call()
 
 
 def regrouped(

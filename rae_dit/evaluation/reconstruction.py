@@ -16,11 +16,47 @@ with C1 = 0.01^2 and C2 = 0.03^2,
 Source: Wang et al. 2004, IEEE TIP 13(4), "Image quality assessment", for (3) and its constants.
 """
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 SSIM_WINDOW = 11  # pixels
 SSIM_DEVIATION = 1.5  # pixels
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # keep the fractions of (3) finite in flat dark regions
+
+
+def errors(originals: np.ndarray, results: np.ndarray) -> dict[str, np.ndarray]:
+    """Computes the errors of each pair of images, of the measures that their size allows.
+
+    Args:
+        originals: float [n, H, W, C] in [0, 1]; n may be 0.
+        results: float [n, H, W, C] in [0, 1].
+
+    Returns:
+        Name of the measure -> f64 [n]; "ssim" only where a window fits; none for no images.
+    """
+    if not len(originals):
+        return {}
+    found = {"l1": l1(originals, results), "psnr": psnr(originals, results)}
+    if min(originals.shape[1:3]) >= SSIM_WINDOW:
+        found["ssim"] = ssim(originals, results)
+    return found
+
+
+def means(parts: Sequence[dict[str, float]]) -> dict[str, int | float | None]:
+    """Computes means over the images of all processes; None for an infinite one (PSNR).
+
+    Args:
+        parts: of each process: "images", their number, and the sums of the measures.
+    """
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = total.get(name, 0.0) + value
+    count = int(total.pop("images"))
+    found = {name: value / count for name, value in total.items()}
+    return {"images": count} | {n: v if math.isfinite(v) else None for n, v in found.items()}
 
 
 def l1(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from rae_dit.evaluation.pipeline import (
     source_batches,
     stored_batches,
 )
+from rae_dit.evaluation.stored import StoredImages
 from rae_dit.multihost import decide
 from rae_dit.provenance import file_record, software
 from rae_dit.sampling.generate import Generator, generate
@@ -26,10 +27,10 @@ from rae_dit.setup.evaluation import (
     generated_batches,
     labels_of,
     make_feature_extractor,
-    make_reference,
     open_samples,
     with_batch_size,
 )
+from rae_dit.setup.references import make_reference
 from rae_dit.setup.sampling import generation_settings, load_generator
 from rae_dit.storage.files import write_json
 from rae_dit.weights.hub import pinned
@@ -48,11 +49,12 @@ def evaluate(config: Config, workdir: Path) -> None:
         WeightsError: the Inception's weights are not the 2015 Inception's.
         CheckpointError: the workdir has no sound checkpoint.
     """
-    config = with_batch_size(check_evaluation(config))
+    stored = open_samples(config)
+    config = with_batch_size(check_evaluation(config, stored))
     extractor = make_feature_extractor(config)
     # Once: training may save another one meanwhile.
     step = decide(lambda: newest_step(workdir))
-    generator = None if config.evaluate.samples else load_generator(config, workdir, step)
+    generator = load_generator(config, workdir, step) if stored is None else None
     reference = make_reference(config, workdir, extractor)
 
     def values_of(batches: Iterator[Batch]) -> dict[str, float]:
@@ -64,17 +66,16 @@ def evaluate(config: Config, workdir: Path) -> None:
             data.held_out(config), config.evaluate.batch_size, num_workers=config.data.num_workers
         )
         report |= with_suffix("real", values_of(held_out))
-    if generator is None:
-        stored = open_samples(config)
+    if stored is not None:
         size = config.evaluate.batch_size
         report |= values_of(stored_batches(stored, size, field="evaluate.samples"))
-    else:
+    elif generator is not None:
         with jax.default_matmul_precision(models.matmul_precision(config)):
             for suffix, scale in guidance_scales(config).items():
                 values = values_of(generated_batches(generator, config, scale))
                 report |= with_suffix(suffix, values)
                 write_grid(generator, config, workdir / f"samples_{suffix}.png", scale)
-    report |= provenance(config, workdir, step, reference)
+    report |= provenance(config, workdir, step, reference, stored)
     if jax.process_index() == 0:
         write_json(workdir / "evaluation.json", report)
     log.info("evaluation: %s", report)
@@ -104,7 +105,11 @@ def with_suffix(suffix: str, values: dict[str, float]) -> dict[str, float]:
 
 
 def provenance(
-    config: Config, workdir: Path, step: int | None, reference: MetricState | None
+    config: Config,
+    workdir: Path,
+    step: int | None,
+    reference: MetricState | None,
+    stored: StoredImages | None,
 ) -> dict[str, object]:
     """Returns all that the metrics depend on, for the report."""
     settings = config.evaluate
@@ -115,8 +120,7 @@ def provenance(
         "reference_images": None if reference is None else reference.num_images or None,
         **software(),
     }
-    if settings.samples:
-        stored = open_samples(config)
+    if stored is not None:
         return found | {"samples": file_record(settings.samples), "num_samples": len(stored)}
     sampler = dataclasses.asdict(config.sample)
     for unused in ("num_samples", "output_dir", "batch_size", "class_names"):

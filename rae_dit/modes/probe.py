@@ -4,7 +4,6 @@ Training is that of --mode=train, with its checkpoints and metrics: the same com
 With `probe.freeze_encoder` the encoder is not part of the state.
 """
 
-import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import Config
 from rae_dit.config.check import invalid_value
 from rae_dit.modes.train import train
-from rae_dit.multihost import StopAtOnce, wait_until_visible
+from rae_dit.multihost import StopAtOnce
 from rae_dit.setup import data, models
 from rae_dit.setup.objectives import make_task
 from rae_dit.storage.files import write_json
 from rae_dit.training.hooks import held_out_means
 from rae_dit.training.program import build_program
 from rae_dit.training.sharding import make_mesh
-from rae_dit.workdir import read_config
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +35,7 @@ def probe(config: Config, workdir: Path) -> None:
         expected = "'classification' for --mode=probe, as in configs/probe_dino.py"
         raise invalid_value("objective", config.objective, expected)
     source = data.held_out(config)
-    train(config, workdir)
-    wait_until_visible(workdir / "config.json")
-    # As the run wrote it: where the config has epochs, it has steps.
-    config = dataclasses.replace(config, optim=read_config(workdir).optim)
+    config = train(config, workdir)  # in steps
     last_step = config.optim.max_steps
     mesh = make_mesh(config.sharding.fsdp)
     task = make_task(config)

@@ -6,10 +6,9 @@ are kept in memory.
 
 import json
 import logging
-import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,7 +18,7 @@ from jaxtyping import Array, Float
 from PIL import Image
 
 from rae_dit.config import Config, ConfigError
-from rae_dit.data.files import Images
+from rae_dit.data.files import Images, SourceError
 from rae_dit.data.flat_folder import open_pictures
 from rae_dit.data.pipeline import ordered_batches
 from rae_dit.data.sources import Source
@@ -29,10 +28,10 @@ from rae_dit.evaluation.figures import reconstruction_grid
 from rae_dit.evaluation.metric_state import MetricState, merge_processes
 from rae_dit.evaluation.metrics.fid import FID
 from rae_dit.evaluation.pipeline import as_config_error, progress
-from rae_dit.evaluation.reconstruction import SSIM_WINDOW, l1, psnr, ssim
+from rae_dit.evaluation.reconstruction import errors, means
 from rae_dit.models.lpips import MINIMUM_SIZE as LPIPS_MINIMUM
 from rae_dit.models.pixels import to_unit
-from rae_dit.multihost import allgather_bytes, place
+from rae_dit.multihost import allgather_bytes, place, share
 from rae_dit.objectives.base import Tree
 from rae_dit.provenance import file_record, software
 from rae_dit.sampling import codec
@@ -83,7 +82,9 @@ def reconstruct(config: Config, workdir: Path) -> None:
     shown: list[Pair] = []
     with jax.default_matmul_precision(models.matmul_precision(config)):
         for pair in pairs(config, source, mesh):
-            for name, values in errors(pair).items():
+            found = errors(pair.originals, pair.results)
+            found |= {} if pair.lpips is None else {"lpips": pair.lpips}
+            for name, values in found.items():
                 sums[name] = sums.get(name, 0.0) + float(np.sum(values))
             sums["images"] += len(pair.numbers)
             if extractor is not None and len(pair.numbers):
@@ -129,7 +130,7 @@ def open_images(config: Config) -> Source:
     if not path:
         return data.held_out(config)
     with as_config_error("reconstruct.path"):
-        pictures = open_pictures(path)
+        pictures = share(lambda: open_pictures(path), SourceError)
     log.info("%s", "; ".join([f"{path}: {len(pictures)} pictures", *pictures.listing.remarks]))
     return Images(
         files=pictures,
@@ -203,27 +204,6 @@ def addressable_rows(array: Array, mesh: Mesh) -> np.ndarray:
     shards = jax.device_put(array, batch_sharding(mesh)).addressable_shards
     in_order = sorted(shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data) for shard in in_order])
-
-
-def errors(pair: Pair) -> dict[str, np.ndarray]:
-    """Computes the errors of each image, of the measures that its size allows."""
-    if not len(pair.numbers):
-        return {}
-    found = {"l1": l1(pair.originals, pair.results), "psnr": psnr(pair.originals, pair.results)}
-    if min(pair.originals.shape[1:3]) >= SSIM_WINDOW:
-        found["ssim"] = ssim(pair.originals, pair.results)
-    return found | ({} if pair.lpips is None else {"lpips": pair.lpips})
-
-
-def means(parts: list[dict[str, float]]) -> dict[str, Any]:
-    """Computes means over the images of all processes; None for an infinite one (PSNR)."""
-    total: dict[str, float] = {}
-    for part in parts:
-        for name, value in part.items():
-            total[name] = total.get(name, 0.0) + value
-    count = int(total.pop("images"))
-    found = {name: value / count for name, value in total.items()}
-    return {"images": count} | {n: v if math.isfinite(v) else None for n, v in found.items()}
 
 
 def write_pairs(folder: Path, source: Source, pair: Pair) -> None:

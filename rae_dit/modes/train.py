@@ -24,7 +24,7 @@ from rae_dit.workdir import lock_for_all, parse_config
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, workdir: Path, *, started: float | None = None) -> None:
+def train(config: Config, workdir: Path, *, started: float | None = None) -> Config:
     """Trains `config.objective` to `optim.max_steps`, resuming from the latest checkpoint.
 
     Leaves in `workdir`: config.json, checkpoints/, metrics.jsonl, goodput.json and TensorBoard
@@ -34,6 +34,9 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Non
         config: of the run.
         workdir: of the run; made if needed.
         started: `time.monotonic()` when the program started, for its account of time; None: now.
+
+    Returns:
+        The config of the run, as its config.json has it: with all lengths in steps.
 
     Raises:
         ConfigError: something that the config names is missing, or another run holds `workdir`.
@@ -58,8 +61,10 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Non
         run = open_run(config, make_mesh(config.sharding.fsdp))
         hooks = [
             telemetry_hook(run),
-            validation_hook(run),
-            *run.task.make_image_hooks(run.mesh, run.frozen, run.validation, workdir),
+            validation_hook(run, preemption.still_alive),
+            *run.task.make_image_hooks(
+                run.mesh, run.frozen, run.validation, workdir, preemption.still_alive
+            ),
         ]
         log.info(describe(run))
         with goodput.spending("restore"):
@@ -84,6 +89,7 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Non
                 workdir=workdir,
             )
         goodput.switch("save")  # leaving `checkpoints` waits for the last write
+    return run.config
 
 
 def log_changed_settings(workdir: Path, config: Config) -> None:

@@ -15,7 +15,7 @@ from rae_dit.multihost.agreement import (
     share,
     wait_until_visible,
 )
-from rae_dit.multihost.ending import EndTogether, StopAtOnce
+from rae_dit.multihost.ending import EndTogether, StopAtOnce, closing
 from rae_dit.multihost.placement import place
 from rae_dit.multihost.preemption import Preemption
 from rae_dit.multihost.processes import ProcessInfo, find_process_info, in_cluster, initialize
@@ -28,6 +28,7 @@ __all__ = [
     "allgather_bytes",
     "broadcast_bytes",
     "broadcast_set",
+    "closing",
     "decide",
     "find_process_info",
     "first_error",

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from rae_dit.config import ConfigError
+from rae_dit.multihost.blocks import join_length, padded, split_length
 
 VISIBLE_SECONDS = 60.0  # until what one host wrote is seen by all: caches of shared storage
 _MESSAGE_BYTES = 512  # error messages are cut to this
@@ -146,16 +147,15 @@ def broadcast_bytes(content: bytes) -> bytes:
 
     if jax.process_count() == 1:
         return content
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    # 32 bits end at 2 GiB.
+    length = join_length(multihost_utils.broadcast_one_to_all(split_length(len(content))))
     if jax.process_index() > 0:
         content = bytes(length)
     parts = []
     for start in range(0, length, _BLOCK_BYTES):
         part = content[start : start + _BLOCK_BYTES]
-        # Few lengths, because each is a program of its own.
-        padded = np.zeros(max(512, 1 << (len(part) - 1).bit_length()), np.uint8)
-        padded[: len(part)] = np.frombuffer(part, np.uint8)
-        found = np.asarray(multihost_utils.broadcast_one_to_all(padded))
+        block = padded(np.frombuffer(part, np.uint8))
+        found = np.asarray(multihost_utils.broadcast_one_to_all(block))
         parts.append(found[: len(part)].tobytes())
     return b"".join(parts)
 
@@ -180,8 +180,8 @@ def allgather_bytes(content: bytes) -> list[bytes]:
 
     if jax.process_count() == 1:
         return [content]
-    lengths = np.asarray(multihost_utils.process_allgather(np.int32(len(content))))
-    padded = np.zeros(max(int(lengths.max()), 1), np.uint8)
-    padded[: len(content)] = np.frombuffer(content, np.uint8)
-    rows = np.asarray(multihost_utils.process_allgather(padded))
+    halves = np.asarray(multihost_utils.process_allgather(split_length(len(content))))
+    lengths = [join_length(pair) for pair in halves]
+    block = padded(np.frombuffer(content, np.uint8), max(lengths))
+    rows = np.asarray(multihost_utils.process_allgather(block))
     return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]

@@ -5,6 +5,7 @@ from typing import Any
 
 ERRORS = "rae_dit/errors"  # directory: number of a process -> why it ended
 LEFT = "rae_dit/left"  # directory: numbers of the processes that have ended
+CLOSING = "rae_dit/closing"  # directory: numbers of those that finish their last writes
 # Written by JAX's preemption service when a process gets SIGTERM.
 PREEMPTION_NOTICE = "RECEIVED_PREEMPTION_NOTICE"
 
@@ -35,6 +36,12 @@ def post(directory: str, value: str) -> None:
     """Writes this process's value into a directory; does nothing where the service has ended."""
     with contextlib.suppress(Exception):  # jaxlib raises its own kinds; nobody is left to tell
         client().key_value_set(f"{directory}/{process_id()}", value, allow_overwrite=True)
+
+
+def withdraw(directory: str) -> None:
+    """Deletes this process's value from a directory; does nothing where the service has ended."""
+    with contextlib.suppress(Exception):
+        client().key_value_delete(f"{directory}/{process_id()}")
 
 
 def posted(directory: str) -> dict[int, str]:

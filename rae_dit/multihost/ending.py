@@ -11,43 +11,76 @@ import os
 import sys
 import threading
 import time
-import traceback
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Set
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import NoReturn, Self
 
+from rae_dit.failures import describe_error
 from rae_dit.multihost import coordination
 
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 5.0  # for a process that is about to end with the same error by itself
+CLOSE_SECONDS = 300.0  # for the last writes of a process, such as a checkpoint on slow storage
 FAREWELL_SECONDS = 15.0  # process 0, which serves the others, ends this long after them at most
 REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # statuses
 _LONGEST_WAIT = 24 * 3600 * 1000  # milliseconds; for a process that still writes its results
 _LONGEST_LINE = 2000
 
 
+class _Watch:
+    """A thread that calls a function once a second; none where there is one process."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+        self.closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it was started."""
+        return self._thread is not None
+
+    def start(self) -> None:
+        if coordination.client() is not None:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        self.closed.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self.closed.wait(POLL_SECONDS):
+            self._look()
+
+
 class EndTogether(AbstractContextManager["EndTogether"]):
     """Ends all processes when one of them leaves the block with an error.
 
-    That process ends with status 2 if the error is expected, else with 1 and a traceback; the
-    others with 1. Each of them names the error, and process 0's log with it. At the end of the
-    block processes wait for each other. Does nothing where there is one process.
+    That process ends with status 2; the others with 1. Each of them names the error, and process
+    0's log with it. At the end of the block processes wait for each other. Does nothing where there
+    is one process.
     """
 
-    def __init__(self, expected: tuple[type[Exception], ...]) -> None:
+    def __init__(
+        self,
+        expected: tuple[type[Exception], ...],
+        report: Callable[[BaseException], str] = describe_error,
+    ) -> None:
         """Starts nothing.
 
         Args:
-            expected: errors whose message says all.
+            expected: errors that are never the mere consequence of another process's end.
+            report: makes the line of an error; called once, on a process that has one of its own.
         """
         self._expected = expected
-        self._closed = threading.Event()
-        self._watch: threading.Thread | None = None
+        self._report = report
+        self._watch = _Watch(self._look)
 
     def __enter__(self) -> Self:
-        if coordination.client() is not None:
-            self._watch = threading.Thread(target=self._look, daemon=True)
-            self._watch.start()
+        self._watch.start()
         return self
 
     def __exit__(
@@ -57,35 +90,32 @@ class EndTogether(AbstractContextManager["EndTogether"]):
         trace: TracebackType | None,
     ) -> None:
         """Ends the process, or waits for the others."""
-        if self._watch is None:
+        if not self._watch.is_on:
             return
         if error is None:
             try:
                 coordination.client().wait_at_barrier("rae_dit/end", _LONGEST_WAIT)
             except Exception as failure:  # another process has died: JAX's own kinds
                 error = failure
-        self._closed.set()
-        self._watch.join()
+        self._watch.stop()
         if error is not None:
             self._end(error)
 
     def _end(self, error: BaseException) -> NoReturn:
         """Ends this process because of its own error, or of one that followed from another's."""
-        if isinstance(error, self._expected):
-            end_process(str(error), REFUSED)
-        if found := first_line(coordination.posted(coordination.ERRORS)):
-            leave(found, FAILED)  # such as a collective whose peer has gone
-        if isinstance(error, KeyboardInterrupt):
-            end_process("interrupted", INTERRUPTED)
-        traceback.print_exception(error)
-        end_process(f"{type(error).__name__}: {error}", FAILED)
+        if not isinstance(error, self._expected):
+            if found := first_line(coordination.posted(coordination.ERRORS)):
+                leave(found, FAILED)  # such as a collective whose peer has gone
+            if isinstance(error, KeyboardInterrupt):
+                end_process("interrupted", INTERRUPTED)
+        end_process(self._report(error), REFUSED)
 
     def _look(self) -> None:
-        while not self._closed.wait(POLL_SECONDS):
-            if found := first_line(coordination.posted(coordination.ERRORS)):
-                if not self._closed.wait(GRACE_SECONDS):
-                    leave(found, FAILED)
-                return
+        if found := first_line(coordination.posted(coordination.ERRORS)):
+            if not self._watch.closed.wait(GRACE_SECONDS):
+                wait_while_closing({coordination.process_id()}, self._watch.closed)
+            if not self._watch.closed.is_set():
+                leave(found, FAILED)
 
 
 class StopAtOnce(AbstractContextManager["StopAtOnce"]):
@@ -102,35 +132,66 @@ class StopAtOnce(AbstractContextManager["StopAtOnce"]):
             grace_seconds: how long to wait after the signal, and after each `still_alive`.
         """
         self._grace = grace_seconds
+        self._asked: float | None = None  # when the signal was first seen
         self._alive = time.monotonic()
-        self._closed = threading.Event()
-        self._watch: threading.Thread | None = None
+        self._suspended = 0
+        self._watch = _Watch(self._look)
 
     def __enter__(self) -> Self:
-        if coordination.client() is not None:
-            self._watch = threading.Thread(target=self._look, daemon=True)
-            self._watch.start()
+        self._watch.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Stops watching."""
-        self._closed.set()
-        if self._watch is not None:
-            self._watch.join()
+        self._watch.stop()
 
     def still_alive(self) -> None:
         """Starts the wait anew: this process does something."""
         self._alive = time.monotonic()
 
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Waits during the block however long it takes, such as a write to slow storage."""
+        self._suspended += 1
+        try:
+            yield
+        finally:
+            self._alive = time.monotonic()
+            self._suspended -= 1
+
     def _look(self) -> None:
-        asked = None
-        while not self._closed.wait(POLL_SECONDS):
-            now = time.monotonic()
-            if asked is None and coordination.stop_is_requested():
-                asked = now
-            if asked is not None and now - max(asked, self._alive) >= self._grace:
-                late = f"; nothing happened for {self._grace:g} s after it" if self._grace else ""
-                end_process(f"stopped by SIGTERM{late}", TERMINATED)
+        now = time.monotonic()
+        if self._asked is None and coordination.stop_is_requested():
+            self._asked = now
+        if self._asked is None or now - max(self._asked, self._alive) < self._grace:
+            return
+        if self._suspended or coordination.process_id() in coordination.posted(
+            coordination.CLOSING
+        ):
+            return
+        late = f"; nothing happened for {self._grace:g} s after it" if self._grace else ""
+        end_process(f"stopped by SIGTERM{late}", TERMINATED)
+
+
+@contextmanager
+def closing() -> Iterator[None]:
+    """Marks a block that finishes the writes of this process: no error of another cuts it off.
+
+    Processes that meet the same error, or that stop, are not done with their writes at one time.
+    """
+    coordination.post(coordination.CLOSING, "yes")
+    try:
+        yield
+    finally:
+        coordination.withdraw(coordination.CLOSING)
+
+
+def wait_while_closing(processes: Set[int], done: threading.Event) -> None:
+    """Waits until these processes have finished their last writes, or `done` is set."""
+    last = time.monotonic() + CLOSE_SECONDS
+    while processes & coordination.posted(coordination.CLOSING).keys():
+        if time.monotonic() > last or done.wait(0.2):
+            return
 
 
 def end_process(line: str, status: int) -> NoReturn:
@@ -148,6 +209,9 @@ def leave(line: str, status: int) -> NoReturn:
     sys.stderr.flush()
     for child in multiprocessing.active_children():  # of the loader; they ignore SIGTERM
         child.kill()
+    # Without this one's heartbeat JAX would end them within a minute.
+    others = {*range(coordination.process_count())} - {coordination.process_id()}
+    wait_while_closing(others, threading.Event())
     coordination.post(coordination.LEFT, "yes")
     if coordination.process_id() == 0:  # the service ends with this process: others read it first
         last = time.monotonic() + FAREWELL_SECONDS

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from rae_dit.multihost.ending import StopAtOnce
 
-# After SIGTERM without a step, an evaluation or a save coming to its end: the run hangs. Clouds
-# give less; who gives more (SLURM) may have a long evaluation to wait for.
+# After SIGTERM without a step or a batch of an evaluation coming to its end: the run hangs. Saves
+# may take longer. Clouds give less; who gives more (SLURM) may have an evaluation to wait for.
 HANG_SECONDS = 300.0
 
 
@@ -19,7 +19,8 @@ class Preemption(AbstractContextManager["Preemption"]):
     Several processes: JAX's coordination service hears the signal from `initialize` on, and agrees
     on a step. A single process needs no agreement, so a signal handler sets a flag. Python runs it
     once the running call returns (a compile, a wait for the device), so no signal is lost there.
-    Several processes that reach no step within `HANG_SECONDS` of a request end with status 143.
+    Several processes that do nothing for `HANG_SECONDS` after a request end with status 143: no
+    step, no batch (`still_alive`), and no write (`suspended`).
     """
 
     def __init__(self) -> None:
@@ -55,6 +56,14 @@ class Preemption(AbstractContextManager["Preemption"]):
             return multihost_utils.reached_preemption_sync_point(step)
         except RuntimeError:  # the user has turned JAX's preemption service off
             return False
+
+    def still_alive(self) -> None:
+        """Says that this process does something: it has finished a batch between two steps."""
+        self._watchdog.still_alive()
+
+    def suspended(self) -> AbstractContextManager[None]:
+        """Makes a block that may take however long it does, such as a save."""
+        return self._watchdog.suspended()
 
     def reached_before(self, first: int) -> bool:
         """Tells whether to stop before the step after `first`: the signal came during loading.

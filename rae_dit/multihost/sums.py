@@ -14,6 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
+from rae_dit.multihost.blocks import padded
+
 BLOCK = 2**20  # numbers in one collective: 8 MiB
 
 
@@ -34,7 +36,10 @@ class Together(Protocol):
         ...
 
     def sum_floats(self, values: np.ndarray) -> np.ndarray:
-        """Returns the sum of the processes' finite float64 arrays of one shape."""
+        """Returns the sum of the processes' float64 arrays of one shape.
+
+        Where one is not finite, the sum is what floats give: NaN or an infinity.
+        """
         ...
 
     def gather_rows(self, rows: np.ndarray) -> np.ndarray:
@@ -83,9 +88,14 @@ class SumOverDevices:
     def sum_floats(self, values: np.ndarray) -> np.ndarray:
         """See `Together`."""
         values = np.asarray(values, np.float64)
-        _, exponents = np.frexp(values)
-        zero = -5000  # below all exponents
-        top = self.largest(int(exponents[values != 0].max(initial=zero)))
+        finite = np.isfinite(values)
+        _, exponents = np.frexp(np.where(finite, values, 0.0))
+        zero, odd = -5000, 5000  # below and above all exponents
+        own = int(exponents[finite & (values != 0)].max(initial=zero))
+        top = self.largest(own if finite.all() else odd)
+        if top == odd:
+            whole = self.sum_floats(np.where(finite, values, 0.0))
+            return whole + self._sum_odd(np.where(finite, 0.0, values))
         if top == zero:
             return np.zeros(values.shape)
         unit = top - 62 + (self.count - 1).bit_length()
@@ -110,6 +120,15 @@ class SumOverDevices:
                 found[start : start + size] = whole.view(np.float32)
         return found
 
+    def _sum_odd(self, values: np.ndarray) -> np.ndarray:
+        """Sums numbers that are 0 or not finite."""
+        found = np.zeros(values.shape)
+        for number, kind in ((np.nan, np.isnan), (np.inf, np.isposinf), (-np.inf, np.isneginf)):
+            count = self.sum_integers(kind(values).astype(np.int64))
+            with np.errstate(invalid="ignore"):  # inf - inf
+                found[count > 0] += number
+        return found
+
     def _counts(self, number: int) -> np.ndarray:
         """Returns the numbers of all processes, int64 [processes]."""
         own = np.zeros(self.count, np.int64)
@@ -119,9 +138,7 @@ class SumOverDevices:
     def _sum_block(self, values: np.ndarray) -> np.ndarray:
         import jax
 
-        # 64 bits, for these arrays alone. Few lengths, because each is a program of its own.
-        with jax.enable_x64(True):
-            padded = np.zeros(max(512, 1 << (len(values) - 1).bit_length()), values.dtype)
-            padded[: len(values)] = values
-            parts = jax.make_array_from_process_local_data(self._one_each, padded[None])
+        with jax.enable_x64(True):  # for these arrays alone
+            own = padded(values)[None]
+            parts = jax.make_array_from_process_local_data(self._one_each, own)
             return np.asarray(self._add(parts).addressable_data(0))[: len(values)]

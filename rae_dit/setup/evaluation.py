@@ -5,7 +5,7 @@ evaluation during training all call it. docs/evaluation.md describes the metrics
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import invalid_value
-from rae_dit.config.evaluation import METRICS_OF
+from rae_dit.data.files import SourceError
 from rae_dit.data.transforms import to_float
 from rae_dit.evaluation.digits import SIDE as DIGIT_SIDE
 from rae_dit.evaluation.digits import DigitClassifier
@@ -22,26 +22,22 @@ from rae_dit.evaluation.feature_extractors import (
     FeatureExtractor,
     InceptionExtractor,
 )
-from rae_dit.evaluation.metric_state import MetricState
 from rae_dit.evaluation.metrics import metrics_named
-from rae_dit.evaluation.metrics.base import Metric
-from rae_dit.evaluation.metrics.precision_recall import MAX_REAL
 from rae_dit.evaluation.pipeline import (
     Batch,
-    accumulate,
     as_config_error,
-    cached_reference,
     evaluate_batches,
+    followed,
     regrouped,
-    source_batches,
-    stored_batches,
 )
 from rae_dit.evaluation.references import open_reference
 from rae_dit.evaluation.stored import StoredImages, open_stored
+from rae_dit.multihost import share
 from rae_dit.provenance import file_hash
 from rae_dit.sampling.generate import Generator, generate_shares
 from rae_dit.sampling.labels import image_labels
 from rae_dit.setup import data, models
+from rae_dit.setup.references import make_reference
 from rae_dit.setup.sampling import generation_settings
 from rae_dit.storage.files import first_unwritable
 from rae_dit.weights.inception import read_inception
@@ -62,8 +58,12 @@ def with_batch_size(config: Config) -> Config:
     return dataclasses.replace(config, sample=dataclasses.replace(config.sample, batch_size=size))
 
 
-def check_evaluation(config: Config) -> Config:
+def check_evaluation(config: Config, stored: StoredImages | None = None) -> Config:
     """Checks files, image sizes and counts before anything is computed.
+
+    Args:
+        config: of the evaluation.
+        stored: the images of `evaluate.samples`; None where images are generated.
 
     Returns:
         The same config.
@@ -87,8 +87,7 @@ def check_evaluation(config: Config) -> Config:
         with as_config_error("evaluate.reference"):
             open_reference(settings.reference, settings.metrics)
     count = settings.num_samples
-    if settings.samples:
-        stored = open_samples(config)
+    if stored is not None:
         count = len(stored)
         height, width = stored.shape[1:3]
         if settings.judge == "digits" and (height != width or height % DIGIT_SIDE):
@@ -105,7 +104,7 @@ def check_evaluation(config: Config) -> Config:
                 )
     needed = max(metric.min_images for metric in metrics_named(settings.metrics))
     if count < needed:
-        field = "samples" if settings.samples else "num_samples"
+        field = "num_samples" if stored is None else "samples"
         raise ConfigError(
             f"evaluate.{field}: got {count} images; expected at least {needed} for "
             f"{', '.join(settings.metrics)}"
@@ -116,10 +115,13 @@ def check_evaluation(config: Config) -> Config:
     return config
 
 
-def open_samples(config: Config) -> StoredImages:
-    """Opens the images of `evaluate.samples`."""
+def open_samples(config: Config) -> StoredImages | None:
+    """Opens the images of `evaluate.samples`, None if it is ''; process 0 lists them, for all."""
+    path = config.evaluate.samples
+    if not path:
+        return None
     with as_config_error("evaluate.samples"):
-        return open_stored(config.evaluate.samples)
+        return share(lambda: open_stored(path), SourceError)
 
 
 def make_feature_extractor(config: Config) -> FeatureExtractor:
@@ -143,63 +145,13 @@ def make_inception(path: str, batch_size: int) -> InceptionExtractor:
     return InceptionExtractor.of(network, batch_size=batch_size, identity=file_hash(path))
 
 
-def make_reference(
-    config: Config, workdir: Path, extractor: FeatureExtractor
-) -> MetricState | None:
-    """Reads or computes what generated images are compared with; None where no metric compares.
-
-    Computed statistics serve every metric of the extractor. They are kept in
-    `evaluate.reference_cache` under a hash of the extractor and the images, so they are computed
-    once. Only process 0 reads and writes there; on others the sums may be empty.
-
-    Raises:
-        ConfigError: `evaluate.reference` cannot be used.
-    """
-    settings = config.evaluate
-    compared = comparing(settings.metrics)
-    offered = comparing(METRICS_OF[settings.judge])
-    if not compared:
-        return None
-    folder = Path(settings.reference_cache) if settings.reference_cache else workdir / "references"
-    if not settings.reference:
-        source = data.open_source(config, "train")
-        stride = -(-len(source) // MAX_REAL)
-        return cached_reference(
-            folder,
-            f"{extractor.identity}/{source.fingerprint}/{stride}",
-            offered,
-            lambda: accumulate(
-                MetricState.of(offered, feature_stride=stride),
-                extractor,
-                source_batches(source, settings.batch_size, num_workers=config.data.num_workers),
-            ),
-        )
-    with as_config_error("evaluate.reference"):
-        file = open_reference(settings.reference, settings.metrics)
-        state = MetricState.of(compared)
-        if file.missing(settings.metrics):
-            images = open_stored(file.path)
-            state = cached_reference(
-                folder,
-                f"{extractor.identity}/{file_hash(file.path)}",
-                offered,
-                lambda: accumulate(
-                    MetricState.of(offered),
-                    extractor,
-                    stored_batches(images, settings.batch_size, field="evaluate.reference"),
-                ),
-            )
-        file.fill(state)
-    return state
-
-
-def comparing(names: tuple[str, ...]) -> tuple[type[Metric], ...]:
-    """Returns the metrics among `names` that compare with a reference."""
-    return tuple(metric for metric in metrics_named(names) if metric.compares)
-
-
 def score(
-    generator: Generator, extractor: FeatureExtractor, config: Config, workdir: Path
+    generator: Generator,
+    extractor: FeatureExtractor,
+    config: Config,
+    workdir: Path,
+    *,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Computes the metrics of `evaluate.num_samples` images with `sample.cfg_scale`.
 
@@ -208,6 +160,7 @@ def score(
         extractor: `make_feature_extractor` of this config; loaded once for many scores.
         config: `evaluate.*` and `sample.*` are used.
         workdir: where computed references are kept, unless `evaluate.reference_cache` is given.
+        after_batch: called after each batch of images.
 
     Returns:
         Metric -> value, the same on every process.
@@ -216,20 +169,29 @@ def score(
         ConfigError: a file that the config names is missing or cannot be used.
     """
     check_evaluation(config)
-    reference = make_reference(config, workdir, extractor)
+    reference = make_reference(config, workdir, extractor, after_batch)
     with jax.default_matmul_precision(models.matmul_precision(config)):
-        batches = generated_batches(generator, config, config.sample.cfg_scale)
+        batches = generated_batches(generator, config, config.sample.cfg_scale, after_batch)
         return evaluate_batches(config.evaluate.metrics, extractor, reference, batches)
 
 
-def generated_batches(generator: Generator, config: Config, cfg_scale: float) -> Iterator[Batch]:
-    """Yields this process's share of the generated images, `evaluate.batch_size` at once."""
+def generated_batches(
+    generator: Generator,
+    config: Config,
+    cfg_scale: float,
+    after_batch: Callable[[], None] = lambda: None,
+) -> Iterator[Batch]:
+    """Yields this process's share of the generated images, `evaluate.batch_size` at once.
+
+    `after_batch` is called after each batch that the generator makes.
+    """
     labels = labels_of(config, config.evaluate.num_samples)
     settings = generation_settings(config)
     wanted = range(len(labels))
     shares = generate_shares(generator, settings, labels, cfg_scale=cfg_scale, wanted=wanted)
     known = np.asarray(labels)
-    for numbers, images in regrouped(shares, config.evaluate.batch_size):
+    watched = followed(shares, after_batch)
+    for numbers, images in regrouped(watched, config.evaluate.batch_size):
         yield Batch(numbers, images, known[numbers])
 
 

@@ -31,7 +31,12 @@ COLUMNS = 10
 
 
 def sample_hooks(
-    config: Config, mesh: Mesh, frozen: Tree, validation: Source | None, workdir: Path
+    config: Config,
+    mesh: Mesh,
+    frozen: Tree,
+    validation: Source | None,
+    workdir: Path,
+    after_batch: Callable[[], None],
 ) -> Sequence[Hook]:
     """Makes the hooks of a stage-2 run: evaluation and pictures of the EMA's samples.
 
@@ -43,6 +48,7 @@ def sample_hooks(
         frozen: parameters of its RAE without decoder.
         validation: not used.
         workdir: of the run.
+        after_batch: called after each batch of an evaluation.
 
     Raises:
         ConfigError: a file that the config names is missing or cannot be used.
@@ -57,7 +63,8 @@ def sample_hooks(
         extractor = make_feature_extractor(settings)
 
         def evaluate(step: int, state: TrainState, batch: Tree) -> Values:
-            values = score(generator_of(state.ema), extractor, settings, workdir)
+            generator = generator_of(state.ema)
+            values = score(generator, extractor, settings, workdir, after_batch=after_batch)
             return {f"eval/{name}": value for name, value in values.items()}
 
         hooks.append(Hook(evaluate_every, warns_if_not_finite(evaluate), "evaluation"))
@@ -84,7 +91,12 @@ def sample_hooks(
 
 
 def reconstruction_hooks(
-    config: Config, mesh: Mesh, frozen: Tree, validation: Source | None, workdir: Path
+    config: Config,
+    mesh: Mesh,
+    frozen: Tree,
+    validation: Source | None,
+    workdir: Path,
+    after_batch: Callable[[], None],
 ) -> Sequence[Hook]:
     """Makes the hook of a stage-1 run: pictures of held-out images and their reconstructions.
 
@@ -94,6 +106,7 @@ def reconstruction_hooks(
         frozen: parameters of its frozen networks, the RAE without decoder among them.
         validation: held-out records; None for no pictures.
         workdir: of the run.
+        after_batch: not used.
     """
     if validation is None:
         return ()

@@ -29,6 +29,7 @@ Activity = Literal[
 ]
 ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
 WRITE_EVERY = 60.0  # seconds
+_MOST = 10**12  # steps or seconds
 
 
 class Goodput(AbstractContextManager["Goodput"]):
@@ -151,10 +152,14 @@ class Goodput(AbstractContextManager["Goodput"]):
         return "\n".join(lines)
 
     def write(self) -> None:
-        """Writes goodput.json, if this process does."""
+        """Writes goodput.json, if this process does; a disk that refuses only costs the account."""
         self._book()
-        if self._path is not None:
+        if self._path is None:
+            return
+        try:
             write_json(self._path, self._to_json())
+        except OSError as error:
+            log.warning("%s cannot be written (%s)", self._path, error)
 
     def __enter__(self) -> Self:
         return self
@@ -203,14 +208,19 @@ def _share(seconds: Mapping[str, float]) -> float:
 
 def _read(path: Path | None) -> dict[str, Any] | None:
     """Reads goodput.json; None, with a warning, where it cannot be used."""
-    if path is None or not path.exists():
+    if path is None:
         return None
     try:
         found = json.loads(path.read_text())
-        numbers = [found[name] for name in ("sessions", "steps", "reached", "bad_steps")]
-        if not all(isinstance(n, int) for n in numbers) or not isinstance(found["seconds"], dict):
-            raise ValueError("values of other types")
-    except (ValueError, KeyError, TypeError) as error:
+        counts = [found[name] for name in ("sessions", "steps", "reached", "bad_steps")]
+        seconds = list(found["seconds"].values())
+        if not all(type(count) is int and 0 <= count < _MOST for count in counts):
+            raise ValueError("counts that are none")
+        if not all(type(value) in (int, float) and 0 <= value < _MOST for value in seconds):
+            raise ValueError("seconds that are none")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         log.warning("%s cannot be read (%s); the account starts again", path, error)
         return None
     return found

@@ -29,11 +29,11 @@ def telemetry_hook(run: Run) -> Hook:
     return Hook(run.config.metrics.log_every, measure, "telemetry")
 
 
-def validation_hook(run: Run) -> Hook:
+def validation_hook(run: Run, after_batch: Callable[[], None]) -> Hook:
     """Measures held-out losses: "val/..." of the parameters, "val_ema/..." of their EMA.
 
     The same images, times and noise are used at every call, so that curves are comparable. Without
-    held-out images there is nothing to measure.
+    held-out images there is nothing to measure. `after_batch` is called after each batch.
     """
     config, source = run.config, run.validation
     if source is None:
@@ -50,6 +50,7 @@ def validation_hook(run: Run) -> Hook:
             seed=config.seed,
             limit=config.metrics.validate_batches * config.data.batch_size,
             num_workers=config.data.num_workers,
+            after_batch=after_batch,
         )
         return {
             f"{prefix}/{name}": value
@@ -71,6 +72,7 @@ def held_out_means(
     seed: int,
     limit: int | None,
     num_workers: int,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, dict[str, float]], int]:
     """Averages loss and metrics over held-out images; the same call gives the same numbers.
 
@@ -86,6 +88,7 @@ def held_out_means(
         seed: of the run, for the random numbers of the objective's inputs.
         limit: images to use; None for all.
         num_workers: processes that read the images, see `ordered_batches`.
+        after_batch: called after each batch.
 
     Returns:
         For each tree {name: mean}, and the number of images; damaged ones do not count.
@@ -106,6 +109,7 @@ def held_out_means(
             for name, sums in found.items():
                 for metric, value in sums.items():
                     totals[name][metric] = totals[name].get(metric, 0.0) + float(value)
+            after_batch()
     weights = [total.pop("weight") for total in totals.values()]
     means = {
         name: {metric: value / weights[0] for metric, value in total.items()}

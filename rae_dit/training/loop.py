@@ -120,7 +120,7 @@ def run_steps(
             )
             preempted = preemption.reached(step)
             is_best = history.best is not None and history.best.step == step
-            with progress.paused(), goodput.spending("save"):
+            with progress.paused(), goodput.spending("save"), preemption.suspended():
                 checkpoints.save(
                     step,
                     state,
@@ -129,7 +129,7 @@ def run_steps(
                     best=history.best,
                 )
             if preempted and step < last:
-                with goodput.spending("save"):
+                with goodput.spending("save"), preemption.suspended():
                     saved = checkpoints.latest_step()  # waits for the write
                 log.info("asked to stop: saved step %d of %d; run again to continue", saved, last)
                 return state

@@ -24,8 +24,8 @@ Step = Callable[[TrainState, Tree, Tree], tuple[TrainState, Tree]]
 """(state, frozen, batch) -> (state, metrics)."""
 
 
-ImageHooks = Callable[[Mesh, Tree, Source | None, Path], Sequence[Hook]]
-"""(mesh, frozen, held-out records, workdir) -> hooks."""
+ImageHooks = Callable[[Mesh, Tree, Source | None, Path, Callable[[], None]], Sequence[Hook]]
+"""(mesh, frozen, held-out records, workdir, what to call after each batch) -> hooks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,4 +67,4 @@ class Task:
     create_discriminator: Callable[[], DiscriminatorState] | None = None
     telemetry: Callable[[Tree, Tree, Tree, Key[Array, ""]], dict[str, Any]] | None = None
     attention_tokens: int | None = None
-    make_image_hooks: ImageHooks = lambda mesh, frozen, validation, workdir: ()
+    make_image_hooks: ImageHooks = lambda mesh, frozen, validation, workdir, after_batch: ()

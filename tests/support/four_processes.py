@@ -20,12 +20,14 @@ from rae_dit.checkpoint.manager import CheckpointError, restore_ema
 from rae_dit.config import ConfigError
 from rae_dit.data import folder as folder_reader
 from rae_dit.modes.evaluate import evaluate
+from rae_dit.modes.reconstruct import open_images
 from rae_dit.modes.sample import sample
 from rae_dit.modes.train import train
 from rae_dit.multihost import EndTogether, ProcessInfo, agreement, initialize, place
 from rae_dit.multihost.sums import SumOverDevices
 from rae_dit.sampling.image_directory import ImageDirectory
 from rae_dit.setup import data, weights
+from rae_dit.setup.evaluation import open_samples
 from rae_dit.setup.models import abstract, make_ddt
 from rae_dit.training.sharding import make_mesh, replicated
 from support.small_run import small_config
@@ -160,6 +162,27 @@ def list_data(images: Path) -> dict[str, Any]:
     }
 
 
+def list_pictures(me: int, pictures: Path) -> dict[str, Any]:
+    """Lists pictures twice on process 0; a process with a stale view of them takes its list."""
+    counted, former = [], Path.iterdir
+
+    def listed(path: Path):
+        counted.append(path)
+        return list(former(path))[: 1 if me == 3 else None]
+
+    Path.iterdir = listed  # type: ignore[method-assign, assignment]
+    changes = {"evaluate.samples": str(pictures), "reconstruct.path": str(pictures)}
+    try:
+        config = small_config(**SETTINGS | changes)
+        stored, source = open_samples(config), open_images(config)
+    finally:
+        Path.iterdir = former  # type: ignore[method-assign]
+    return {
+        "picture_listings": len(counted),
+        "pictures": [0 if stored is None else len(stored), len(source)],
+    }
+
+
 def sample_and_evaluate(workdir: Path) -> dict[str, Any]:
     """Writes samples and the evaluation; counts what is listed and what is added up."""
     config = small_config(**SETTINGS)
@@ -212,4 +235,5 @@ def main() -> None:
         train(small_config(**SETTINGS), workdir)
         found |= stale_listing(me, workdir)
         found |= sample_and_evaluate(workdir)
+        found |= list_pictures(me, folder / "images" / "class_0")
         (folder / f"found-{me}.json").write_text(json.dumps(found))
