@@ -1,7 +1,9 @@
 # Sourced by quickstart.sh, test.sh and tpu_pod.sh, in the root of the repository: leaves $python in a
 # virtual environment that has what is in the requirements files named as arguments. An active
 # environment is used as it is; otherwise .venv is made, by PYTHON, else by the newest python3 here
-# that is 3.11 or newer, else by uv. Installing is skipped when these files were installed before.
+# that is 3.11 or newer, else by uv. A .venv that cannot be used (an older Python, a broken one, or no
+# pip and no way to get it) is moved to .venv.old and made again. Installing is skipped when these
+# files were installed before.
 . launch/interpreter.sh
 
 # Prints the interpreter that may make .venv; nothing if there is none.
@@ -29,17 +31,34 @@ make_environment() {
   return 1
 }
 
+has_pip() {
+  "$1" -m pip --version >/dev/null 2>&1 || "$1" -m ensurepip --upgrade >/dev/null 2>&1
+}
+
+is_usable() {
+  [ ! -e .venv ] || { is_new_enough .venv/bin/python && has_pip .venv/bin/python; }
+}
+
 if [ -n "${VIRTUAL_ENV:-}" ]; then
   python="$VIRTUAL_ENV/bin/python"
+  is_new_enough "$python" || {
+    echo "$(hostname): $python is $("$python" -V 2>&1 | tail -n 1); expected Python 3.11 or newer; deactivate that" \
+      "environment and run this again" >&2
+    exit 1
+  }
+  has_pip "$python" || {
+    echo "$(hostname): $python has no pip; expected one, such as from $python -m ensurepip" >&2
+    exit 1
+  }
 else
-  [ -x .venv/bin/python ] || make_environment || exit 1
+  is_usable || {
+    echo ".venv is $(.venv/bin/python -V 2>&1 | tail -n 1), which is older than 3.11 or has no pip: moved to .venv.old"
+    rm -rf .venv.old
+    mv .venv .venv.old
+  }
+  [ -e .venv ] || make_environment || exit 1
   python="$PWD/.venv/bin/python"
 fi
-is_new_enough "$python" || {
-  echo "$(hostname): $python is $("$python" -V 2>&1 | tail -n 1); expected Python 3.11 or newer; delete that" \
-    "environment and run this again" >&2
-  exit 1
-}
 
 wanted="$("$python" - "$@" <<'STAMP'
 import hashlib, pathlib, sys
@@ -49,11 +68,6 @@ STAMP
 )"
 if [ ! -e "$wanted" ]; then
   echo "installing $* (some minutes, once)"
-  "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip --upgrade >/dev/null 2>&1 || {
-    echo "$(hostname): $python has no pip; install your system's package python3-venv, delete that" \
-      "environment and run this again" >&2
-    exit 1
-  }
   "$python" -m pip install --quiet --disable-pip-version-check $(printf -- '-r %s ' "$@")
   touch "$wanted"
 fi

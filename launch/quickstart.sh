@@ -15,25 +15,41 @@ case "${1:-}" in "" | --*) ;; *) work="$1"; shift ;; esac
 . launch/environment.sh requirements.txt
 started=$SECONDS
 
+# Says which of the six steps it is, what it leaves, and the command.
+act=0
 run() {
-  echo "--- $*"
+  act=$((act + 1))
+  echo "--- $act of 6, $(date +%T): $1"
+  shift
+  echo "    python -m rae_dit.main $*"
   "$python" -m rae_dit.main "$@"
 }
 
 encoder="$work/encoder" rae="$work/rae" dit="$work/dit"
 
-# 1. A representation encoder, learned from labels; frozen from here on.
-run --config="configs/encoder${edition}_digits.py" --workdir="$encoder" "$@"
+cat <<WHERE
+Six steps, in minutes on two CPU cores; an interrupted one continues when this is run again. Pictures:
+  after step 3  $rae/reconstructions.png: digits, and what the decoder makes of their tokens
+  in step 5     $dit/pictures/step_*.png: what the DiT^DH generates by then
+  at the end    $work/samples.png, $work/reconstructions.png, $work/loss_curves.png
+WHERE
 
-# 2. Stage 1: a decoder for the encoder's tokens; statistics of the latents.
+run "an encoder learns from labels; it is frozen from here on" \
+  --config="configs/encoder${edition}_digits.py" --workdir="$encoder" "$@"
+
 frozen=(--config.encoder.checkpoint="$encoder")
-run --config="configs/rae${edition}_digits.py" --workdir="$rae" "${frozen[@]}" "$@"
-run --config="configs/rae${edition}_digits.py" --workdir="$rae" --mode=reconstruct "${frozen[@]}" "$@"
-run --config="configs/rae${edition}_digits.py" --workdir="$rae" --mode=stats "${frozen[@]}" "$@"
+run "stage 1: a decoder learns to draw digits from the encoder's tokens" \
+  --config="configs/rae${edition}_digits.py" --workdir="$rae" "${frozen[@]}" "$@"
+run "reconstructions of held-out digits: $rae/reconstructions.png" \
+  --config="configs/rae${edition}_digits.py" --workdir="$rae" --mode=reconstruct "${frozen[@]}" "$@"
+run "statistics of the latents" \
+  --config="configs/rae${edition}_digits.py" --workdir="$rae" --mode=stats "${frozen[@]}" "$@"
 
-# 3. Stage 2: DiT^DH on normalized latents; then samples, scored by a classifier fitted on real digits.
 frozen+=(--config.encoder.statistics="$rae/statistics.npz" --config.decoder.checkpoint="$rae")
-run --config="configs/dit${edition}_digits.py" --workdir="$dit" "${frozen[@]}" "$@"
-run --config="configs/dit${edition}_digits.py" --workdir="$dit" --mode=evaluate "${frozen[@]}" "$@"
+run "stage 2: a DiT^DH learns to generate latents: $dit/pictures/step_*.png" \
+  --config="configs/dit${edition}_digits.py" --workdir="$dit" --config.metrics.sample_every=1000 \
+  "${frozen[@]}" "$@"
+run "samples, scored by a classifier fitted on real digits" \
+  --config="configs/dit${edition}_digits.py" --workdir="$dit" --mode=evaluate "${frozen[@]}" "$@"
 
 "$python" launch/summarize.py "$work" --seconds $((SECONDS - started))

@@ -3,7 +3,7 @@
 #   bash launch/test.sh [-k NAME ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. launch/environment.sh requirements.txt requirements-test.txt
+. launch/environment.sh requirements.txt requirements-test.txt requirements-docs.txt
 
 "$python" -m ruff check .
 "$python" -m ruff format --check .

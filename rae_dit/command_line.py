@@ -17,6 +17,7 @@ from absl import flags
 
 from rae_dit.config import ConfigError, describe_field
 from rae_dit.config.check import expand_home
+from rae_dit.config_files import config_directory, find_config_file, importable_configs
 
 NO_CONFIG = "--config: missing; expected a config file such as configs/dit_digits.py"
 
@@ -33,7 +34,8 @@ def parse_config(argv: list[str], values: flags.FlagValues) -> ml_collections.Co
         SystemExit: status 0 after --help.
     """
     argv = [expand_home_in(argument) for argument in argv]
-    arguments = values.read_flags_from_files(argv[1:], force_gnu=False)
+    argv = [argv[0], *with_config_found(values.read_flags_from_files(argv[1:], force_gnu=False))]
+    arguments = argv[1:]
     overrides = find_settings(r"config\.([^=]*)", arguments)
     # ml_collections fails on a wrong file or field with exceptions of many kinds and a traceback,
     # so both are checked first.
@@ -47,7 +49,7 @@ def parse_config(argv: list[str], values: flags.FlagValues) -> ml_collections.Co
         if expected[path].startswith("a tuple") and value.lstrip().startswith("{"):
             raise ConfigError(f"{path}: got {value!r}; expected {expected[path]}")  # sets: no order
     try:
-        with quiet_absl():
+        with quiet_absl(), importable_configs([pathlib.Path(file) for file in files]):
             extra = values(argv)[1:]
     except flags.IllegalFlagValueError as error:
         for path, value in overrides:
@@ -81,6 +83,18 @@ def expand_home_in(argument: str) -> str:
     if not equals or not name.startswith("-"):
         return expand_home(argument)
     return name + equals + expand_home(value)
+
+
+def with_config_found(arguments: list[str]) -> list[str]:
+    """Replaces the value of --config by the file that it means."""
+    result = list(arguments)
+    for i, argument in enumerate(arguments):
+        if re.fullmatch(r"--?config=.*", argument, re.DOTALL):
+            name, _, value = argument.partition("=")
+            result[i] = f"{name}={find_config_file(value)}"
+        elif argument in ("-config", "--config") and i + 1 < len(arguments):
+            result[i + 1] = str(find_config_file(arguments[i + 1]))
+    return result
 
 
 @contextlib.contextmanager
@@ -147,6 +161,7 @@ def check_config_file(file: str) -> None:
     path = pathlib.Path(file)
     if not path.is_file():
         beside = [str(other) for other in path.parent.glob("[!_]*.py")]
+        beside += [f"configs/{other.name}" for other in config_directory().glob("[!_]*.py")]
         near = difflib.get_close_matches(str(path), beside, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"--config: got {file!r}; expected a config file{hint}")

@@ -30,6 +30,9 @@ Copies reached 4.3 of 4.8 TB/s on the H200 and 3.0 of 3.35 on the H100; all-redu
 """
 
 import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
 
 GIB = 2**30
 
@@ -163,3 +166,26 @@ DEVICES = (
         tile=256,
     ),
 )
+
+
+def unused_accelerator(
+    platform: str, *, environment: Mapping[str, str] = os.environ, root: Path = Path("/")
+) -> str | None:
+    """Describes an accelerator of this machine that JAX does not use; None if there is none.
+
+    Args:
+        platform: what JAX uses.
+        environment: variables that may ask for the CPU, or say what a cluster has given.
+        root: of the file system.
+    """
+    asked = environment.get("JAX_PLATFORMS") or environment.get("CUDA_VISIBLE_DEVICES", "0") in (
+        *("", "-1", "none"),
+    )
+    if platform != "cpu" or asked:
+        return None
+    given = environment.get("SLURM_GPUS_ON_NODE", "0") not in ("", "0")
+    if given or (root / "dev/nvidia0").exists() or (root / "dev/nvidiactl").exists():
+        return 'NVIDIA GPUs, which need pip install "jax[cuda13]" (docs/install.md)'
+    if (root / "dev/accel0").exists():
+        return 'TPUs, which need pip install "jax[tpu]" (docs/install.md)'
+    return None

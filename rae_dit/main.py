@@ -25,7 +25,9 @@ from rae_dit.command_line import parse_config
 from rae_dit.config import Config, ConfigError, check_devices, from_config_dict
 from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_local
+from rae_dit.config_help import define_help_flag, print_help, with_help_value
 from rae_dit.failures import ReportedError, exit_with, report, reported
+from rae_dit.hardware import unused_accelerator
 from rae_dit.multihost import (
     EndTogether,
     ProcessInfo,
@@ -36,6 +38,8 @@ from rae_dit.multihost import (
 )
 from rae_dit.provenance import running_code
 from rae_dit.storage.files import first_unwritable
+
+log = logging.getLogger("rae_dit.main")  # as __main__, too
 
 Mode = Literal["train", "sample", "evaluate", "reconstruct", "stats", "probe", "sweep"]
 
@@ -49,6 +53,7 @@ class Request:
     mode: Mode
     process: ProcessInfo | None  # None: as the cluster says, or the only one
     debug: bool = False  # prints tracebacks
+    dry_run: bool = False  # says what would be done
     started: float = dataclasses.field(default_factory=time.monotonic, compare=False)
 
 
@@ -63,6 +68,10 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "Directory of the run.", flag_values=values)
     flags.DEFINE_enum("mode", "train", get_args(Mode), "What to do.", flag_values=values)
     flags.DEFINE_bool("debug", False, "Print the traceback of an error.", flag_values=values)
+    flags.DEFINE_bool(
+        "dry_run", False, "Say what would be done, with its files and memory.", flag_values=values
+    )
+    define_help_flag(values)
     flags.DEFINE_string(
         "coordinator_address",
         None,
@@ -103,11 +112,13 @@ def parse(argv: list[str], values: flags.FlagValues) -> Request:
         ConfigError: a path, field or value that cannot be used.
         absl.flags.Error: an unknown flag or mode.
     """
-    settings = parse_config(argv, values)
+    settings = parse_config(with_help_value(argv), values)
+    if values.help_config:
+        print_help(values.help_config, settings)
     workdir = find_workdir(values.workdir, written=values.mode != "sample")
     process = find_process_info(values.coordinator_address, values.num_processes, values.process_id)
     config = from_config_dict(settings)
-    return Request(config, workdir, values.mode, process, values.debug)
+    return Request(config, workdir, values.mode, process, values.debug, values.dry_run)
 
 
 def find_workdir(text: str | None, *, written: bool) -> pathlib.Path:
@@ -160,6 +171,9 @@ def start(request: Request) -> None:
     from rae_dit.weights.mapping import WeightsError
 
     absl.logging.set_verbosity(absl.logging.WARNING)
+    if request.dry_run:
+        print_dry_run(request)
+        return
     use_compile_cache(request.config.compute.compile_cache)
     initialize(request.process)
     set_up_log(jax.process_index())
@@ -184,9 +198,24 @@ def start(request: Request) -> None:
         exit_with(error)
 
 
+def print_dry_run(request: Request) -> None:
+    """Prints what the run would do; ends with status 2 if a file for it is missing."""
+    from rae_dit.planning.dry_run import check_files, dry_run
+
+    logging.getLogger("rae_dit").setLevel(logging.ERROR)  # no word about random weights
+    text, missing = dry_run(request.config, request.workdir, request.mode)
+    print(text, flush=True)
+    try:
+        check_files(missing)
+    except ConfigError as error:
+        exit_with(error)
+
+
 def run_mode(request: Request, *, platform: str, num_devices: int, num_processes: int) -> None:
     """Checks that the devices can share the work, and runs the mode."""
     config, workdir = request.config, request.workdir
+    if unused := unused_accelerator(platform):
+        log.warning("running on the CPU of a machine with %s", unused)
     check_devices(config, platform=platform, num_devices=num_devices, num_processes=num_processes)
     match request.mode:
         case "train":

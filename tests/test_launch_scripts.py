@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TOOLS = (
     *("bash", "sh", "git", "hostname", "tail", "cut", "cat", "dirname", "sleep", "seq", "rm"),
-    *("mkdir", "touch", "env", "cp", "sed", "uname"),
+    *("mkdir", "touch", "env", "cp", "mv", "sed", "uname"),
 )
 
 # An interpreter of any version. It makes environments of itself, and writes down what it is to run.
@@ -19,7 +19,9 @@ case "$*" in
   -V) echo "Python 3.VERSION.0" ;;
   "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
   "-m pip --version") [ ! -e "$(dirname "$0")/no_pip" ] ;;
-  "-m ensurepip "*) rm "$(dirname "$0")/no_pip" && echo "$*" >>"$CALLS" ;;
+  "-m ensurepip "*)
+    [ ! -e "$(dirname "$0")/no_ensurepip" ] && rm "$(dirname "$0")/no_pip" && echo "$*" >>"$CALLS"
+    ;;
   *"--user uv") mkdir -p "$HOME/.local/bin" && cp "$UV" "$HOME/.local/bin/uv" ;;
   "-m pip install "*) echo "$*" >>"$CALLS"; [ -z "${PIP_FAILS:-}" ] ;;
   "- "*) cat >/dev/null; echo "$(dirname "$0")/stamp" ;;
@@ -366,13 +368,35 @@ def test_the_newest_python_is_found(machine: Machine, tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
 
 
-def test_an_old_environment_is_named(machine: Machine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["old", "no pip", "broken"])
+def test_an_environment_that_cannot_be_used_is_made_again(
+    machine: Machine, tmp_path: Path, fault: str
+) -> None:
+    root = copy_launch(tmp_path / "clone with a space")
+    old = machine.python("python", 10 if fault == "old" else 12, root / ".venv/bin")
+    if fault == "no pip":
+        (root / ".venv/bin/no_pip").touch()
+        (root / ".venv/bin/no_ensurepip").touch()
+    if fault == "broken":
+        old.unlink()
+        old.symlink_to(tmp_path / "python that was removed")
+    for _ in range(2):
+        made = environment(machine, root)
+        assert made.returncode == 0, made.stderr
+    assert made.stdout.splitlines()[-1] == str(root / ".venv/bin/python")
+    assert old.read_text().count("exit $((12 <") == 1
+    assert (root / ".venv.old").exists()
+    assert not (root / ".venv/bin/no_pip").exists()
+
+
+def test_an_active_environment_is_never_replaced(machine: Machine, tmp_path: Path) -> None:
     root = copy_launch(tmp_path / "clone")
-    old = machine.python("python", 10, root / ".venv/bin")
-    made = environment(machine, root, PYTHON="python3")
+    active = machine.python("python", 10, tmp_path / "active/bin")
+    made = environment(machine, root, VIRTUAL_ENV=str(tmp_path / "active"))
     assert made.returncode != 0
-    assert f"{old} is Python 3.10.0" in made.stderr
-    assert "delete that environment and run this again" in made.stderr
+    assert f"{active} is Python 3.10.0; expected Python 3.11 or newer; deactivate" in made.stderr
+    assert len(made.stderr.splitlines()) == 1
+    assert active.exists()
 
 
 def test_an_environment_without_pip_gets_it(machine: Machine, tmp_path: Path) -> None:

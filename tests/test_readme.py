@@ -1,4 +1,4 @@
-"""The commands, settings and file names in README.md and two pages of docs/ are valid."""
+"""The commands, settings, file names and code on some pages of docs/ are valid."""
 
 import re
 import sys
@@ -19,9 +19,12 @@ from rae_dit.weights.tensor_file import save_tensors
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+MODES = (ROOT / "docs" / "modes.md").read_text()
+LAYOUT = (ROOT / "docs" / "layout.md").read_text()
+RELEASED = (ROOT / "docs" / "released_weights.md").read_text()
 MIGRATION = (ROOT / "docs" / "migration.md").read_text()
 TRAINING = (ROOT / "docs" / "training.md").read_text()
-COMMANDS = re.findall(r"`(--config=[^`]*--workdir=[^`]+)`", README)
+COMMANDS = re.findall(r"`(--config=[^`]*--workdir=[^`]+)`", MODES)
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def test_command_is_accepted(command, parsed):
     assert parsed(command).workdir.parts[0] == "runs"
 
 
-SETTINGS = set(re.findall(r'--config\.([a-z_.]+)=("[^"]*"|[^\s`"]+)', README + MIGRATION))
+SETTINGS = set(re.findall(r'--config\.([a-z_.]+)=("[^"]*"|[^\s`"]+)', MODES + MIGRATION))
 SETTINGS -= {("section.field", "value]")}  # a placeholder
 COMPANY = {  # settings that need another one in configs/dit_dino.py
     "ddt.num_heads": "--config.ddt.hidden_size=(1024,1536)",
@@ -61,7 +64,7 @@ def test_setting_is_accepted(setting, parsed):
 
 
 def test_every_mode_is_named_and_is_one():
-    assert {"train", *re.findall(r"--mode=([a-z]+)", README)} == set(get_args(Mode))
+    assert {"train", *re.findall(r"--mode=([a-z]+)", MODES)} == set(get_args(Mode))
 
 
 def test_the_lightning_table_names_every_setting_of_its_guide():
@@ -91,7 +94,7 @@ def test_the_error_shown_is_the_error_printed(parsed):
 
 
 def test_every_file_it_names_exists():
-    names = re.findall(r"\b(?:configs|launch|docs|rae_dit)/[\w/]+\.\w+", README)
+    names = re.findall(r"\b(?:configs|launch|docs|rae_dit)/[\w/]+\.\w+", README + MODES)
     missing = [name for name in set(names) if not (ROOT / name).exists()]
     assert len(names) > 5
     assert missing == []
@@ -99,14 +102,14 @@ def test_every_file_it_names_exists():
 
 def test_every_file_it_names_in_short_exists():
     """Such as `training/step.py`; sweep.md is one that a run leaves."""
-    names = set(re.findall(r"`([\w/]+\.(?:py|sh|md))`", README)) - {"sweep.md"}
+    names = set(re.findall(r"`([\w/]+\.(?:py|sh|md))`", LAYOUT + MODES)) - {"sweep.md"}
     folders = (ROOT, ROOT / "rae_dit", ROOT / "configs")
     assert {"diffusion/flow.py", "models/ddt.py", "training/step.py"} <= names
     assert [name for name in names if not any((f / name).exists() for f in folders)] == []
 
 
 def test_every_python_file_and_folder_of_the_tree_exists():
-    tree = README.split("## Layout")[1].split("```")[1]
+    tree = LAYOUT.split("## Layout")[1].split("```")[1]
     names = set(re.findall(r"^  (\S+)", tree, re.MULTILINE) + re.findall(r"\w+\.py", tree))
     assert len(names) > 8
     for name in names:
@@ -127,7 +130,7 @@ def test_the_python_code_runs_on_small_weights(monkeypatch, tmp_path):
     )
     small = DDT(architecture, Compute(), rngs=nnx.Rngs(0))
     save_tensors(tmp_path / "stage2_model.pt", export_ddt(small))
-    code = README.split("```python\n")[1].split("```")[0]
+    code = RELEASED.split("```python\n")[1].split("```")[0]
     replacements = {
         r'"facebook/[^"]+"': f'"{GOLDEN / "rae_dinov2_encoder"}"',
         r'"[^"]+/model\.pt"': f'"{GOLDEN / "rae_dinov2_decoder" / "model.pt"}"',

@@ -17,6 +17,7 @@ from rae_dit.training.progress import (
     Progress,
     Throttle,
     duration,
+    plain,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +55,17 @@ def test_compilation_and_former_steps_do_not_count() -> None:
     assert progress.rates(1200) == pytest.approx({IMAGES: 640.0, SECONDS: 0.1, DATA_WAIT: 0})
     line = progress.line(1200, {"train/loss": 0.8123, "val/loss": 1.5})
     assert line == ("step 1200/2500 · loss 0.812 · val/loss 1.5 · 640 img/s · ETA 2m10s")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((1640.2, "1640"), (415.4, "415"), (64.03, "64"), (0.81234, "0.812"), (2e-4, "0.0002")),
+        *((-1234.5, "-1234"), (0, "0"), (float("nan"), "nan"), (3e12, "3e+12")),
+    ],
+)
+def test_numbers_are_plain(value: float, text: str) -> None:
+    assert plain(value) == text
 
 
 def test_speed_is_recent_and_the_rest_is_by_the_mean() -> None:

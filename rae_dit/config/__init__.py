@@ -46,7 +46,7 @@ class Config:
 
     objective: Literal["classification", "reconstruction", "flow_matching"]  # of mode 'train'
     seed: Seed  # of everything random but sampling
-    precision: Literal["fp32", "tf32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16"]  # of matrix products; all else is float32
     data: DataConfig
     encoder: EncoderConfig
     decoder: DecoderConfig

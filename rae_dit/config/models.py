@@ -19,18 +19,20 @@ from rae_dit.ranges import Count, Natural, NonNegative, Positive, Probability
 class EncoderConfig:
     """The frozen representation encoder; weights from elsewhere must have the sizes given here."""
 
-    family: Literal["dinov2", "dinov3", "siglip", "mae"]
+    family: Literal[
+        "dinov2", "dinov3", "siglip", "mae"
+    ]  # architecture; one file each in rae_dit/models/encoders
     pretrained: str  # hub id or directory; '' = random weights, or those of `checkpoint`
     checkpoint: str  # workdir of a run with objective 'classification'; '' = none
     statistics: str  # mean and variance of latents, .npz or .pt; '' = none
     input_size: Count  # pixels, side of the image as the encoder sees it (resized before)
     position_grid: Natural  # side of its position table in patches, interpolated; 0 for 'dinov3'
     image_mean: tuple[Probability, Probability, Probability]  # of its images in [0, 1], per channel
-    image_std: tuple[Positive, Positive, Positive]
+    image_std: tuple[Positive, Positive, Positive]  # their deviation
     patch_size: Count  # pixels
     hidden_size: Count  # width of a token = channels of the latent
     depth: Count  # blocks
-    num_heads: Count
+    num_heads: Count  # of attention
     mlp_ratio: Positive  # hidden width of the MLP / hidden_size
     num_registers: Natural  # extra tokens; of 'dinov2' and 'dinov3' only
     layers: tuple[Natural, ...]  # blocks, from 0, whose normalized outputs are averaged; () = last
@@ -66,9 +68,9 @@ class DecoderConfig:
     pretrained_weights: Literal["ema", "online"]  # of `pretrained`, if it holds both
     checkpoint: str  # workdir of a run with objective 'reconstruction'; '' = none
     patch_size: Count  # pixels per latent cell and side
-    hidden_size: Count
+    hidden_size: Count  # width of its blocks
     depth: Count  # blocks
-    num_heads: Count
+    num_heads: Count  # of attention
     intermediate_size: Count  # hidden width of the MLP
     pixels: Pixels  # its outputs: 'normalized' as the encoder's input, or 'unit' in [0, 1] (RAEv2)
     noise_tau: NonNegative  # training noise on latents: deviation drawn from [0, noise_tau)
@@ -114,7 +116,7 @@ class DDTConfig(DDTSizes):
 class FlowConfig:
     """Noise levels of training and sampling."""
 
-    time_distribution: Literal["logit_normal", "uniform"]
+    time_distribution: Literal["logit_normal", "uniform"]  # of the noise levels in training
     shift: Positive | None  # of times towards noise; None = sqrt(numbers per latent / shift_base)
     shift_base: Count  # numbers per latent (h * w * D) at which the shift is 1
     prediction: Literal["v", "x"]  # what the DiT^DH's outputs are: the velocity or the data

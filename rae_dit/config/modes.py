@@ -72,9 +72,9 @@ class SampleConfig:
 class SweepConfig:
     """Mode 'sweep': samples and evaluates every combination; () = the value of `sample`."""
 
-    cfg_scales: tuple[NonNegative, ...]
-    num_steps: tuple[Count, ...]
-    cfg_intervals: tuple[tuple[Probability, Probability], ...]
+    cfg_scales: tuple[NonNegative, ...]  # values of sample.cfg_scale
+    num_steps: tuple[Count, ...]  # values of sample.num_steps
+    cfg_intervals: tuple[tuple[Probability, Probability], ...]  # values of sample.cfg_interval
     metric: str  # one of evaluate.metrics: plotted, and its best cell logged; '' = the first
 
 

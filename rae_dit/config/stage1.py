@@ -43,25 +43,25 @@ class GanConfig:
     weight: NonNegative  # of the decoder's adversarial term, times the adaptive weight; 0 = none
     start: Natural  # first step at which the decoder has the term
     discriminator_start: Natural  # first step at which the discriminator is trained
-    loss: Literal["hinge", "vanilla"]
+    loss: Literal["hinge", "vanilla"]  # of the discriminator; 'vanilla' is cross entropy
     fakes: Literal["clean", "noisy"]  # tokens whose reconstructions the discriminator is shown
     augment_probability: Probability  # of each operation of DiffAug, for each image
     augment_translation: Probability  # largest shift / side
-    augment_colour: bool
+    augment_colour: bool  # random brightness, saturation and contrast
     augment_cutout: Probability  # side of the blank / side
-    learning_rate: Positive
+    learning_rate: Positive  # of the discriminator
     warmup_steps: Natural  # of this and the two below: the discriminator's own updates
-    decay_end_step: Natural
+    decay_end_step: Natural  # its updates at which the decay ends
     # The four lengths in epochs, see OptimConfig; each wins where it is given.
     start_epoch: NonNegative | None
-    discriminator_start_epoch: NonNegative | None
-    warmup_epochs: NonNegative | None
-    decay_end_epoch: NonNegative | None
-    final_learning_rate: NonNegative
-    beta1: Decay
-    beta2: Decay
-    epsilon: Positive
-    weight_decay: NonNegative
+    discriminator_start_epoch: NonNegative | None  # discriminator_start in epochs
+    warmup_epochs: NonNegative | None  # warmup_steps in epochs
+    decay_end_epoch: NonNegative | None  # decay_end_step in epochs
+    final_learning_rate: NonNegative  # from decay_end_step on
+    beta1: Decay  # decay of the first moment
+    beta2: Decay  # decay of the second moment
+    epsilon: Positive  # added to the root of the second moment
+    weight_decay: NonNegative  # decoupled
     clip_norm: Positive | None  # global norm of the heads' gradient; None = not clipped
     # Iterations of the heads' spectral norms: one before each pass of an update, over real images
     # and over fakes; or one before both
@@ -115,12 +115,12 @@ class DiscriminatorConfig:
     pretrained: str  # DINO's .pth; '' = random weights; unused by 'encoder'
     input_size: Count  # pixels, side of the image as it sees it; this and below for 'dino' only
     patch_size: Count  # pixels
-    hidden_size: Count
+    hidden_size: Count  # width of its blocks
     depth: Count  # blocks
-    num_heads: Count
+    num_heads: Count  # of attention
     mlp_ratio: Positive  # hidden width of the MLP / hidden_size
     image_mean: tuple[Probability, Probability, Probability]  # of its images in [0, 1], per channel
-    image_std: tuple[Positive, Positive, Positive]
+    image_std: tuple[Positive, Positive, Positive]  # their deviation
     layers: tuple[Natural, ...]  # blocks, from 0, that a head each reads; of either feature network
     kernel_size: Count  # tokens that the heads' middle convolution spans; odd
 

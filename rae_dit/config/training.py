@@ -30,7 +30,7 @@ class DataConfig:
     crop: Literal["adm_center", "random", "random_resized"]
     max_bad_share: Probability  # of damaged images; more of them stop the run
     image_size: Count  # pixels, side of a training image = side of its reconstruction
-    num_classes: Count
+    num_classes: Count  # labels are 0 ... num_classes - 1
     batch_size: Count  # images per optimizer step, over all devices and accumulation steps
     num_workers: Natural  # loader processes per host; 0 = load in the training process
     # Order of training images that lie in row groups (parquet): 'groups' shuffles the groups and
@@ -66,21 +66,21 @@ class OptimConfig:
     """The optimizer and its learning rate; lengths in optimizer steps, or in epochs where given."""
 
     name: Literal["adamw", "sgd", "muon"]  # 'muon': Muon for matrices, AdamW for the rest
-    learning_rate: Positive
-    warmup_steps: Natural
+    learning_rate: Positive  # the highest; of every parameter
+    warmup_steps: Natural  # steps before the decay begins
     warmup_from_zero: bool  # True: rises from 0; False: learning_rate during warmup_steps
     decay: Literal["constant", "linear", "cosine"]  # from warmup_steps to decay_end_step
     decay_end_step: Natural  # unused by 'constant'
     final_learning_rate: NonNegative  # from decay_end_step on; unused by 'constant'
-    max_steps: Count
+    max_steps: Count  # steps at which training ends
     # The same three lengths in passes over the training images, of len(images) // data.batch_size
     # steps each; rounded to steps. Where one is given it wins, and config.json says its steps.
     warmup_epochs: NonNegative | None
-    decay_end_epoch: NonNegative | None
-    max_epochs: Positive | None
+    decay_end_epoch: NonNegative | None  # decay_end_step in epochs
+    max_epochs: Positive | None  # max_steps in epochs
     beta1: Decay  # of AdamW, with the two below
-    beta2: Decay
-    epsilon: Positive
+    beta2: Decay  # decay of the second moment
+    epsilon: Positive  # added to the root of the second moment
     momentum: Decay  # of 'sgd' and of Muon
     weight_decay: NonNegative  # decoupled; an L2 penalty for 'sgd'
     clip_norm: Positive | None  # global norm of the gradient; None = not clipped

@@ -145,6 +145,7 @@ def write_values(
     for name, value in values.items():
         if isinstance(value, Path):
             writer.write_picture(step, name, value)
+            log.info("step %d: %s", step, value)
         else:
             scalars[name] = value
     if scalars:

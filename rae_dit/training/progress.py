@@ -181,9 +181,9 @@ class Progress(AbstractContextManager):
         """
         rates = self.rates(step)
         parts = [f"step {step}/{self._max_steps}"]
-        parts += [f"{name} {value:.3g}" for name, value in _printed(metrics)]
+        parts += [f"{name} {plain(value)}" for name, value in _printed(metrics)]
         if rates:
-            parts.append(f"{rates[IMAGES]:.3g} img/s")
+            parts.append(f"{plain(rates[IMAGES])} img/s")
         if MFU in rates:
             parts.append(f"MFU {rates[MFU]:.1%}")
         self._previous = (step, self._clock())
@@ -220,6 +220,14 @@ def _seconds_per_step(earlier: tuple[int, float] | None, later: tuple[int, float
         return None
     steps, seconds = later[0] - earlier[0], later[1] - earlier[1]
     return seconds / steps if steps > 0 and seconds > 0 else None
+
+
+def plain(value: float) -> str:
+    """Writes a number with three digits or more, and whole ones of some length without exponent.
+
+    Such as 0.0002, 2.13, 415, 1640.
+    """
+    return f"{value:.0f}" if 100 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:
