@@ -24,7 +24,7 @@ from rae_dit.weights.hub import find, find_encoder
 from rae_dit.weights.huggingface import read_encoder
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.state_dict import Weights
-from rae_dit.weights.statistics import read_statistics
+from rae_dit.weights.statistics import check_encoder, read_statistics
 from rae_dit.workdir import find_run, read_config
 
 DIFFUSERS_FILES = ("config.json", "*.safetensors", "*.safetensors.index*.json")
@@ -109,7 +109,7 @@ def load_rae(
     encoder_input_size: int | None = None,
     encoder_layers: tuple[int, ...] = (),
     encoder_add_mean: bool = False,
-    decoder_pixels: Pixels = "normalized",
+    decoder_pixels: Pixels | None = None,
     weights: Weights = "ema",
     **compute: Unpack[ComputeKeywords],
 ) -> RAE:
@@ -131,7 +131,8 @@ def load_rae(
             takes the last.
         encoder_add_mean: add the mean of the last of them over all patches to every token.
         decoder_pixels: what the decoder gives: "normalized" as the encoder's input (RAE), or "unit"
-            for images in [0, 1] (RAEv2).
+            for images in [0, 1] (RAEv2). None takes what a run, or a file that `export-decoder`
+            wrote of one, says, and "normalized" of other files.
         weights: of the decoder's file: the EMA or the "online" weights, as in `load_ddt`.
         **compute: `dtype` (float32), `attention`, `scan_layers`, `remat`: fields of `Compute`.
 
@@ -144,7 +145,7 @@ def load_rae(
     """
     if source is not None:
         parts = (encoder, decoder, stats, encoder_input_size, encoder_layers or None)
-        if parts != (None,) * 5 or encoder_add_mean or decoder_pixels != "normalized":
+        if parts != (None,) * 5 or encoder_add_mean or decoder_pixels is not None:
             raise ValueError(
                 "load_rae got a whole autoencoder and parts besides; give one or the other."
             )
@@ -155,6 +156,11 @@ def load_rae(
         return read_diffusers(find(source, DIFFUSERS_FILES), make_compute(**compute))
     if encoder is None:
         raise ValueError("encoder: got None; expected an encoder, or `source` for a whole RAE")
+    pixels = None if decoder is None else decoder_pixels_of(decoder)
+    if None not in (pixels, decoder_pixels) and pixels != decoder_pixels:
+        raise WeightsError(
+            f"decoder_pixels: got {decoder_pixels!r}; expected {pixels!r}, which {decoder} gives"
+        )
     decoding = None if decoder is None else load_decoder(decoder, weights=weights, **compute)
     encoding, image_mean, image_std = read_encoder(
         find_encoder(encoder),
@@ -166,7 +172,9 @@ def load_rae(
     )
     statistics = None
     if stats is not None:
-        statistics = read_statistics(find(stats, ()), encoding.grid, encoding.hidden_size)
+        file = find(stats, ())
+        statistics = read_statistics(file, encoding.grid, encoding.hidden_size)
+        check_encoder(statistics, encoding.architecture, file)
     return RAE(
         encoding,
         decoding,
@@ -174,8 +182,14 @@ def load_rae(
         image_std=image_std,
         latent_mean=None if statistics is None else statistics.mean,
         latent_variance=None if statistics is None else statistics.variance,
-        pixels=decoder_pixels,
+        pixels=pixels or decoder_pixels or "normalized",
     )
+
+
+def decoder_pixels_of(source: str | Path) -> Pixels | None:
+    """Returns what a decoder's outputs are, of a run or of a file that says it; else None."""
+    run = find_run(source)
+    return released.told_pixels(source) if run is None else read_config(run).decoder.pixels
 
 
 def load_decoder(

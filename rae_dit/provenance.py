@@ -1,5 +1,6 @@
 """Provenance: what a result depends on; refuses to continue a result of other settings."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple, Self
 
 from rae_dit import __version__
 from rae_dit.config import ConfigError
+from rae_dit.config.compatibility import added
 
 _SHOWN = 60  # characters of a value in a message
 _MISSING = object()
@@ -58,11 +60,17 @@ class Provenance:
     def changes(self, found: Mapping[str, Any], *, partly: bool = False) -> list[Change]:
         """Compares with what a file says, by dotted name.
 
+        A value that a file lacks because it is older than the value is what it was then
+        (config/compatibility).
+
         Args:
             found: values in the file.
             partly: these values are only a part, so that others in the file are not compared.
         """
         expected, got = _flat(self.values), _flat(found)
+        for name in expected.keys() - got.keys():
+            with contextlib.suppress(KeyError):
+                got[name] = added(name)
         names = expected.keys() if partly else expected.keys() | got.keys()
         pairs = ((name, got.get(name, _MISSING), expected.get(name, _MISSING)) for name in names)
         return sorted(Change(*pair) for pair in pairs if pair[1] != pair[2])

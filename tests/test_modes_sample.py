@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,21 @@ def test_more_images_keep_the_first_ones(whole, tmp_path):
     assert contents(output) == contents(whole)
 
 
+NEWER = ("internal_scale", "internal_interval", "flow.prediction", "decoder.pixels")
+
+
+def test_a_directory_of_before_there_were_some_settings_is_continued(whole, tmp_path):
+    output = tmp_path / "samples"
+    shutil.copytree(whole, output)
+    manifest = json.loads((output / "manifest.json").read_text())
+    older = {name: value for name, value in manifest.items() if name not in NEWER}
+    assert len(older) == len(manifest) - len(NEWER)
+    write_json(output / "manifest.json", older)
+    (output / "000049_9.png").unlink()
+    run(output)
+    assert contents(output) == contents(whole)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -235,6 +251,18 @@ def trained(tmp_path_factory):
     with open_checkpoints(path / "checkpoints") as checkpoints:
         checkpoints.save(1, state, {})
     return path
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("flow.prediction", "x"), ("ddt.num_heads", (1, 1)), ("ddt.use_rope", 0)]
+)
+def test_a_run_is_sampled_as_the_network_that_it_trained(
+    trained, tmp_path, no_compile, field, value
+):
+    changes = {"sample.output_dir": str(tmp_path), "compute.scan_layers": True}
+    config = small_config(**changes | {field: bool(value) if value == 0 else value})
+    with pytest.raises(ConfigError, match=rf"{field}: got .*; expected .*, with which {trained}"):
+        sample(config, trained)
 
 
 def test_a_run_of_ours_is_a_guide_and_its_step_is_recorded(trained, tmp_path, no_compile):

@@ -49,6 +49,18 @@ def test_a_part_is_compared_with_its_names_only():
     ]
 
 
+def test_a_file_that_is_older_than_a_value_has_what_was_done_then():
+    values = {"encoder": {"depth": 2, "layers": []}, "internal_scale": 1.0, "flow.prediction": "v"}
+    before = {"encoder": {"depth": 2}}
+    assert Provenance.of(values).changes(before) == []
+    assert Provenance.of(values).changes(before, partly=True) == []
+    now = Provenance.of(values | {"encoder": {"depth": 2, "layers": [1]}, "internal_scale": 1.5})
+    assert [str(change) for change in now.changes(before)] == [
+        "encoder.layers: got []; expected [1]",
+        "internal_scale: got 1.0; expected 1.5",
+    ]
+
+
 def test_long_values_are_cut_and_the_error_may_be_another():
     with pytest.raises(KeyError, match=r"x: a: got 'zzz+\.\.\.; expected 1\. y") as caught:
         Provenance.of({"a": 1}).require_same({"a": "z" * 500}, "x", "y", error=KeyError)

@@ -56,6 +56,15 @@ def complete(values: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def added(name: str) -> Any:
+    """Returns what a result that is older than a value had for it; KeyError for other values.
+
+    Args:
+        name: of the value in a provenance: a dotted path, or a field of `sample` alone.
+    """
+    return ADDED[name] if name in ADDED else ADDED[f"sample.{name}"]
+
+
 def field(values: dict[str, Any], path: str) -> Any:
     """Returns the value at a dotted path; None if there is none, which the conversion tells."""
     value: Any = values

@@ -31,7 +31,7 @@ from rae_dit.setup.evaluation import (
     with_batch_size,
 )
 from rae_dit.setup.references import make_reference
-from rae_dit.setup.sampling import generation_settings, load_generator
+from rae_dit.setup.sampling import generation_settings, load_generator, network_settings
 from rae_dit.storage.files import write_json
 from rae_dit.weights.hub import pinned
 from rae_dit.workdir import newest_step
@@ -134,6 +134,7 @@ def provenance(
             "checkpoint_step": step,
             "pretrained": file_record(pinned(config.ddt.pretrained)),
             "precision": config.precision,
+            **network_settings(config),
             "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }
         | found

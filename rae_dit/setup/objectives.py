@@ -12,7 +12,7 @@ from rae_dit.objectives.base import Objective
 from rae_dit.objectives.classification import classification, probing
 from rae_dit.objectives.flow_matching import flow_matching, telemetry
 from rae_dit.objectives.reconstruction import reconstruction
-from rae_dit.setup import gan, hooks, models, weights
+from rae_dit.setup import gan, hooks, models, stage1, weights
 from rae_dit.setup.optim import make_optimizer, make_schedule
 from rae_dit.training.step import train_step
 from rae_dit.training.task import Task
@@ -84,7 +84,7 @@ def reconstruction_task(config: Config) -> Task:
         **fields,
         validation=make_objective(noise_tau=0.0),
         work=Work(frozen=encoder_matmuls(config), trained=decoder_matmuls(config)),
-        load_frozen=lambda mesh: weights.place_stage1(config, mesh),
+        load_frozen=lambda mesh: stage1.place_stage1(config, mesh),
         load_initial=lambda mesh: weights.initial_decoder(config, mesh),
         make_image_hooks=functools.partial(hooks.reconstruction_hooks, config),
     )

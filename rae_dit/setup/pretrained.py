@@ -62,7 +62,10 @@ def pretrained_decoder(config: Config) -> Decoder:
     )
     found = decoder.architecture
     check_latent(config, "decoder", wanted.pretrained, grid=found.grid, channels=found.in_width)
-    check("decoder", wanted.pretrained, differences(models.decoder_architecture(config), found))
+    fields = differences(models.decoder_architecture(config), found)
+    if (told := released.told_pixels(wanted.pretrained)) is not None:
+        fields["pixels"] = wanted.pixels, told
+    check("decoder", wanted.pretrained, fields)
     return decoder
 
 

@@ -83,9 +83,20 @@ def sample_provenance(config: Config, step: int | None) -> Provenance:
             "classes": list(chosen_classes(config)),
             "precision": config.precision,
             "shift": models.latent_shift(config),
+            **network_settings(config),
             **settings,
         }
     )
+
+
+def network_settings(config: Config) -> dict[str, object]:
+    """Returns what networks compute that neither their sizes nor their numbers tell."""
+    return {
+        "flow.prediction": config.flow.prediction,
+        "encoder.layers": config.encoder.layers,
+        "encoder.add_mean": config.encoder.add_mean,
+        "decoder.pixels": config.decoder.pixels,
+    }
 
 
 def weights_provenance(generator: Generator) -> dict[str, int]:

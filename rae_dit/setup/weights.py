@@ -7,6 +7,7 @@ arrays.
 import dataclasses
 import functools
 import logging
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -24,21 +25,20 @@ from rae_dit.models.rae import latent_scale
 from rae_dit.multihost import decide, place
 from rae_dit.objectives.base import Tree
 from rae_dit.setup import pretrained
-from rae_dit.setup.gan import make_dino, pretrained_dino, pretrained_lpips
 from rae_dit.setup.models import (
     abstract,
     compute,
+    encoder_architecture,
     latent_grid,
     make_classifier,
     make_ddt,
     make_decoder,
     make_encoder,
-    make_lpips,
     rae_graph,
 )
 from rae_dit.training.sharding import parameter_shardings, replicated
 from rae_dit.weights import released
-from rae_dit.weights.statistics import read_statistics
+from rae_dit.weights.statistics import check_encoder, read_statistics
 from rae_dit.workdir import find_run, has_checkpoint, read_config
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ def place_rae(config: Config, mesh: Mesh, *, decoder: bool) -> Model:
 def statistics_leaves(path: Path, config: Config) -> Tree:
     """Reads the leaves of an RAE that hold its latent statistics."""
     found = read_statistics(path, latent_grid(config), config.encoder.hidden_size)
+    check_encoder(found, encoder_architecture(config), path)
     return {
         "latent_mean": jnp.asarray(found.mean, jnp.float32),
         "latent_scale": jnp.asarray(latent_scale(found.variance), jnp.float32),
@@ -118,6 +119,7 @@ def place_decoder(config: Config, mesh: Mesh) -> Tree:
     if config.decoder.pretrained:
         return to_devices(pretrained.pretrained_decoder(config), mesh)
     if config.decoder.checkpoint:
+        check_run(config, Path(config.decoder.checkpoint), "decoder.num_heads", "decoder.pixels")
         like = shapes(abstract(make_decoder, config), mesh)
         return restore_ema(Path(config.decoder.checkpoint), like)
     log.warning("decoder: random weights; decoder.pretrained or decoder.checkpoint gives others")
@@ -135,7 +137,9 @@ def place_ddt(config: Config, workdir: Path, mesh: Mesh, step: int | None = None
 
     Raises:
         CheckpointError: the run has no sound checkpoint, and `ddt.pretrained` names nothing.
+        ConfigError: the run was trained as another network of the same shapes.
     """
+    check_run(config, workdir, "flow.prediction", "ddt.num_heads", "ddt.use_rope")
     if step is not None:
         return restore_ddt(config, workdir / "checkpoints" / str(step), mesh)
     if config.ddt.pretrained and not decide(lambda: has_checkpoint(workdir)):
@@ -143,6 +147,27 @@ def place_ddt(config: Config, workdir: Path, mesh: Mesh, step: int | None = None
         module = pretrained.pretrained_ddt(config)
         return Model(nnx.graphdef(module), to_devices(module, mesh))
     return restore_ddt(config, workdir, mesh)
+
+
+def check_run(config: Config, path: Path, *fields: str) -> None:
+    """Refuses to use a run's network otherwise than it was trained, where no shape would tell.
+
+    Args:
+        config: of the command.
+        path: the run; without a config.json nothing is compared.
+        fields: dotted names, compared with the run's own config.
+
+    Raises:
+        ConfigError: a field differs; names it and both values.
+    """
+    run = decide(lambda: None if (found := find_run(path)) is None else str(found))
+    if run is None:
+        return
+    theirs = read_config(Path(run))
+    for name in fields:
+        asked, trained = (operator.attrgetter(name)(values) for values in (config, theirs))
+        if asked != trained:
+            raise invalid_value(name, asked, f"{trained!r}, with which {run} was trained")
 
 
 def restore_ddt(config: Config, path: Path, mesh: Mesh) -> Model:
@@ -216,32 +241,3 @@ def with_own_decoder(config: Config, workdir: Path) -> Config:
         return config
     own = dataclasses.replace(config.decoder, pretrained="", checkpoint=str(workdir))
     return dataclasses.replace(config, decoder=own)
-
-
-def place_stage1(config: Config, mesh: Mesh) -> Tree:
-    """Loads the frozen networks of stage 1: encoder, LPIPS and the discriminator's features."""
-    rae = place_rae(config, mesh, decoder=False).parameters
-    frozen: Tree = {"rae": rae}
-    if config.perceptual.weight:
-        frozen["lpips"] = place_lpips(config, mesh)
-    if config.gan.weight:
-        frozen["features"] = {"network": place_features(config, mesh, rae["encoder"])}
-    return place(frozen, replicated(mesh))
-
-
-def place_lpips(config: Config, mesh: Mesh) -> Tree:
-    """Loads LPIPS from the files that `perceptual` names, or random."""
-    if config.perceptual.vgg:
-        return to_devices(pretrained_lpips(config), mesh)
-    log.warning("LPIPS: random weights; perceptual.vgg and perceptual.linear give others")
-    return initialize(make_lpips, config, mesh).parameters
-
-
-def place_features(config: Config, mesh: Mesh, encoder: Tree) -> Tree:
-    """Loads the discriminator's features: the run's encoder, DINO from a file, or random."""
-    if config.discriminator.features == "encoder":
-        return encoder
-    if config.discriminator.pretrained:
-        return to_devices(pretrained_dino(config), mesh)
-    log.warning("discriminator: features of random weights; discriminator.pretrained gives others")
-    return initialize(make_dino, config, mesh).parameters

@@ -18,8 +18,8 @@ from typing import get_args
 
 import numpy as np
 
-from rae_dit.api import load_ddt, load_decoder, load_rae
-from rae_dit.architecture import Prediction
+from rae_dit.api import decoder_pixels_of, load_ddt, load_decoder, load_rae
+from rae_dit.architecture import Pixels, Prediction
 from rae_dit.checkpoint.manager import CheckpointError
 from rae_dit.config import ConfigError
 from rae_dit.failures import ReportedError, exit_with, reported
@@ -104,9 +104,8 @@ def run(arguments: argparse.Namespace) -> None:
             facts = {"ddt": ddt_facts(ddt.architecture)}
             save_tensors(arguments.target, export_ddt(ddt), facts)
         case "export-decoder":
-            write_decoder(
-                load_decoder(arguments.source, weights=arguments.weights), arguments.target
-            )
+            decoder = load_decoder(arguments.source, weights=arguments.weights)
+            write_decoder(decoder, arguments.target, decoder_pixels_of(arguments.source))
         case "export-diffusers":
             parts = (arguments.encoder, arguments.decoder, arguments.stats)
             source, target = run_and_target(arguments.paths)
@@ -141,15 +140,21 @@ def run_and_target(paths: list[str]) -> tuple[str | None, Path]:
     raise WeightsError(f"export-diffusers: got {len(paths)} paths; expected [RUN] TARGET")
 
 
-def write_decoder(decoder: Decoder, target: Path) -> None:
+def write_decoder(decoder: Decoder, target: Path, pixels: Pixels | None) -> None:
     """Writes the official state dict, and beside it the config.json that tells the heads.
+
+    Args:
+        decoder: the decoder.
+        target: the file.
+        pixels: what its outputs are, for the header; None if it is not known.
 
     Raises:
         WeightsError: a config.json of something else is there already.
     """
     path, config = target.parent / "config.json", decoder_config(decoder)
     refuse_other(path, config)
-    save_tensors(target, export_decoder(decoder), {"decoder": config})
+    told = {} if pixels is None else {"pixels": pixels}
+    save_tensors(target, export_decoder(decoder), {"decoder": config} | told)
     write_json(path, config)
 
 

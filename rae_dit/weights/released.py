@@ -2,11 +2,11 @@
 
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from flax import nnx
 
-from rae_dit.architecture import Compute, Prediction
+from rae_dit.architecture import Compute, Pixels, Prediction
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.weights.architecture import (
@@ -96,6 +96,18 @@ def read_ddt(
             if hint is not None and hint != found:
                 raise WeightsError(f"{name}: got {hint}; expected {found}, which {source} has")
     return import_ddt(tensors, nnx.eval_shape(lambda: DDT(architecture, compute, rngs=nnx.Rngs(0))))
+
+
+def told_pixels(source: str | Path) -> Pixels | None:
+    """Returns what the header of a decoder's file says its outputs are; None if it says nothing.
+
+    Raises:
+        WeightsError: there is no such file, or its header is damaged.
+    """
+    header = read_header(single_file(find(source, DECODER_FILES)))
+    if (found := header.get("pixels")) not in (None, *get_args(Pixels)):
+        raise WeightsError(f"header: got pixels {found!r}; expected one of {get_args(Pixels)}")
+    return found
 
 
 def read_decoder(

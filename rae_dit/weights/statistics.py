@@ -1,17 +1,31 @@
 """Files of latent statistics (mean and variance per element): the official .pt and our .npz."""
 
 import io
+import json
+import logging
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from rae_dit.architecture import EncoderArchitecture
 from rae_dit.storage.files import replacing, write_bytes
 from rae_dit.weights.errors import WeightsError, reading, refuse_pointer
 from rae_dit.weights.npz_file import check_sizes
 from rae_dit.weights.torch_file import LazyTensor, read_torch_file, write_torch_file
+
+log = logging.getLogger(__name__)
+
+# What the read-out was before encoders had these fields, and what else tokens depend on.
+READ_OUT_BEFORE: dict[str, Any] = {"layers": [], "add_mean": False}
+COMPARED = (
+    *("family", "input_size", "patch_size", "position_grid", "num_registers"),
+    *("hidden_size", "depth", "num_heads", *READ_OUT_BEFORE),
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,38 @@ def read_statistics(path: str | Path, grid: int, width: int) -> LatentStatistics
     if (statistics.variance < 0).any():
         raise WeightsError(f"variance: got negative numbers; expected 0 or more, in {path}")
     return statistics
+
+
+def check_encoder(
+    statistics: LatentStatistics, encoder: EncoderArchitecture, path: str | Path
+) -> None:
+    """Refuses statistics that `modes/stats` computed of another encoder, or of other blocks of it.
+
+    Sizes and read-out are compared, and not where the weights lay. Files of others do not say what
+    they are of.
+
+    Raises:
+        WeightsError: a field differs; names it.
+    """
+    try:
+        theirs = READ_OUT_BEFORE | dict(json.loads(statistics.provenance)["encoder"])
+    except (ValueError, TypeError, LookupError):
+        log.info("%s: does not say which encoder it is of", path)
+        return
+
+    def blocks(layers: Sequence[int]) -> list[int]:
+        return list(layers) or [encoder.depth - 1]
+
+    for name in COMPARED:
+        expected = getattr(encoder, name)
+        got = theirs.get(name, expected)
+        if name == "layers":
+            got, expected = blocks(got), blocks(expected)
+        if got != expected:
+            raise WeightsError(
+                f"encoder.{name}: got {got!r} in the statistics {path}; expected {expected!r}, as "
+                "of this encoder, of which --mode=stats computes others"
+            )
 
 
 def read_npz(path: Path) -> LatentStatistics:
