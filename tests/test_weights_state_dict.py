@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rae_dit.weights.averages import match_in_order
-from rae_dit.weights.checkpoint_tree import is_average
+from rae_dit.weights.branch_names import is_average
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.tensor_file import open_tensors, save_tensors
 
@@ -69,6 +69,27 @@ BOTH = {
         "ema": [model(9), model(2)],
         "ema_rates": [0.999, 0.9999],
     },
+    **{
+        f"one word: {key}": {"model": model(1), key: model(2)}
+        for key in ("modelEMA", "emaModel", "EMAModel", "ModelEma", "modelema", "emanet", "EMA_net")
+    },
+    **{
+        f"another word: {key}": {"state_dict": model(1), key: model(2, "module.")}
+        for key in ("averaged_model_state_dict", "avg_model", "model_averaged", "swa_model")
+    },
+    "polyak": {"model": model(1), "polyak": model(2), "optimizer": {"exp_avg": model(9)}},
+    "flat, one word": model(1, "model.") | model(2, "modelEMA."),
+    "flat, another word": model(1, "net.") | model(2, "avg.") | model(9, "loss."),
+    "flat, beside names without prefix": model(1) | model(2, "swa_model."),
+    "Lightning's WeightAveraging": {
+        "state_dict": model(2),
+        "current_model_state": model(1),
+        "averaging_state": {"n_averaged": torch.tensor(3)},
+    },
+    "a callback of Lightning": {
+        "state_dict": model(1),
+        "callbacks": {"EMACallback": {"ema_state_dict": model(2)}, "Best": {"score": 1.0}},
+    },
     "wrappers inside": {
         "model": {
             f"_fsdp_wrapped_module.trunk._checkpoint_wrapped_module.{name}": tensor
@@ -91,7 +112,7 @@ def test_the_ema_is_taken_and_said_and_the_online_weights_can_be_had(case, tmp_p
     torch.save(BOTH[case], tmp_path / "a.pt")
     assert value_of(tmp_path / "a.pt", "ema") == 2
     assert "taking" in caplog.text
-    assert "the EMA" in caplog.text
+    assert "the EMA" in caplog.text or "an average of the weights" in caplog.text
     assert value_of(tmp_path / "a.pt", "online") == 1
     assert "the online weights" in caplog.text
 
@@ -141,6 +162,53 @@ UNCLEAR = {
 }
 
 
+ALIKE = "with the same names and shapes, and none that is named as an EMA; expected one; "
+LOOKALIKES = {
+    "teacher": ({"model": model(1), "teacher": model(9)}, "'model', 'teacher'"),
+    "inside": ({"model": model(1), "best": {"weights": model(9)}}, "'model', 'best.weights'"),
+    "wrapped": ({"net": model(1), "target": model(9, "module.")}, "'net', 'target'"),
+    "flat": (model(1, "model.") | model(9, "teacher."), "'model.*', 'teacher'"),
+    "without buffers": (
+        {"model": model(1), "slow": dict(list(model(9).items())[:2])},
+        "'model', 'slow'",
+    ),
+    "a list": ({"model": model(1), "slow": listed(9)}, "'model', 'slow'"),
+}
+
+
+@pytest.mark.parametrize("case", LOOKALIKES)
+def test_tensors_that_could_be_the_average_are_not_passed_over(case, tmp_path):
+    content, names = LOOKALIKES[case]
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(WeightsError) as caught:
+        open_tensors(tmp_path / "a.pt")
+    assert f"got {names} {ALIKE}weights='online' takes" in str(caught.value)
+    assert value_of(tmp_path / "a.pt", "online") == 1
+
+
+def test_what_cannot_be_an_average_is_left_out(tmp_path, caplog):
+    others = {
+        "optimizer": {"state": {0: {"exp_avg": model(9)["pos_embed"]}}, "exp_avg": model(9)},
+        "disc": model(9, "disc."),
+        "backup": model(9),
+        "hyper_parameters": {"ema": types.SimpleNamespace(decay=0.9)},
+    }
+    flat = model(1) | {"avg_pool.weight": torch.ones(2), "swa.weight": torch.ones(2)}
+    torch.save({"model": model(1)} | {**others, "disc": {"w": torch.ones(2)}}, tmp_path / "a.pt")
+    assert value_of(tmp_path / "a.pt", "ema") == 1
+    assert "(no EMA is there)" in caplog.text
+    torch.save(flat, tmp_path / "a.pt")
+    assert open_tensors(tmp_path / "a.pt").keys() == flat.keys()
+
+
+def test_an_average_in_the_optimizer_is_not_passed_over(tmp_path):
+    content = {"state_dict": model(1), "optimizer_states": [{"opt": {}, "ema": listed(2)}]}
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match=r"got 'optimizer_states\.0\.ema' without a state dict"):
+        open_tensors(tmp_path / "a.pt")
+    assert value_of(tmp_path / "a.pt", "online") == 1
+
+
 @pytest.mark.parametrize("case", UNCLEAR)
 def test_an_ema_that_is_not_clear_is_refused(case, tmp_path):
     content, message = UNCLEAR[case]
@@ -173,7 +241,7 @@ def test_weights_that_are_not_there_are_refused(tmp_path):
         open_tensors(tmp_path / "a.pt")
 
 
-@pytest.mark.parametrize("key", ["schema", "cinema.w", "emalgam", "ema2x", "optimizer", "0.99"])
+@pytest.mark.parametrize("key", ["schema", "cinema.w", "emalgam", "ema2x", "exp_avg", "avgpool", "0.99"])
 def test_other_names_are_no_average(key):
     assert not is_average(key, inside=False)
 

@@ -2,31 +2,28 @@
 
 A training checkpoint is a tree of dicts and lists that ends in tensors; a flat file has one level,
 in which the first words of the names may do the same. Trainers name the branches in many ways:
-the tables below hold the names that are known.
+`branch_names` holds those that are known.
 """
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from rae_dit.weights.branch_names import (
+    COUNTERS,
+    ONLINE,
+    WRAPPERS,
+    decay_in,
+    is_average,
+    names_ema,
+)
 from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.torch_file import LazyTensor
 
-# An average is named by the word "ema" (ema, model_ema, state_dict_ema, ema_net, ema_0.9999), or:
-AVERAGES = ("shadow", "shadow_params", "averaged_model")
-EMA_WORD = re.compile(r"(?:^|[^a-z])ema\d*(?:[^a-z0-9]|$)", re.IGNORECASE)
-# Weights that the optimizer moves; the first found is taken.
-ONLINE = ("model", "state_dict", "model_state_dict", "online_model", "net", "network", "params")
-# Parts of names that wrappers of modules add.
-WRAPPERS = (
-    *("_orig_mod", "module", "ddp"),
-    *("_checkpoint_wrapped_module", "_fsdp_wrapped_module"),
-)
-# What classes that average keep beside their weights.
-COUNTERS = ("n_averaged", "num_updates", "decay", "initted", "step", "optimization_step")
-NOT_AVERAGED = ("online_model", "collected_params", "optimizer", "backup")
 MAX_DEPTH = 8
+CALLBACKS = "callbacks"
+CURRENT = "current_model_state"
 
 
 Leaf = LazyTensor
@@ -75,10 +72,14 @@ def parts(
     if any(isinstance(value, dict | list | tuple) for value in children.values()):
         keys = tuple(sorted(map(str, node)))
         for key, child in children.items():
-            role = is_average(key, inside=average)
-            if role is None or isinstance(child, Leaf):
+            role = role_of(key, node, inside=average)
+            if isinstance(child, Leaf) or (role is None and key != CALLBACKS):
                 continue
-            below = parts(child, join(place, key), average=role, siblings=keys, depth=depth + 1)
+            below: Iterable[Part] = parts(
+                child, join(place, key), average=bool(role), siblings=keys, depth=depth + 1
+            )
+            if role is None:  # Lightning's callbacks may keep an EMA
+                below = (part for part in below if part.average)
             decays = decays_beside(child, node)
             for number, part in enumerate(below):
                 beside = decays[number] if number < len(decays) else None
@@ -86,6 +87,16 @@ def parts(
                 yield dataclasses.replace(part, decay=known if part.average else None)
         return
     yield from groups(children, place, average=average, siblings=siblings)
+
+
+def role_of(key: str, node: Mapping[Any, Any], *, inside: bool) -> bool | None:
+    """Tells whether a branch holds an average, see `is_average`, by its own name and those beside.
+
+    Lightning's WeightAveraging puts the average under `state_dict`, and moves the online weights.
+    """
+    if CURRENT in node and "averaging_state" in node and key in (CURRENT, "state_dict"):
+        return key != CURRENT
+    return is_average(key, inside=inside)
 
 
 def groups(
@@ -99,11 +110,7 @@ def groups(
     average = average or "n_averaged" in plain
     for counter in COUNTERS:
         plain.pop(counter, None)
-    heads: dict[str, dict[str, Leaf]] = {}
-    for name, tensor in plain.items():
-        head, _, rest = name.partition(".")
-        known = bool(rest) and is_average(head, inside=average) is not None
-        heads.setdefault(head if known else "", {})[rest if known else name] = tensor
+    heads = by_head(plain, average=average)
     other = heads.pop("", {})
     all_heads = tuple(sorted({name.partition(".")[0] for name in plain}))
     for head, inner in heads.items():
@@ -115,6 +122,29 @@ def groups(
     only_averages = bool(heads) and all(is_average(head, inside=average) for head in heads)
     if other and (not heads or only_averages):  # else of another model: a loss, a discriminator
         yield Part(place or ("*" if heads else ""), other, average, siblings or all_heads)
+
+
+def by_head(tensors: Mapping[str, Leaf], *, average: bool) -> dict[str, dict[str, Leaf]]:
+    """Groups tensors by the first word of their names, where that is known; under "" the rest.
+
+    A module may be called "avg_pool" or "swa": these words are known as an average's where they
+    are before all names, or before names that the online weights have.
+    """
+    every: dict[str, dict[str, Leaf]] = {}
+    for name, tensor in tensors.items():
+        head, _, rest = name.partition(".")
+        every.setdefault(head if rest else "", {})[rest or head] = tensor
+    heads: dict[str, dict[str, Leaf]] = {}
+    for head, inner in every.items():
+        known = is_average(head, inside=average) is not None
+        if known and is_average(head, inside=False) and not names_ema(head):
+            online = [found for other, found in every.items() if other in ONLINE]
+            like = any(inner.keys() <= found.keys() for found in (*online, tensors))
+            known = like or len(every) == 1
+        for rest, tensor in inner.items():
+            name = f"{head}.{rest}" if head else rest
+            heads.setdefault(head if head and known else "", {})[rest if known else name] = tensor
+    return heads
 
 
 def unwrapped(tensors: Mapping[str, Leaf], place: str) -> dict[str, Leaf]:
@@ -133,29 +163,6 @@ def unwrapped(tensors: Mapping[str, Leaf], place: str) -> dict[str, Leaf]:
             )
         named[short] = tensor
     return named
-
-
-def is_average(key: str, *, inside: bool) -> bool | None:
-    """Tells by the name of a branch whether an EMA is below; None for what is no weights.
-
-    Args:
-        key: the name.
-        inside: whether the branch is itself inside an EMA's, where all that is not named otherwise
-            belongs to the EMA.
-    """
-    if key in NOT_AVERAGED:
-        return False if key in ONLINE else None
-    if EMA_WORD.search(key) or key in AVERAGES:
-        return True
-    if key in ONLINE or key in WRAPPERS:
-        return inside
-    return True if inside and decay_in(key) is not None else None
-
-
-def decay_in(key: str) -> float | None:
-    """Reads a decay off a name such as "0.9999" or "ema_0.9999"."""
-    match = re.search(r"(?<![\d.])0?\.\d+(?![\d.])", key)
-    return float(match[0]) if match else None
 
 
 def decays_beside(listed: Any, node: Mapping[Any, Any]) -> list[float]:

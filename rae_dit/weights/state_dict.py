@@ -8,15 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rae_dit.weights.averages import match_in_order, match_undotted
-from rae_dit.weights.checkpoint_tree import (
-    EMA_WORD,
-    ONLINE,
-    Leaf,
-    Part,
-    holds_tensors,
-    parts,
-)
+from rae_dit.weights.branch_names import ONLINE, names_ema
+from rae_dit.weights.checkpoint_tree import Leaf, Part, parts
 from rae_dit.weights.errors import WeightsError
+from rae_dit.weights.lookalikes import lookalikes, unread_average
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +37,7 @@ def find_state_dict(content: Any, path: Path, weights: Weights = "ema") -> dict[
     averages = [part for part in found if part.average]
     online = next((part for part in sorted(found, key=preference) if not part.average), None)
     if weights == "ema" and not averages:
-        check_no_average_is_lost(content, path)
+        check_no_average_is_lost(content, online, path)
     if weights == "online" and online is None and averages:
         places = ", ".join(part.place or "all of it" for part in averages)
         raise WeightsError(
@@ -63,7 +58,7 @@ def find_state_dict(content: Any, path: Path, weights: Weights = "ema") -> dict[
 def describe_choice(part: Part, found: list[Part], weights: Weights) -> str:
     """Says what is taken of a file, and what is left."""
     kind = (
-        "the EMA"
+        ("the EMA" if names_ema(part.place) else "an average of the weights")
         if part.average
         else "the online weights"
         if weights == "online"
@@ -124,20 +119,26 @@ def with_names(part: Part, online: Part | None, path: Path) -> dict[str, Leaf]:
     return model | matched
 
 
-def check_no_average_is_lost(content: Any, path: Path) -> None:
-    """Refuses a file with an EMA that is no tensors, such as a pickled module.
+def check_no_average_is_lost(content: Any, online: Part | None, path: Path) -> None:
+    """Refuses a file whose online weights would be taken although it may hold an average of them.
 
     Raises:
-        WeightsError: there is one.
+        WeightsError: an EMA is no state dict, such as a pickled module; or there are other tensors
+            of the same names and shapes.
     """
-    plain = (bool, int, float, str, bytes, type(None))
-    for key, value in content.items() if isinstance(content, dict) else ():
-        empty = isinstance(value, dict | list | tuple) and not holds_tensors(value)
-        if EMA_WORD.search(str(key)) and not isinstance(value, (*plain, Leaf)) and not empty:
-            raise WeightsError(
-                f"{path}: got {str(key)!r} without a state dict in it; expected the state dict of "
-                "the EMA; weights='online' takes the online weights"
-            )
+    if place := unread_average(content):
+        raise WeightsError(
+            f"{path}: got {place!r} without a state dict in it; expected the state dict of "
+            "the EMA; weights='online' takes the online weights"
+        )
+    if online is None or not (others := lookalikes(content, online.named)):
+        return
+    taken = online.place or "*"
+    listed = ", ".join(repr(place) for place in [taken, *others[:10]])
+    raise WeightsError(
+        f"{path}: got {listed} with the same names and shapes, and none that is named as an EMA; "
+        f"expected one; weights='online' takes {taken!r}; save another in a file of its own"
+    )
 
 
 def describe(content: Any) -> str:
