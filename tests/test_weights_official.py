@@ -150,6 +150,8 @@ def test_every_switch_equals_torch(switch, tmp_path):
         known["num_heads"] = sizes["heads"]
     if not sizes["rope"] and not sizes["pos"]:
         known["input_size"] = sizes["grid"]
+    if sizes["widths"][0] == sizes["widths"][1]:
+        known["depth"] = sizes["depths"]
     loaded = load_ddt(tmp_path / "a.pt", **known)
     assert (
         relative_error(loaded(x.permute(0, 2, 3, 1).numpy(), t.numpy(), y.numpy()), reference)
@@ -231,15 +233,15 @@ def test_what_a_file_cannot_tell_is_asked_for(tmp_path):
         load_ddt(changed_file(tmp_path, without_place), num_heads=(4, 4))
 
 
-def test_equal_widths_take_the_last_two_blocks_as_head_and_say_so(tmp_path, caplog):
+def test_where_the_head_begins_is_asked_for_when_widths_are_equal(tmp_path):
     torch.manual_seed(0)
     model = TorchDDT(**(PLAIN | {"widths": (32, 32), "depths": (3, 1)}))
     torch.save(model.state_dict(), tmp_path / "a.pt")
-    assert load_ddt(tmp_path / "a.pt").head.depth == 2
-    assert "taking the last 2 of 4 blocks as the head" in caplog.text
     assert load_ddt(tmp_path / "a.pt", depth=(3, 1)).head.depth == 1
-    with pytest.raises(WeightsError, match=r"depth: got \(3, 2\); expected \(2, 2\), which"):
-        load_ddt(tmp_path / "a.pt", depth=(3, 2))
+    for hint, said in ((None, "none"), ((3, 2), "(3, 2)")):
+        message = f"depth: got {said}; expected depth=(backbone, head) with the sum 4: all blocks"
+        with pytest.raises(WeightsError, match=re.escape(message)):
+            load_ddt(tmp_path / "a.pt", depth=hint)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,19 @@
 """Sizes read off tensors of impossible shapes: one line each, and no large table is computed."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
+from flax import nnx
 from support.golden_files import GOLDEN
 
+from rae_dit.architecture import Compute
+from rae_dit.models.ddt import DDT
 from rae_dit.weights.architecture import ddt_architecture, decoder_architecture
 from rae_dit.weights.errors import WeightsError
-from rae_dit.weights.tensor_file import open_tensors
+from rae_dit.weights.mapping import import_tensors, parameters_of
+from rae_dit.weights.official import ddt_buffers, ddt_entries
+from rae_dit.weights.tensor_file import LazyTensors, open_tensors
 
 CHANGES = {
     "scalar": lambda shape: (),
@@ -31,6 +38,7 @@ def hollow(shape):
     ("read", "file"),
     [
         (ddt_architecture, "ddt_default_weak.pt"),
+        (lambda tensors: ddt_architecture(tensors, base_depth=2), "raev2/dit_default.pt"),
         (lambda tensors: decoder_architecture(tensors, None), "rae_mae_decoder/model.pt"),
     ],
 )
@@ -38,9 +46,10 @@ def test_impossible_shapes_are_one_line(read, file):
     tensors = shapes(file)
     refused = []
     for name, tensor in tensors.items():
-        for change in CHANGES.values():
+        changed = [tensors | {name: hollow(change(tensor.shape))} for change in CHANGES.values()]
+        for case in (*changed, {other: tensors[other] for other in tensors if other != name}):
             try:
-                read(tensors | {name: hollow(change(tensor.shape))})
+                read(case)
             except WeightsError as error:
                 refused.append(str(error))
     assert len(refused) > 20
@@ -62,3 +71,21 @@ def test_positions_larger_than_the_file_are_refused():
         decoder_architecture(decoder, None)
     with pytest.raises(WeightsError, match="grid: got 1048576 tokens a side; expected 1 to 512"):
         decoder_architecture(decoder, None, grid=1 << 20)
+
+
+def test_sizes_are_read_without_the_numbers():
+    """Architectures ask for shapes alone, and importing reads each tensor once."""
+
+    class Counted(LazyTensors):
+        def __getitem__(self, name):
+            reads[name] += 1
+            return super().__getitem__(name)
+
+    opened, reads = open_tensors(GOLDEN / "ddt_default_weak.pt"), Counter()
+    tensors = Counted(opened.tensors, opened.path)
+    architecture = ddt_architecture(tensors)
+    assert not reads
+    abstract = nnx.eval_shape(lambda: DDT(architecture, Compute(), rngs=nnx.Rngs(0)))
+    entries, wanted = ddt_entries(abstract), parameters_of(abstract)
+    import_tensors(entries, tensors, wanted, what="a file", fixed=ddt_buffers(abstract))
+    assert reads == Counter(list(tensors))

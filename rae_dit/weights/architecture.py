@@ -16,7 +16,6 @@ from rae_dit.weights.shapes import (
     check_positions,
     divide,
     shape_of,
-    shapes_of,
     square_root,
 )
 
@@ -26,10 +25,8 @@ Pair = tuple[int, int]
 
 # Heads of the released decoders, for files that do not tell: width -> heads.
 DECODER_HEADS = {768: 12, 1024: 16, 1152: 16}
-RELEASED_HEAD_DEPTH = 2
 
 
-@shapes_of("a DiT^DH")
 def ddt_architecture(
     tensors: Tensors,
     *,
@@ -47,8 +44,7 @@ def ddt_architecture(
     Args:
         tensors: the state dict.
         input_size: side of the latent grid, for files with neither RoPE nor position embedding.
-        depth: blocks of backbone and head, for files where both have one width and the head has
-            not the 2 blocks of every released model.
+        depth: blocks of backbone and head, for files where both have one width.
         num_heads: heads, for files without RoPE and qk-norm.
         mlp_ratio: taken where it gives the file's MLP widths, to which other ratios may round.
         base_depth: blocks before the second head of an RAEv2 network; None takes the released 8.
@@ -97,8 +93,10 @@ def ddt_depth(tensors: Tensors, numbers: range, hidden_size: Pair, *, hint: Pair
     """Counts the blocks of backbone and head: the head begins where the width changes.
 
     When it does not change, the width of an attention head may (qk-norm shows it). When nothing
-    does, the file does not tell: the hint is taken if it has as many blocks, else the head is taken
-    to have the 2 blocks of every released model, which is logged.
+    does, the file does not tell, and the hint is taken.
+
+    Raises:
+        WeightsError: the file does not tell, and there is no hint of as many blocks.
     """
 
     def narrow_blocks(name: str, width: int) -> int:
@@ -110,24 +108,19 @@ def ddt_depth(tensors: Tensors, numbers: range, hidden_size: Pair, *, hint: Pair
         return backbone, len(numbers) - backbone
     q_norm = "blocks.{}.attn.q_norm.weight"
     first, last = (q_norm.format(number) for number in (0, numbers[-1]))
-    if {first, last} <= tensors.keys() and tensors[first].shape != tensors[last].shape:
+    if {first, last} <= tensors.keys() and shape_of(tensors, first, "a DiT^DH") != shape_of(
+        tensors, last, "a DiT^DH"
+    ):
         backbone = narrow_blocks(q_norm, shape_of(tensors, first, "a DiT^DH", 1)[0])
         return backbone, len(numbers) - backbone
     if hint is not None and sum(hint) == len(numbers):
         return hint
-    if len(numbers) <= RELEASED_HEAD_DEPTH:
-        raise WeightsError(
-            f"depth: got none; expected depth=(backbone, head): the file has {len(numbers)} blocks "
-            f"of one width, {hidden_size[0]}, so it does not tell"
-        )
-    log.warning(
-        "backbone and head are both %d wide: taking the last %d of %d blocks as the head, as in "
-        "released models; give depth=(backbone, head) if it is not so",
-        hidden_size[0],
-        RELEASED_HEAD_DEPTH,
-        len(numbers),
+    raise WeightsError(
+        f"depth: got {hint or 'none'}; expected depth=(backbone, head) with the sum "
+        f"{len(numbers)}: all blocks are {hidden_size[0]} wide, so the file does not tell where "
+        "the head begins; 'python -m rae_dit.weights export-ddt FILE OUT --depth …' writes a file "
+        "that does"
     )
-    return len(numbers) - RELEASED_HEAD_DEPTH, RELEASED_HEAD_DEPTH
 
 
 def ddt_input_size(
@@ -197,7 +190,6 @@ def ddt_mlp_ratio(tensors: Tensors, hidden_size: Pair, *, last: int, hint: float
     )
 
 
-@shapes_of("a decoder")
 def decoder_architecture(
     tensors: Tensors, config: Mapping[str, Any] | None, *, grid: int | None = None
 ) -> DecoderArchitecture:

@@ -7,6 +7,7 @@ Source: facebookresearch/dinov3 `models/vision_transformer.py`; RAEV2.md 1.
 """
 
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping
 
@@ -14,11 +15,12 @@ import numpy as np
 
 from rae_dit.architecture import EncoderArchitecture
 from rae_dit.models.encoders.dinov3 import DINOV3, ROPE_BASE
-from rae_dit.weights.mapping import Tensors, WeightsError
-from rae_dit.weights.shapes import shapes_of
+from rae_dit.weights.mapping import Tensors, WeightsError, tensor_shape
+from rae_dit.weights.shapes import block_numbers, divide, shape_of
 
 log = logging.getLogger(__name__)
 
+WHAT = "Meta's DINOv3"
 PERIODS = "rope_embed.periods"
 BLOCK = {
     "attn.proj": "attention.o_proj",
@@ -60,8 +62,27 @@ class HuggingFaceNames(Mapping[str, np.ndarray]):
             return tensor.reshape(1, 1, -1)
         return tensor if third is None else np.split(tensor, 3)[third]
 
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of a tensor without reading it.
+
+        Raises:
+            WeightsError: a fused projection is not of three parts.
+        """
+        source, third = self.names[name]
+        shape = tensor_shape(self.tensors, source)
+        if name == "embeddings.mask_token":
+            return 1, 1, math.prod(shape)
+        if third is None:
+            return shape
+        if not shape or shape[0] % len(PROJECTIONS):
+            raise WeightsError(f"{source}: got shape {shape}; expected 3 parts of one size")
+        return shape[0] // len(PROJECTIONS), *shape[1:]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
+
+    def __contains__(self, name: object) -> bool:  # Mapping's reads the tensor
+        return name in self.names
 
     def __len__(self) -> int:
         return len(self.names)
@@ -86,7 +107,6 @@ def hub_names(name: str) -> dict[str, tuple[str, int | None]]:
     return {f"layer.{number}.{rest}": (name, None)}
 
 
-@shapes_of("one of Meta's DINOv3")
 def meta_architecture(tensors: Tensors, *, input_size: int) -> EncoderArchitecture:
     """Reads an architecture off a state dict of Meta's.
 
@@ -97,17 +117,19 @@ def meta_architecture(tensors: Tensors, *, input_size: int) -> EncoderArchitectu
     Raises:
         WeightsError: it is a size with gated MLPs.
     """
+    numbers = block_numbers(tensors, "blocks")
     if "blocks.0.mlp.fc1.weight" not in tensors:
         raise WeightsError(
             "blocks.0.mlp: got a gated MLP (DINOv3 S+, H+ and 7B); expected fc1 and fc2, as of S, "
             "B and L"
         )
-    intermediate_size, hidden_size = tensors["blocks.0.mlp.fc1.weight"].shape
+    intermediate_size, hidden_size = shape_of(tensors, "blocks.0.mlp.fc1.weight", WHAT, 2)
+    head_width = 4 * shape_of(tensors, PERIODS, WHAT, 1)[0]
+    num_heads = divide(hidden_size, head_width, PERIODS)
     periods = tensors[PERIODS]
-    head_width = 4 * len(periods)
     exact = ROPE_BASE ** (4 * np.arange(len(periods)) / head_width)
     error = float(np.max(np.abs(periods.astype(np.float64) / exact - 1)))
-    if error > TOLERANCE:
+    if not error <= TOLERANCE:
         log.warning(
             "%s differ from 100^(4 j / head width) by up to %.1e of them; computed ones are used, "
             "as transformers does",
@@ -117,12 +139,12 @@ def meta_architecture(tensors: Tensors, *, input_size: int) -> EncoderArchitectu
     return EncoderArchitecture(
         family=DINOV3.name,
         input_size=input_size,
-        patch_size=tensors["patch_embed.proj.weight"].shape[-1],
+        patch_size=shape_of(tensors, "patch_embed.proj.weight", WHAT, 4)[-1],
         position_grid=0,
-        num_registers=tensors["storage_tokens"].shape[1],
+        num_registers=shape_of(tensors, "storage_tokens", WHAT, 3)[1],
         hidden_size=hidden_size,
-        depth=1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")),
-        num_heads=hidden_size // head_width,
+        depth=len(numbers),
+        num_heads=num_heads,
         intermediate_size=intermediate_size,
         activation=DINOV3.activation,
         eps=DINOV3.eps,

@@ -24,6 +24,7 @@ from rae_dit.weights.mapping import (
     in_blocks,
     layer_norm,
     linear,
+    tensor_shape,
 )
 
 # Older spellings of what is inside a block, in every family.
@@ -64,8 +65,15 @@ class Joined(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self.more[name] if name in self.more else self.tensors[name]
 
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of a tensor without reading it."""
+        return tensor_shape(self.more if name in self.more else self.tensors, name)
+
     def __iter__(self) -> Iterator[str]:
         return itertools.chain(self.tensors, self.more)
+
+    def __contains__(self, name: object) -> bool:  # Mapping's reads the tensor
+        return name in self.more or name in self.tensors
 
     def __len__(self) -> int:
         return len(self.tensors) + len(self.more)
@@ -89,8 +97,15 @@ class Renamed(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[self.names[name]]
 
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of a tensor without reading it."""
+        return tensor_shape(self.tensors, self.names[name])
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
+
+    def __contains__(self, name: object) -> bool:  # Mapping's reads the tensor
+        return name in self.names
 
     def __len__(self) -> int:
         return len(self.names)

@@ -23,6 +23,7 @@ from rae_dit.weights.directory import weight_file
 from rae_dit.weights.encoder_config import image_constants, read_config
 from rae_dit.weights.encoder_names import canonical, encoder_entries, with_key_biases
 from rae_dit.weights.mapping import Tensors, WeightsError, build, import_tensors, parameters_of
+from rae_dit.weights.shapes import shape_of
 from rae_dit.weights.tensor_file import open_tensors
 
 
@@ -84,7 +85,8 @@ def read_encoder_file(
             f"encoder: got {path}; expected a directory with config.json and weights, or a file of "
             "Meta's DINOv3"
         )
-    side = input_size or (grid or 0) * tensors["patch_embed.proj.weight"].shape[-1]
+    patch = shape_of(tensors, "patch_embed.proj.weight", "Meta's DINOv3", 4)[-1]
+    side = input_size or (grid or 0) * patch
     if not side:
         raise WeightsError("input_size: got none; expected pixels a side, as DINOv3 has no table")
     architecture = meta_architecture(tensors, input_size=side)
@@ -181,9 +183,7 @@ def read_position_grid(family: EncoderFamily, tensors: Tensors) -> int:
     position = {**names.tokens, **names.tables}.get("position")
     if position is None:
         return 0
-    if position not in tensors:
-        raise WeightsError(f"{position}: missing; expected it in a {family.module.__name__}")
-    shape = tensors[position].shape
+    shape = shape_of(tensors, position, f"a {family.module.__name__}")
     patches = shape[-2] - family.num_cls_tokens if len(shape) > 1 else 0
     side = math.isqrt(max(patches, 0))
     if patches < 1 or side * side != patches:

@@ -10,7 +10,7 @@ blocks are stacked on a leading axis. The torch side is a mapping from torch's n
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +22,20 @@ from rae_dit.weights.errors import WeightsError as WeightsError
 
 Tensors = Mapping[str, np.ndarray]
 Model = TypeVar("Model", bound=nnx.Module)
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """Protocol of tensors that are read when asked for, and tell their shapes without."""
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of a tensor."""
+        ...
+
+
+def tensor_shape(tensors: Tensors, name: str) -> tuple[int, ...]:
+    """Returns the shape of a tensor, which is not read where the mapping tells it without."""
+    return tensors.shape_of(name) if isinstance(tensors, Shaped) else tensors[name].shape
 
 
 @dataclass(frozen=True)
@@ -155,7 +169,7 @@ def import_tensors(
 ) -> dict[str, Array]:
     """Converts torch's tensors to our float32 parameters; every tensor must be accounted for.
 
-    Tensors are taken one at a time, so a mapping that reads lazily keeps memory low.
+    Tensors are taken one at a time, each once, so a mapping that reads lazily keeps memory low.
 
     Args:
         entries: the mapping.
@@ -170,7 +184,7 @@ def import_tensors(
     entries = list(entries)
     expected = export_shapes(entries, abstract)
     expected |= {name: value.shape for name, value in fixed.items()}
-    shapes = {name: tensors[name].shape for name in expected if name in tensors}
+    shapes = {name: tensor_shape(tensors, name) for name in expected if name in tensors}
     wrong = [name for name, shape in shapes.items() if shape != expected[name]]
     problems = describe("missing", [name for name in expected if name not in tensors])
     problems += describe("not known", [name for name in tensors if name not in expected])

@@ -2,30 +2,12 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
-from rae_dit.weights.errors import WeightsError, brief
-from rae_dit.weights.mapping import Tensors
+from rae_dit.weights.errors import WeightsError
+from rae_dit.weights.mapping import Tensors, tensor_shape
 
 MAX_GRID = 512  # tokens a side
-
-
-@contextmanager
-def shapes_of(what: str) -> Iterator[None]:
-    """Turns what is raised while sizes are read off tensors into one line.
-
-    Raises:
-        WeightsError: a tensor is missing, or has another number of sizes, or a size of 0.
-    """
-    try:
-        yield
-    except WeightsError:
-        raise
-    except (LookupError, ValueError, TypeError, ArithmeticError) as error:
-        raise WeightsError(
-            f"This is not {what}: a tensor is missing or of another shape ({brief(error)})."
-        ) from error
 
 
 def check_positions(
@@ -86,17 +68,19 @@ def shape_of(
         tensors: the file's.
         name: of the tensor.
         what: the kind of model, for the message.
-        dimensions: how many the tensor has; None for any number.
+        dimensions: how many the tensor has; None for any number from 1 on.
 
     Raises:
-        WeightsError: if it is missing, or has another number of dimensions.
+        WeightsError: if it is missing, has another number of dimensions, or a size of 0.
     """
     if name not in tensors:
         known = ", ".join(sorted(tensors)[:5])
         raise WeightsError(f"{name}: missing; expected it in {what}; the file has {known}, …")
-    shape = tensors[name].shape
+    shape = tensor_shape(tensors, name)
     if dimensions is not None and len(shape) != dimensions:
         raise WeightsError(f"{name}: got shape {shape}; expected {dimensions} dimensions")
+    if 0 in shape or not shape:
+        raise WeightsError(f"{name}: got shape {shape}; expected sizes of at least 1")
     return shape
 
 
