@@ -258,7 +258,7 @@ def test_odd_configs_are_refused_in_one_line(case, tmp_path):
     [
         (
             "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
-            "got a Git LFS pointer; expected JSON; run `git lfs pull`",
+            "got a Git LFS pointer; expected the file itself: run 'git lfs pull'",
         ),
         ('{"hidden_size": ', "got JSONDecodeError .*; expected JSON"),
         ("\ud800".encode("utf-16", "surrogatepass"), "got UnicodeDecodeError .*; expected JSON"),

@@ -241,7 +241,9 @@ def test_weights_that_are_not_there_are_refused(tmp_path):
         open_tensors(tmp_path / "a.pt")
 
 
-@pytest.mark.parametrize("key", ["schema", "cinema.w", "emalgam", "ema2x", "exp_avg", "avgpool", "0.99"])
+@pytest.mark.parametrize(
+    "key", ["schema", "cinema.w", "emalgam", "ema2x", "exp_avg", "avgpool", "0.99"]
+)
 def test_other_names_are_no_average(key):
     assert not is_average(key, inside=False)
 

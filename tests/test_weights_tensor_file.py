@@ -175,7 +175,7 @@ def test_npz_whose_header_says_another_shape_is_refused(tmp_path):
 def test_git_lfs_pointers_are_named_as_such(tmp_path, name):
     text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
     (tmp_path / name).write_text(text)
-    with pytest.raises(WeightsError, match=rf"{name} is a Git LFS pointer.*'git lfs pull'"):
+    with pytest.raises(WeightsError, match=rf"{name}: got a Git LFS pointer.*'git lfs pull'"):
         open_tensors(tmp_path / name)
 
 
@@ -198,3 +198,25 @@ def test_files_of_nothing_are_one_line(tmp_path, content):
     (tmp_path / "a.pt").write_bytes(content)
     with pytest.raises(WeightsError, match=r"a\.pt"):
         open_tensors(tmp_path / "a.pt")
+
+
+def test_bugs_disks_and_memory_are_not_called_damage(tmp_path, monkeypatch):
+    path = saved(tmp_path, {"w": torch.zeros(1)})
+
+    def opening(error):
+        def fail(*arguments):
+            raise error
+
+        monkeypatch.setattr("rae_dit.weights.tensor_pickle.check_containers", fail)
+        return open_tensors(path)
+
+    for bug in (TypeError("of ours"), KeyError("of ours"), AttributeError("of ours")):
+        with pytest.raises(type(bug), match="of ours"):
+            opening(bug)
+    for error, message in (
+        (PermissionError(13, "Permission denied"), "got no permission to read it; expected a file"),
+        (OSError(5, "Input/output error"), "got Input/output error; expected a file that can be"),
+        (MemoryError(), r"got no memory for its [\d,]+ bytes; expected more free memory"),
+    ):
+        with pytest.raises(WeightsError, match=f"^{path}: {message}"):
+            opening(error)

@@ -1,36 +1,19 @@
 """Reading .npz files of others: names and shapes of their arrays first, errors in one line."""
 
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
-
-import numpy as np
 
 from rae_dit.data.files import SourceError
+from rae_dit.weights.errors import DAMAGE, GIT_LFS
+from rae_dit.weights.npz_file import Header, read_header
 
-# What numpy and zipfile raise on damaged files; seen on mutated ones (launch/campaigns).
-_DAMAGE = (
-    *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, RecursionError),
-    *(zipfile.BadZipFile, zlib.error, struct.error, OverflowError, MemoryError),
-    *(NotImplementedError, RuntimeError),  # encrypted, or compressed in another way
-)
 _SIGNATURES = {
     b"\x80": "a pickle, as torch wrote its files before 1.6",
     b"\x93NUMPY": "a single array (.npy)",
-    b"version https://git-lfs": "a Git LFS pointer; 'git lfs pull' gets the file",
+    GIT_LFS: "a Git LFS pointer; 'git lfs pull' gets the file",
 }
-
-
-class Header(NamedTuple):
-    """Shape, type and memory order of an array in an .npz."""
-
-    shape: tuple[int, ...]
-    fortran: bool
-    dtype: np.dtype
 
 
 @contextmanager
@@ -40,7 +23,7 @@ def one_line(path: Path) -> Iterator[None]:
         yield
     except SourceError:
         raise
-    except _DAMAGE as error:
+    except (*DAMAGE, OSError, MemoryError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SourceError(
             f"got {str(path)!r}, which cannot be used ({reason}); expected a sound .npz"
@@ -63,7 +46,7 @@ def read_headers(path: Path, expected: str) -> dict[str, Header]:
     with one_line(path):
         if not zipfile.is_zipfile(path):
             with path.open("rb") as file:
-                start = file.read(32)
+                start = file.read(64)
             kinds = [kind for sign, kind in _SIGNATURES.items() if start.startswith(sign)]
             what = f" but {kinds[0]}" if kinds else ""
             raise SourceError(f"got {str(path)!r}, which is not an .npz{what}; expected {expected}")
@@ -87,7 +70,7 @@ def _header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
         SourceError: the array is not as long as its header says.
     """
     with archive.open(name) as file:
-        header = skip_header(file)
+        header = read_header(file)
         head = file.tell()
     count = 1
     for length in header.shape:
@@ -99,12 +82,3 @@ def _header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
             f"{header.dtype} {list(header.shape)}"
         )
     return header
-
-
-def skip_header(file: IO[bytes]) -> Header:
-    """Reads the header of an .npy file, and leaves the file at the numbers behind it."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0
-    if version != (1, 0):
-        read = np.lib.format.read_array_header_2_0
-    return Header(*read(file))

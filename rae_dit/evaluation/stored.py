@@ -20,7 +20,8 @@ import numpy as np
 from rae_dit.data.files import SourceError
 from rae_dit.data.images import SUFFIXES, BadImageError, decode
 from rae_dit.data.shards import kind_of, left_out
-from rae_dit.evaluation.npz_file import one_line, read_headers, skip_header
+from rae_dit.evaluation.npz_file import one_line, read_headers
+from rae_dit.weights.npz_file import read_header
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class StoredImages:
             zipfile.ZipFile(self.path) as archive,
             archive.open("arr_0.npy") as file,
         ):
-            skip_header(file)
+            read_header(file)
             one = int(np.prod(self.shape[1:]))
             _skip(file, start * one)
             for first in starts:

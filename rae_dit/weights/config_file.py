@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rae_dit.architecture import Triple
-from rae_dit.weights.errors import WeightsError
+from rae_dit.weights.errors import WeightsError, refuse_pointer
 
 LARGEST = 2**20  # of any size in a config; beyond that it is a mistake
-POINTER = "version https://git-lfs"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -24,10 +23,8 @@ def read_json(path: Path) -> dict[str, Any]:
         WeightsError: the file is not there, is a Git LFS pointer, or is no JSON object.
     """
     try:
-        text = path.read_text()
-        if text.startswith(POINTER):
-            raise WeightsError(f"{path}: got a Git LFS pointer; expected JSON; run `git lfs pull`")
-        content = json.loads(text)
+        refuse_pointer(path)
+        content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, WeightsError):
             raise

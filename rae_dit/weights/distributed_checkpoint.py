@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from rae_dit.weights.errors import WeightsError, reading
+from rae_dit.weights.errors import WeightsError, naming, parsing
 from rae_dit.weights.lazy_tensor import DTYPES, LazyTensor, Storage, row_major
 from rae_dit.weights.safe_pickle import Placeholder
 from rae_dit.weights.tensor_pickle import load_pickle
@@ -47,7 +47,7 @@ def read_distributed(directory: Path) -> dict[Any, Any]:
         WeightsError: it is damaged or incomplete, or its chunks are compressed.
     """
     path = directory / METADATA
-    with reading(path):
+    with naming(path):
         metadata = load_pickle(io.BytesIO(path.read_bytes()), refuse_storage, read_nothing)
         facts = state_of(metadata)
         places = dict(stored_chunks(state_of_dict(facts, "storage_data"), directory))
@@ -86,12 +86,13 @@ def lazy_tensor(
     places: Mapping[tuple[str, tuple[int, ...]], tuple[Path, int, int]],
 ) -> LazyTensor:
     """Makes a tensor of its metadata; its chunks must cover it."""
-    shape, kind = sizes(facts.get("size")), state_of(facts.get("properties"), tuple)[0]
-    dtype = DTYPES.get(getattr(kind, "name", "").removeprefix("torch."))
+    shape, properties = sizes(facts.get("size")), state_of(facts.get("properties"), tuple)
+    kind = properties[0] if properties else None
+    dtype = DTYPES.get(kind.name.removeprefix("torch.")) if type(kind) is Placeholder else None
     if dtype is None:
         raise WeightsError(f"{name} is of {kind!r:.60}, which is not read.")
     chunks = []
-    for part in facts.get("chunks") or []:
+    for part in listed(facts.get("chunks")):
         start, size = (sizes(state_of(part).get(key)) for key in ("offsets", "sizes"))
         place = places.get((name, start))
         fits = len(start) == len(size) == len(shape)
@@ -118,8 +119,8 @@ def lazy_tensor(
 
 def read_chunk(chunk: Chunk, dtype: np.dtype) -> np.ndarray:
     """Reads the numbers of a chunk."""
-    with reading(chunk.file):
-        with chunk.file.open("rb") as file:
+    with naming(chunk.file):
+        with parsing(), chunk.file.open("rb") as file:
             file.seek(chunk.offset)
             raw = io.BytesIO(file.read(min(chunk.length, chunk.file.stat().st_size)))
         tensor = read_torch_content(raw, chunk.file)
@@ -146,6 +147,13 @@ def sizes(value: Any) -> tuple[int, ...]:
     """Checks a tuple of sizes or places."""
     if type(value) is not tuple or any(type(size) is not int or size < 0 for size in value):
         raise WeightsError("It is damaged: a shape is not of integers.")
+    return value
+
+
+def listed(value: Any) -> list[Any]:
+    """Checks a list."""
+    if not isinstance(value, list):
+        raise WeightsError("It is damaged: a tensor has no list of chunks.")
     return value
 
 

@@ -1,5 +1,10 @@
-"""Errors of third-party files: one line for every way in which a file can be damaged."""
+"""Errors of third-party files: one line for every way in which a file can be damaged.
 
+Only the calls that parse a file's bytes are inside `parsing` or `reading`: what this project's own
+code raises elsewhere is a bug, and keeps its traceback.
+"""
+
+import errno
 import pickle
 import struct
 import tokenize
@@ -17,23 +22,49 @@ class WeightsError(ValueError):
     """A file of weights that cannot be read, or does not fit the model."""
 
 
-# What zipfile, zlib, numpy, json, pickle and the file system raise on bytes that are not theirs.
+# What zipfile, zlib, numpy, json and pickle raise on bytes that are not theirs.
 # ValueError covers UnicodeDecodeError and JSONDecodeError; RuntimeError, which zipfile raises on
 # encrypted entries, covers RecursionError and NotImplementedError.
 DAMAGE = (
     *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
-    *(OSError, EOFError, RuntimeError, MemoryError, SyntaxError),
+    *(EOFError, RuntimeError, SyntaxError),
     *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
 )
 
 
 @contextmanager
-def reading(path: str | Path) -> Iterator[None]:
-    """Turns whatever is raised while a third-party file is read into one line that names the file.
+def parsing(what: str | Path = "It") -> Iterator[None]:
+    """Turns whatever is raised while foreign bytes are parsed into one line.
+
+    Args:
+        what: the file; "It" inside `naming`, which names it.
+
+    Raises:
+        OSError: the file cannot be read.
+        MemoryError: it does not fit into memory.
+        WeightsError: anything else was raised.
+    """
+    try:
+        yield
+    except WeightsError:
+        raise
+    except (*DAMAGE, OSError) as error:
+        # A place before the start of the file is damage; all else is the disk's.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        raise WeightsError(
+            f"{what} is damaged, or is not of the kind that it seems ({brief(error)}): "
+            "fetch it again."
+        ) from error
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Names the file in errors of its reader, of the disk and of memory; each is one line.
 
     Raises:
         FileNotFoundError: there is no such file.
-        WeightsError: anything else was raised.
+        WeightsError: one of the others was raised.
     """
     try:
         yield
@@ -43,11 +74,39 @@ def reading(path: str | Path) -> Iterator[None]:
         if str(path) in str(error):
             raise
         raise WeightsError(f"{path}: {error}") from error
-    except DAMAGE as error:
+    except PermissionError as error:
         raise WeightsError(
-            f"{path} is damaged, or is not of the kind that it seems ({brief(error)}): "
-            "fetch it again."
+            f"{path}: got no permission to read it; expected a file that this user may read"
         ) from error
+    except OSError as error:
+        raise WeightsError(
+            f"{path}: got {error.strerror or error}; expected a file that can be read; is the "
+            "disk there?"
+        ) from error
+    except MemoryError as error:
+        raise WeightsError(
+            f"{path}: got no memory for its {path_size(path)}; expected more free memory"
+        ) from error
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Parses the bytes of a file inside: `naming` and `parsing` in one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: anything else was raised.
+    """
+    with naming(path), parsing(path):
+        yield
+
+
+def path_size(path: str | Path) -> str:
+    """Describes the size of a file, where it can be told."""
+    try:
+        return f"{Path(path).stat().st_size:,} bytes"
+    except OSError:
+        return "numbers"
 
 
 def brief(error: BaseException) -> str:
@@ -66,6 +125,6 @@ def refuse_pointer(path: Path) -> None:
         start = file.read(len(GIT_LFS))
     if start == GIT_LFS and path.stat().st_size <= GIT_LFS_BYTES:
         raise WeightsError(
-            f"{path} is a Git LFS pointer, not the file itself; run 'git lfs pull' in its "
-            "repository, or fetch it with 'hf download'."
+            f"{path}: got a Git LFS pointer; expected the file itself: run 'git lfs pull' in its "
+            "repository, or fetch it with 'hf download'"
         )

@@ -4,16 +4,15 @@ Sizes are checked before anything is unpacked: an array has as many bytes as its
 all arrays together are not much larger than the file. Arrays of Python objects are refused.
 """
 
-import io
 import math
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
 
-from rae_dit.weights.errors import WeightsError, reading
+from rae_dit.weights.errors import WeightsError, naming, parsing, reading
 from rae_dit.weights.lazy_tensor import LazyTensor, Storage, row_major, unreadable
 
 SUFFIX = ".npy"
@@ -22,16 +21,14 @@ MAX_RATIO = 16  # of unpacked to packed; weights reach 1.1
 FREE = 1 << 20  # bytes that may be unpacked whatever the ratio, such as constant statistics
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 0x1
-HEADER_BYTES = 1 << 16  # of an array, at most; numpy's own are 128
 
 
 class Header(NamedTuple):
-    """What an array says about itself: its layout, and where its numbers begin."""
+    """What an array says about itself: shape, memory order and type."""
 
     shape: tuple[int, ...]
     fortran: bool
     dtype: np.dtype
-    length: int
 
 
 def is_npz(path: Path) -> bool:
@@ -51,8 +48,9 @@ def read_npz(path: Path) -> dict[str, LazyTensor]:
         FileNotFoundError: there is no such file.
         WeightsError: it is damaged, or unpacks to far more than its size.
     """
-    with reading(path):
-        archive = zipfile.ZipFile(path)  # stays open: its directory is parsed once
+    with naming(path):
+        with reading(path):
+            archive = zipfile.ZipFile(path)  # stays open: its directory is parsed once
         check_sizes(archive, path)
         return {
             info.filename.removesuffix(SUFFIX): tensor(path, archive, info)
@@ -77,18 +75,20 @@ def check_sizes(archive: zipfile.ZipFile, path: Path) -> None:
 
 def tensor(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> LazyTensor:
     """Makes the tensor of one array."""
-    header = read_header(archive, info)
+    with parsing(path), archive.open(info) as file:
+        header = read_header(file)
+        length = file.tell()
     name = f"{path}: {info.filename!r}"
     if header.dtype.kind not in KINDS:
         return unreadable((), f"{name} is of {header.dtype}, which is not read; expected numbers.")
     count = math.prod(header.shape)
-    if header.length + count * header.dtype.itemsize != info.file_size:
+    if length + count * header.dtype.itemsize != info.file_size:
         raise WeightsError(f"{name} has {info.file_size} bytes, which shape {header.shape} is not.")
 
     def read(storage: Storage) -> np.ndarray:
         with reading(path), archive.open(info) as file:
             raw = file.read(info.file_size)
-            return np.frombuffer(raw, storage.dtype, storage.length, header.length)
+            return np.frombuffer(raw, storage.dtype, storage.length, length)
 
     strides = row_major(header.shape)
     if header.fortran:
@@ -98,11 +98,12 @@ def tensor(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> LazyT
     return made
 
 
-def read_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Header:
-    """Reads the header of an array; it may be damaged, see `reading`."""
-    with archive.open(info) as file:
-        start = io.BytesIO(file.read(min(info.file_size, HEADER_BYTES)))
-    version = npy.read_magic(start)
+def read_header(file: IO[bytes]) -> Header:
+    """Reads the header of an array, and leaves the file at the numbers behind it.
+
+    Raises:
+        Exception: several, on damaged bytes; see `errors.parsing`.
+    """
+    version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(start)
-    return Header(shape, fortran, dtype, start.tell())
+    return Header(*read(file))

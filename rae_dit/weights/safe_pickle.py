@@ -92,7 +92,7 @@ class Machine:
         Raises:
             WeightsError: an instruction that is not allowed, too many of them, or too deep a
                 result.
-            Exception: others, on a damaged pickle; see `errors.reading`.
+            Exception: others, on a damaged pickle; see `errors.parsing`.
         """
         for count, (opcode, argument, _) in enumerate(pickletools.genops(cast(Any, file))):
             if count >= MAX_INSTRUCTIONS or self.objects > MAX_OBJECTS:

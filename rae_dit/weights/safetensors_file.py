@@ -13,7 +13,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from rae_dit.weights.errors import WeightsError, brief, reading
+from rae_dit.weights.errors import WeightsError, brief, naming, reading
 from rae_dit.weights.lazy_tensor import (
     DTYPES,
     MAX_DIMENSIONS,
@@ -59,7 +59,7 @@ def read_safetensors(path: Path) -> dict[str, LazyTensor]:
     """
     from safetensors import SafetensorError, safe_open
 
-    with reading(path):
+    with naming(path):
         try:
             with safe_open(path, "numpy"):
                 pass
@@ -67,7 +67,7 @@ def read_safetensors(path: Path) -> dict[str, LazyTensor]:
             raise WeightsError(
                 f"{path} is not a whole safetensors file ({brief(error)}): fetch it again."
             ) from error
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             length = int.from_bytes(file.read(LENGTH_BYTES), "little")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)

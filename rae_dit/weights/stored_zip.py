@@ -35,7 +35,7 @@ class StoredZip:
         self.path = path
         try:
             infos = zipfile.ZipFile(file).infolist()
-        except DAMAGE as error:
+        except (*DAMAGE, OSError) as error:
             raise WeightsError(
                 f"{path} is not a whole torch or .npz file ({brief(error)}): it is truncated, of "
                 "another kind, or older than torch 1.6. Fetch it again, or re-save it with today's "

@@ -14,7 +14,7 @@ from rae_dit.storage.files import replacing
 from rae_dit.weights.checkpoint_tree import Leaf
 from rae_dit.weights.directory import contents
 from rae_dit.weights.distributed_checkpoint import is_distributed, read_distributed
-from rae_dit.weights.errors import WeightsError, reading, refuse_pointer
+from rae_dit.weights.errors import WeightsError, naming, refuse_pointer
 from rae_dit.weights.header import NAME, write_header
 from rae_dit.weights.npz_file import is_npz, read_npz
 from rae_dit.weights.safetensors_file import is_safetensors, read_safetensors
@@ -43,8 +43,16 @@ class LazyTensors(Mapping[str, np.ndarray]):
                 raise
             raise WeightsError(f"{self.path}: {name}: {error}") from error
 
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of a tensor without reading it; raises as reading one that cannot."""
+        tensor = self.tensors[name]
+        return tensor.shape if tensor.readable else self[name].shape
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
+
+    def __contains__(self, name: object) -> bool:  # Mapping's reads the tensor
+        return name in self.tensors
 
     def __len__(self) -> int:
         return len(self.tensors)
@@ -74,7 +82,7 @@ def read_content(path: Path) -> Any:
         return read_distributed(path)
     if path.is_dir():
         raise WeightsError(f"{path}: got {contents(path)}; expected a file of weights")
-    with reading(path):
+    with naming(path):
         refuse_pointer(path)
         with path.open("rb") as file:
             start = file.read(9)

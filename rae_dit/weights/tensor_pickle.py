@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rae_dit.weights.containers import MAX_DEPTH, check_containers
-from rae_dit.weights.errors import WeightsError
+from rae_dit.weights.errors import WeightsError, parsing
 from rae_dit.weights.lazy_tensor import DTYPES, LazyTensor, Storage, unreadable
 from rae_dit.weights.safe_pickle import (
     Builder,
@@ -67,9 +67,9 @@ def load_pickle(
 
     Raises:
         WeightsError: the pickle is refused, or a tensor in it is impossible.
-        Exception: others, on a damaged pickle; see `errors.reading`.
     """
-    content = Machine(builders(read_storage), load_storage).run(file)
+    with parsing():
+        content = Machine(builders(read_storage), load_storage).run(file)
     check_containers(content)
     if isinstance(content, dict):
         return {key: state_dict_of(value) for key, value in content.items()}

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from rae_dit.weights.errors import WeightsError, reading, refuse_pointer
+from rae_dit.weights.errors import WeightsError, naming, refuse_pointer
 from rae_dit.weights.lazy_tensor import LazyTensor as LazyTensor
 from rae_dit.weights.lazy_tensor import Storage
 from rae_dit.weights.stored_zip import StoredZip
@@ -60,7 +60,7 @@ def read_torch_file(path: str | Path) -> Any:
             do harm.
     """
     path = Path(path)
-    with reading(path):
+    with naming(path):
         refuse_pointer(path)
         return read_torch_content(path.open("rb"), path)
 
@@ -87,7 +87,7 @@ def read_torch_content(file: BinaryIO, path: Path) -> Any:
                 return storage_of(kind, f"{root}/data/{key}", length)
         raise WeightsError("It is damaged: its pickle has a record that is no storage.")
 
-    with reading(path):
+    with naming(path):
         content = io.BytesIO(archive.read(pickles[0]))
         return load_pickle(content, load_storage, StorageReader(archive))
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from rae_dit.weights.errors import WeightsError, reading
+from rae_dit.weights.errors import WeightsError, naming, reading
 from rae_dit.weights.lazy_tensor import Storage
 from rae_dit.weights.tensor_pickle import load_pickle, storage_of
 
@@ -60,12 +60,14 @@ class LegacyReader:
         self.path = Path(path)
         self.places: dict[str, int] = {}
 
-    def locate(self, keys: list[Any], storages: dict[str, Storage], start: int) -> None:
+    def locate(self, keys: Any, storages: dict[str, Storage], start: int) -> None:
         """Records the offset of each storage, in the order of the file.
 
         Raises:
-            WeightsError: the file is shorter than its storages.
+            WeightsError: the file is shorter than its storages, or has no list of them.
         """
+        if not isinstance(keys, list):
+            raise WeightsError(f"{self.path} is damaged: it has no list of storages.")
         for key in keys:
             if type(key) is not str or key not in storages:
                 raise WeightsError(f"{self.path} is damaged: it names a storage of no tensor.")
@@ -111,11 +113,13 @@ def read_legacy(path: str | Path) -> Any:
                 return storages[key]
         raise WeightsError("It is damaged: its pickle has a record that is no storage.")
 
-    with reading(path), Path(path).open("rb") as opened:
+    with naming(path), Path(path).open("rb") as opened:
         file = Bounded(opened, Path(path).stat().st_size)
         parts = (load_pickle(file, load_storage, reader) for _ in range(5))
         magic, version, machine = (next(parts) for _ in range(3))
-        if (magic, version) != (MAGIC, 1001) or not machine["little_endian"]:
+        if not isinstance(machine, dict):
+            raise WeightsError(f"{path} is damaged: it does not say of which machine it is.")
+        if (magic, version) != (MAGIC, 1001) or machine.get("little_endian") is not True:
             raise WeightsError(f"{path} is of another version or machine; re-save it.")
         content, keys = parts
         reader.locate(keys, storages, file.tell())
