@@ -219,6 +219,7 @@ def get_config() -> ml_collections.ConfigDict:
     sample.class_list = ""
     sample.class_names = ""
     sample.label_mode = "equal"  # [P]: 50 images of each class
+    sample.precision = config_dict.placeholder(str)  # that of the config
     sample.batch_size = 16  # [O]
     sample.output_dir = ""
     sample.seed = 0  # [O]

@@ -87,7 +87,7 @@ def peak_flops(device_kind: str, precision: str) -> float | None:
 
     Args:
         device_kind: `jax.Device.device_kind`, such as "NVIDIA H200" or "TPU v5 lite".
-        precision: "bf16", "tf32" or "fp32", as in the config.
+        precision: "fp8" (that of "bf16"), "bf16", "tf32" or "fp32", as in the config.
 
     Returns:
         FLOP/s; None for a device that is not in `hardware.DEVICES`, such as a CPU.

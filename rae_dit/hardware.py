@@ -44,7 +44,8 @@ class Device:
     Attributes:
         names: what `jax.Device.device_kind` calls it.
         memory: bytes that a program can use.
-        flops: peak FLOP/s of matrix products by the config's `precision`.
+        flops: peak FLOP/s of matrix products by the config's `precision`. "fp8" has that of "bf16",
+            in which a third of its products run, and which is the measure of both then.
         bandwidth: bytes/s between memory and cores.
         network: bytes/s one way to the other devices of a host (GPU) or slice (TPU), all links.
         matmul_share, bandwidth_share, network_share: of these three, what is reached.
@@ -87,7 +88,7 @@ def _gpu(
     return Device(
         names=(name,),
         memory=memory,
-        flops={"bf16": bf16, "tf32": bf16 / 2, "fp32": fp32},
+        flops={"fp8": bf16, "bf16": bf16, "tf32": bf16 / 2, "fp32": fp32},
         bandwidth=bandwidth,
         network=network,
         matmul_share=0.846,
@@ -106,7 +107,7 @@ def _tpu(
     return Device(
         names=names,
         memory=memory,
-        flops={"bf16": bf16, "tf32": bf16 / 3, "fp32": bf16 / 6},
+        flops={"fp8": bf16, "bf16": bf16, "tf32": bf16 / 3, "fp32": bf16 / 6},
         bandwidth=bandwidth,
         network=network,
         matmul_share=0.90,

@@ -13,7 +13,7 @@ from support.small_run import small_config
 from configs import default, dit_dino, dit_dino_512, dit_mae, dit_siglip2, rae_digits
 from rae_dit import flops
 from rae_dit.config import from_config_dict
-from rae_dit.models import layers
+from rae_dit.models import mlp
 from rae_dit.planning.compiled import abstract_step
 from rae_dit.setup import models
 from rae_dit.setup.objectives import make_task
@@ -76,7 +76,7 @@ def traced_forward(config, network) -> float:
 
 @pytest.mark.parametrize("config", [dit_dino, dit_dino_512, dit_siglip2, dit_mae, rae_digits])
 def test_every_product_of_every_network_at_true_size(config, monkeypatch):
-    monkeypatch.setattr(layers, "ALIGNMENT", 1)  # zeros that a product is padded with do not count
+    monkeypatch.setattr(mlp, "ALIGNMENT", 1)  # zeros that a product is padded with do not count
     config = from_config_dict(config.get_config())
     config = dataclasses.replace(
         config, compute=dataclasses.replace(config.compute, scan_layers=True)

@@ -29,7 +29,7 @@ from rae_dit.models.encoders.dinov2 import DINOV2
 from rae_dit.models.encoders.dinov3 import DINOV3
 from rae_dit.models.encoders.mae import MAE
 from rae_dit.models.encoders.siglip import SIGLIP
-from rae_dit.models.layers import gelu_exact, gelu_tanh
+from rae_dit.models.mlp import gelu_exact, gelu_tanh
 from rae_dit.weights.huggingface import read_encoder
 
 SIZES = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from flax import nnx
 
-from rae_dit.models import attention, layers, stack
+from rae_dit.models import attention, layers, mlp, stack
 
 
 def normal(*shape, seed=0):
@@ -68,7 +68,7 @@ def test_default_linear_is_initialised_as_in_torch():
 
 def make_stack(scan, remat="none", depth=3):
     def make_block(rngs):
-        return layers.MLP(8, 16, activation=layers.gelu_exact, dtype=jnp.float32, rngs=rngs)
+        return mlp.MLP(8, 16, activation=mlp.gelu_exact, dtype=jnp.float32, rngs=rngs)
 
     return stack.Stack(
         make_block, depth, scan=scan, remat=remat, dtype=jnp.float32, rngs=nnx.Rngs(0)
@@ -123,8 +123,8 @@ def test_unstack_has_a_concatenation_as_its_transpose():
 
 def test_padded_swiglu_gives_the_same_numbers_and_gradients(monkeypatch):
     def run(wide: int) -> tuple[jax.Array, dict]:
-        monkeypatch.setattr(layers, "WIDE", wide)
-        module = layers.SwiGLU(12, 37, dtype=jnp.float32, rngs=nnx.Rngs(0))
+        monkeypatch.setattr(mlp, "WIDE", wide)
+        module = mlp.SwiGLU(12, 37, dtype=jnp.float32, rngs=nnx.Rngs(0))
         assert module.padding == (0 if wide else 91)
         graph, state = nnx.split(module)
         x = jax.random.normal(jax.random.key(1), (2, 3, 12))
@@ -138,8 +138,8 @@ def test_padded_swiglu_gives_the_same_numbers_and_gradients(monkeypatch):
 
 
 def test_a_stack_casts_its_matrices_and_nothing_else():
-    def make_block(rngs: nnx.Rngs) -> layers.MLP:
-        return layers.MLP(4, 8, activation=layers.gelu_exact, dtype=jnp.bfloat16, rngs=rngs)
+    def make_block(rngs: nnx.Rngs) -> mlp.MLP:
+        return mlp.MLP(4, 8, activation=mlp.gelu_exact, dtype=jnp.bfloat16, rngs=rngs)
 
     made = stack.Stack(
         make_block, 2, scan=False, remat="none", dtype=jnp.bfloat16, rngs=nnx.Rngs(0)
@@ -152,7 +152,7 @@ def test_a_stack_casts_its_matrices_and_nothing_else():
 @pytest.mark.parametrize("x", [-6.0, -1.0, 0.0, 0.5, 4.0])
 def test_gelu_exact_is_torchs(x):
     expected = torch.nn.functional.gelu(torch.tensor(x)).item()
-    assert abs(float(layers.gelu_exact(jnp.float32(x))) - expected) < 1e-6
+    assert abs(float(mlp.gelu_exact(jnp.float32(x))) - expected) < 1e-6
 
 
 def test_attention_of_an_odd_length_is_plain_attention():

@@ -15,7 +15,8 @@ from support.small_run import small_config
 
 from rae_dit.checkpoint.integrity import named_leaves
 from rae_dit.config import Config, from_config_dict
-from rae_dit.models.layers import RMSNorm, SwiGLU
+from rae_dit.models.layers import RMSNorm
+from rae_dit.models.mlp import SwiGLU
 from rae_dit.setup import models
 from rae_dit.setup.objectives import make_task
 from rae_dit.setup.optim import make_optimizer

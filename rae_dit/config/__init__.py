@@ -46,7 +46,8 @@ class Config:
 
     objective: Literal["classification", "reconstruction", "flow_matching"]  # of mode 'train'
     seed: Seed  # of everything random but sampling
-    precision: Literal["fp32", "tf32", "bf16"]  # of matrix products; all else is float32
+    # Of matrix products, all else is float32; 'fp8' is 'bf16' but in the blocks of a DiT^DH
+    precision: Literal["fp32", "tf32", "bf16", "fp8"]
     data: DataConfig
     encoder: EncoderConfig
     decoder: DecoderConfig
@@ -99,8 +100,16 @@ class Config:
             raise invalid_value("ddt.base_depth", self.ddt.base_depth, expected)
         if self.ddt.interval_embedding and self.flow.prediction == "x":
             raise invalid_value("ddt.interval_embedding", True, "False with flow.prediction 'x'")
+        if self.precision == "fp8" and self.objective != "flow_matching":
+            expected = f"another: objective {self.objective!r} has no product of 8-bit floats"
+            raise invalid_value("precision", self.precision, expected)
         if self.discriminator.features == "encoder":
             self.discriminator.check_layers(self.encoder.depth)
+
+    @property
+    def is_half(self) -> bool:
+        """Whether networks compute in bfloat16, but for the products of 'fp8'."""
+        return self.precision in ("bf16", "fp8")
 
     @property
     def trained_network(self) -> Literal["ddt", "decoder", "encoder", "head"]:

@@ -27,6 +27,7 @@ ADDED: dict[str, Any] = {
     "encoder.add_mean": False,
     "gan.power_iteration": "per_update",
     "evaluate.sample_batch_size": None,
+    "sample.precision": None,
 }
 """Dotted path -> the value that is equal to not having the field."""
 

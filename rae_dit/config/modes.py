@@ -33,6 +33,7 @@ class SampleConfig:
     cfg_interval: tuple[Probability, Probability]  # guided while low <= t <= high
     internal_scale: NonNegative  # of internal guidance below one of the other two; 1 = none
     internal_interval: tuple[Probability, Probability]  # where that is in force
+    precision: Literal["fp8"] | None  # of the blocks of a DiT^DH; None = the config's `precision`
     labels: str  # '' = all classes, or for example '0,1,2' or '0-9'
     class_list: str  # file of class names to sample, one a line, in place of `labels`; '' = none
     class_names: str  # file of all classes' names, one a line from 0 on; '' = the data source's

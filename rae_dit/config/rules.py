@@ -81,7 +81,7 @@ def check_attention(attention: str, precision: str, platform: str) -> None:
     if home != platform:
         expected = f"'auto' or 'xla' on {platform}; {attention!r} is for {home}"
         raise invalid_value("compute.attention", attention, expected)
-    if attention == "cudnn" and precision != "bf16":
+    if attention == "cudnn" and precision not in ("bf16", "fp8"):
         expected = f"'auto' or 'xla' with precision = {precision!r}; cuDNN's is for bf16"
         raise invalid_value("compute.attention", attention, expected)
 

@@ -1,6 +1,7 @@
 """Settings of a sampler, and the solver that they name."""
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -33,6 +34,7 @@ class SamplerOptions:
         diffusion_norm: noise of "sde", w(t) = diffusion_norm t.
         last_step: how "sde" ends: "mean", "euler" or "none".
         last_step_size: time from which it does, in (0, 1).
+        precision: "fp8" for products of 8-bit floats in the models' blocks; None for theirs.
     """
 
     method: str
@@ -48,6 +50,7 @@ class SamplerOptions:
     diffusion_norm: float
     last_step: str
     last_step_size: float
+    precision: Literal["fp8"] | None = None
 
 
 def make_solver(options: SamplerOptions) -> Solver:

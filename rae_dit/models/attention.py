@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from rae_dit.models.layers import Dtype, LayerNorm, Linear, RMSNorm
+from rae_dit.models.layers import Axes, Dtype, LayerNorm, Linear, RMSNorm
 
 Rope = tuple[Float[Array, "N Dh"], Float[Array, "N Dh"]]
 
@@ -32,6 +32,7 @@ class SelfAttention(nnx.Module):
         rotate: how rotary angles turn a head: `apply_rope` or `apply_rope_halves`.
         implementation: "auto", "xla", "cudnn" or "splash" (see `dot_product_attention`).
         dtype: compute dtype.
+        use_float8: compute both products from 8-bit floats.
         rngs: where initial values come from.
     """
 
@@ -45,12 +46,22 @@ class SelfAttention(nnx.Module):
         rotate: Callable[[Array, Array, Array], Array] | None = None,
         implementation: str,
         dtype: Dtype,
+        use_float8: bool = False,
         rngs: nnx.Rngs,
     ):
-        self.qkv = Linear(
-            width, 3 * width, axes=("embed", "heads"), matrices=3, dtype=dtype, rngs=rngs
-        )
-        self.proj = Linear(width, width, axes=("heads", "embed"), dtype=dtype, rngs=rngs)
+        def linear(outputs: int, axes: Axes, matrices: int) -> Linear:
+            return Linear(
+                width,
+                outputs,
+                axes=axes,
+                matrices=matrices,
+                dtype=dtype,
+                use_float8=use_float8,
+                rngs=rngs,
+            )
+
+        self.qkv = linear(3 * width, ("embed", "heads"), 3)
+        self.proj = linear(width, ("heads", "embed"), 1)
         self.q_norm = make_head_norm(qk_norm, width // num_heads)
         self.k_norm = make_head_norm(qk_norm, width // num_heads)
         self.key_bias = key_bias

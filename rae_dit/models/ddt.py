@@ -91,6 +91,7 @@ class DDT(nnx.Module):
         in_channels: channels C of the latent.
         null_label: K, the label that means "no class".
         dtype: of matrix products; parameters are float32.
+        float8: whether those of the blocks are computed from 8-bit floats.
         backbone: blocks before the second head, or all of the backbone.
         upper: its other blocks; None without a second head.
         head: blocks of the wide head.
@@ -110,6 +111,7 @@ class DDT(nnx.Module):
         self.in_channels = architecture.in_channels
         self.null_label = architecture.num_classes
         self.dtype = dtype = compute_dtype(compute)
+        self.float8 = compute.float8
 
         narrow, wide = architecture.hidden_size
         patch_width = self.patch_size**2 * self.in_channels

@@ -6,7 +6,8 @@ from jaxtyping import Array, Float
 from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.models.attention import SelfAttention
 from rae_dit.models.conditioning import Modulation, modulate
-from rae_dit.models.layers import MLP, LayerNorm, RMSNorm, SwiGLU, compute_dtype, gelu_tanh
+from rae_dit.models.layers import LayerNorm, RMSNorm, compute_dtype
+from rae_dit.models.mlp import MLP, SwiGLU, gelu_tanh
 
 Heads = Float[Array, "B N H Dh"]
 
@@ -103,6 +104,7 @@ def make_attention(
         qk_norm=head_norm if architecture.use_qknorm else None,
         implementation=compute.attention,
         dtype=compute_dtype(compute),
+        use_float8=compute.float8,
         rngs=rngs,
     )
 
@@ -113,5 +115,8 @@ def make_mlp(
     """Builds the MLP of a block; SwiGLU takes two thirds of the hidden width."""
     dtype, hidden = compute_dtype(compute), int(width * architecture.mlp_ratio)
     if architecture.use_swiglu:
-        return SwiGLU(width, int(2 / 3 * hidden), dtype=dtype, rngs=rngs)
-    return MLP(width, hidden, activation=gelu_tanh, dtype=dtype, rngs=rngs)
+        hidden = int(2 / 3 * hidden)
+        return SwiGLU(width, hidden, dtype=dtype, use_float8=compute.float8, rngs=rngs)
+    return MLP(
+        width, hidden, activation=gelu_tanh, dtype=dtype, use_float8=compute.float8, rngs=rngs
+    )

@@ -1,4 +1,4 @@
-"""Layers shared by all transformers: Linear, norms, MLPs, patches, position embeddings.
+"""Layers shared by all transformers: Linear, norms, patches, position embeddings.
 
 Three conventions hold for all of them:
 
@@ -10,9 +10,6 @@ Three conventions hold for all of them:
 * no layer holds randomness: models are deterministic functions of their inputs.
 """
 
-import math
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rae_dit.architecture import Compute
-
-ALIGNMENT = 128  # channels; tile width of tensor cores and TPU lanes
-WIDE = 8 * ALIGNMENT  # hidden channels from which alignment pays for the zeros
+from rae_dit.models import float8
 
 Dtype = type[jnp.float32] | type[jnp.bfloat16]
 Axes = tuple[str | None, ...]
@@ -70,6 +65,7 @@ class Linear(nnx.Linear):
         kernel_init: overrides torch's default (zeros for adaLN, xavier for patch embeddings).
         bias_init: overrides torch's default.
         dtype: compute dtype of the product.
+        use_float8: compute the product from 8-bit floats, see `float8`.
         rngs: where initial values come from.
     """
 
@@ -83,6 +79,7 @@ class Linear(nnx.Linear):
         kernel_init: nnx.Initializer | None = None,
         bias_init: nnx.Initializer | None = None,
         dtype: Dtype,
+        use_float8: bool = False,
         rngs: nnx.Rngs,
     ):
         default = torch_uniform(in_features)
@@ -96,6 +93,14 @@ class Linear(nnx.Linear):
             param_dtype=jnp.float32,
             rngs=rngs,
         )
+        self.use_float8 = use_float8
+
+    def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
+        """Transforms the last axis."""
+        if not self.use_float8:
+            return super().__call__(x)
+        kernel, bias = (leaf[...].astype(self.dtype) for leaf in (self.kernel, self.bias))
+        return float8.product(x.astype(self.dtype), kernel) + bias
 
 
 class RMSNorm(nnx.Module):
@@ -135,75 +140,6 @@ class LayerNorm(nnx.Module):
         if self.weight is not None and self.bias is not None:
             y = y * self.weight[...] + self.bias[...]
         return y.astype(x.dtype)
-
-
-def gelu_exact(x: Array) -> Array:
-    """Computes x Phi(x) through erf in float32: torch's default GELU.
-
-    `jax.nn.gelu` defaults to the tanh approximation, and its exact form goes through erfc, which
-    costs an exponential and a branch more.
-    """
-    x32 = x.astype(jnp.float32)
-    return (0.5 * x32 * (1 + jax.lax.erf(x32 * math.sqrt(0.5)))).astype(x.dtype)
-
-
-def gelu_tanh(x: Array) -> Array:
-    """Computes the tanh approximation of GELU (`gelu_pytorch_tanh`): SigLIP, DiT without SwiGLU."""
-    return jax.nn.gelu(x, approximate=True)
-
-
-class MLP(nnx.Module):
-    """Two linear layers with a pointwise activation between them."""
-
-    def __init__(
-        self,
-        width: int,
-        hidden: int,
-        *,
-        activation: Callable[[Array], Array],
-        dtype: Dtype,
-        rngs: nnx.Rngs,
-    ):
-        self.fc1 = Linear(width, hidden, axes=("embed", "mlp"), dtype=dtype, rngs=rngs)
-        self.fc2 = Linear(hidden, width, axes=("mlp", "embed"), dtype=dtype, rngs=rngs)
-        self.activation = activation
-
-    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-        """Transforms each token by itself."""
-        return self.fc2(self.activation(self.fc1(x)))
-
-
-class SwiGLU(nnx.Module):
-    """w3(silu(x w1) * (x w2)), with w1 and w2 in one kernel (gate first), biases everywhere.
-
-    The reference's wide head has 5461 hidden channels, which no tensor core divides: products run
-    with zeros up to a multiple of 128. silu(0) 0 = 0, so that they change no result, and 3 % of a
-    training step is saved (docs/performance.md). Parameters keep their sizes.
-
-    Source: LightningDiT `SwiGLUFFN`; arXiv 2002.05202.
-    """
-
-    def __init__(self, width: int, hidden: int, *, dtype: Dtype, rngs: nnx.Rngs):
-        self.w12 = Linear(
-            width, 2 * hidden, axes=("embed", "mlp"), matrices=2, dtype=dtype, rngs=rngs
-        )
-        self.w3 = Linear(hidden, width, axes=("mlp", "embed"), dtype=dtype, rngs=rngs)
-        self.padding = -hidden % ALIGNMENT if hidden > WIDE else 0
-        self.dtype = dtype
-
-    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-        """Transforms each token by itself."""
-        w12, bias12 = self.pad_halves(self.w12.kernel[...]), self.pad_halves(self.w12.bias[...])
-        w3 = jnp.pad(self.w3.kernel[...].astype(self.dtype), ((0, self.padding), (0, 0)))
-        gate, up = jnp.split(x.astype(self.dtype) @ w12 + bias12, 2, axis=-1)
-        return (jax.nn.silu(gate) * up) @ w3 + self.w3.bias[...].astype(self.dtype)
-
-    def pad_halves(self, parameter: Float[Array, "... H"]) -> Float[Array, "... P"]:
-        """Appends zeros to each half of the last axis; casts to the compute dtype."""
-        *leading, both = parameter.shape
-        halves = parameter.astype(self.dtype).reshape(*leading, 2, both // 2)
-        none = [(0, 0)] * (halves.ndim - 1)
-        return jnp.pad(halves, [*none, (0, self.padding)]).reshape(*leading, -1)
 
 
 def patchify(image: Float[Array, "B H W C"], patch: int) -> Float[Array, "B N P"]:

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 
 from rae_dit.architecture import Compute, ViTArchitecture
 from rae_dit.models.attention import SelfAttention, apply_rope_halves
-from rae_dit.models.layers import MLP, LayerNorm, compute_dtype, gelu_exact, gelu_tanh
+from rae_dit.models.layers import LayerNorm, compute_dtype
+from rae_dit.models.mlp import MLP, gelu_exact, gelu_tanh
 from rae_dit.models.stack import Stack
 
 

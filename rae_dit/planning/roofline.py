@@ -121,7 +121,7 @@ def is_fused(config: Config, device: Device, tokens: int) -> bool:
     chosen = config.compute.attention
     if chosen == "auto":
         platform = "gpu" if device.is_gpu else "tpu"
-        half = config.precision == "bf16"
+        half = config.is_half
         chosen = choose_attention(platform, 1, half=half, batch=1, tokens=tokens)
     return chosen != "xla"
 

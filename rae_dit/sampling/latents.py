@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from rae_dit.diffusion.guidance import (
 from rae_dit.diffusion.sampler import SamplerOptions, internal_settings, solver_and_times
 from rae_dit.models.conditioning import check_labels
 from rae_dit.models.ddt import DDT
+from rae_dit.models.float8_stack import quantize_stack
 
 
 def sample_latents(
@@ -44,6 +46,7 @@ def sample_latents(
     diffusion_norm: float = 1.0,
     last_step: str = "mean",
     last_step_size: float = 0.04,
+    precision: Literal["fp8"] | None = None,
 ) -> Float[Array, "B h w C"]:
     """Integrates the flow from noise to latents; one compile per setting, `cfg_scale` is traced.
 
@@ -73,6 +76,8 @@ def sample_latents(
         diffusion_norm: how much noise "sde" adds, w(t) = diffusion_norm t; 0 is none.
         last_step: how "sde" ends: "mean", "euler" or "none" (see `diffusion/solvers/sde.py`).
         last_step_size: time from which it does, in (0, 1); the reference's default.
+        precision: "fp8" for products of 8-bit floats in the blocks of the models, see
+            `models/float8`; None for what the models were made with.
 
     Returns:
         float32 latents, normalized as in training: `rae.decode` takes them. NaN where "dopri5"
@@ -100,6 +105,7 @@ def sample_latents(
         diffusion_norm=float(diffusion_norm),
         last_step=last_step,
         last_step_size=float(last_step_size),
+        precision=precision,
     )
     return run_sampler(ddt, noise, labels, options, cfg_scale=cfg_scale, guide=guide, keys=keys)
 
@@ -181,8 +187,13 @@ def integrate(
     options: SamplerOptions,
 ) -> Float[Array, "B h w C"]:
     """Runs the compiled part of `run_sampler`; parameters and guidance scale are traced."""
-    ddt = merge_for_loop(graph, parameters)
-    guide = None if guide_graph is None else merge_for_loop(guide_graph, guide_parameters)
+    float8 = options.precision == "fp8"
+    ddt = merge_for_loop(graph, parameters, float8=float8)
+    guide = (
+        None
+        if guide_graph is None
+        else merge_for_loop(guide_graph, guide_parameters, float8=float8)
+    )
     model: Model = ddt
     if (settings := internal_settings(options, cfg_scale)) is not None:
         model = internal(ddt.heads, scale=settings[0], interval=settings[1])
@@ -199,10 +210,12 @@ def integrate(
     )
 
 
-def merge_for_loop(graph: nnx.GraphDef, parameters: nnx.State) -> DDT:
-    """Returns the model with matrices cast to its dtype once, ahead of the solver's loop."""
+def merge_for_loop(graph: nnx.GraphDef, parameters: nnx.State, *, float8: bool) -> DDT:
+    """Returns the model with matrices cast or rounded once, ahead of the solver's loop."""
     ddt = nnx.merge(graph, parameters)
     for stack in ddt.stacks().values():
+        if float8 or ddt.float8:
+            quantize_stack(stack)
         stack.cast_matrices()
     return ddt
 

@@ -40,7 +40,8 @@ def compute(config: Config) -> Compute:
         attention=config.compute.attention,
         scan_layers=config.compute.scan_layers,
         remat=config.compute.remat,
-        dtype="bfloat16" if config.precision == "bf16" else "float32",
+        dtype="bfloat16" if config.is_half else "float32",
+        float8=config.precision == "fp8",
     )
 
 
@@ -73,7 +74,9 @@ def with_compute(config: Config, compute: Compute) -> Config:
         scan_layers=compute.scan_layers,
         remat=compute.remat,
     )
-    precision: Literal["fp32", "bf16"] = "bf16" if compute.dtype == "bfloat16" else "fp32"
+    precision: Literal["fp32", "bf16", "fp8"] = "bf16" if compute.dtype == "bfloat16" else "fp32"
+    if compute.float8:
+        precision = "fp8"
     return dataclasses.replace(config, precision=precision, compute=section)
 
 

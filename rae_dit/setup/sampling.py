@@ -55,6 +55,7 @@ def sampler_options(config: Config) -> SamplerOptions:
         diffusion_norm=sample.diffusion_norm,
         last_step=sample.last_step,
         last_step_size=sample.last_step_size,
+        precision=sample.precision,
     )
 
 
@@ -81,10 +82,11 @@ def sample_provenance(config: Config, step: int | None) -> Provenance:
             "checkpoint": step or config.ddt.pretrained,
             "num_samples": config.sample.num_samples,
             "classes": list(chosen_classes(config)),
-            "precision": config.precision,
             "shift": models.latent_shift(config),
             **network_settings(config),
             **settings,
+            "precision": config.precision,
+            "sample.precision": config.sample.precision,
         }
     )
 

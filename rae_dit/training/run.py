@@ -58,7 +58,7 @@ def describe(run: Run) -> str:
         attention = choose_attention(
             mesh.devices.flat[0].platform,
             mesh.size,
-            half=config.precision == "bf16",
+            half=config.is_half,
             batch=config.data.batch_size // config.optim.accumulate_steps,
             tokens=tokens,
         )

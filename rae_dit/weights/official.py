@@ -11,7 +11,8 @@ from flax import nnx
 
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder, decoder_positions
-from rae_dit.models.layers import SwiGLU, sincos_position_embedding
+from rae_dit.models.layers import sincos_position_embedding
+from rae_dit.models.mlp import SwiGLU
 from rae_dit.weights.mapping import (
     BATCHED,
     Entry,

@@ -1,0 +1,78 @@
+"""Products of 8-bit floats: their definition in NumPy, gradients, and networks made of them."""
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from support.small_ddt import T, X, Y, awake_ddt
+from support.small_run import small_config
+
+from rae_dit.config import ConfigError
+from rae_dit.models import float8
+from rae_dit.sampling.latents import sample_latents
+
+RANDOM = np.random.default_rng(0)
+TOKENS = (RANDOM.standard_normal((2, 5, 48)) * 10.0 ** RANDOM.integers(-6, 7, (2, 5, 1))).astype(
+    "f"
+)
+KERNEL = (RANDOM.standard_normal((48, 32)) * 10.0 ** RANDOM.integers(-3, 4, 32)).astype("f")
+GRADIENT = RANDOM.standard_normal((2, 5, 32)).astype("f")
+
+
+def rounded(x: np.ndarray, axis: int) -> np.ndarray:
+    """The nearest numbers that e4m3 and a scale for each line along `axis` can tell."""
+    scale = np.abs(x).max(axis, keepdims=True) / np.float32(448)
+    return (x * (1 / scale)).astype(ml_dtypes.float8_e4m3fn).astype(np.float64) * scale
+
+
+def test_product_and_gradients_are_those_of_rounded_factors():
+    value, pull_back = jax.vjp(float8.product, jnp.asarray(TOKENS), jnp.asarray(KERNEL))
+    np.testing.assert_allclose(value, rounded(TOKENS, -1) @ rounded(KERNEL, 0), rtol=1e-4)
+    of_tokens, of_kernel = pull_back(jnp.asarray(GRADIENT))
+    expected = rounded(GRADIENT, -1) @ rounded(KERNEL, 1).T
+    np.testing.assert_allclose(of_tokens, expected, atol=1e-5 * np.abs(expected).max())
+    exact = np.einsum("bnk,bno->ko", TOKENS.astype(np.float64), GRADIENT)
+    np.testing.assert_allclose(of_kernel, exact, atol=1e-5 * np.abs(exact).max())
+
+
+def test_rounding_is_at_most_a_sixteenth_of_a_number_and_a_token_is_alone():
+    numbers, scale = float8.quantize(jnp.asarray(TOKENS))
+    error = np.abs(np.float64(numbers) * scale - TOKENS)
+    smallest = np.abs(TOKENS).max(-1, keepdims=True) / 448 * 2.0**-6  # below, spacing is constant
+    assert (error <= np.maximum(np.abs(TOKENS), smallest) * 2.0**-4 * 1.0001).all()
+    assert error.max() > 0
+    product = float8.product(jnp.asarray(TOKENS), jnp.asarray(KERNEL))
+    other = TOKENS.copy()
+    other[1] *= 1e3
+    np.testing.assert_array_equal(float8.product(jnp.asarray(other), KERNEL)[0], product[0])
+
+
+def test_zeros_stay_zeros_and_what_is_not_finite_is_seen():
+    x = jnp.zeros((3, 8)).at[1, 2].set(jnp.nan).at[2, 0].set(jnp.inf)
+    y = np.asarray(float8.product(x, jnp.ones((8, 4))))
+    assert (y[0] == 0).all()
+    assert np.isnan(y[1:]).all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"use_swiglu": False}], ids=["swiglu", "gelu"])
+def test_network_is_close_to_the_exact_one_and_weights_rounded_once_change_nothing(changes):
+    exact, eighth = awake_ddt(**changes), awake_ddt(float8=True, **changes)
+    reference = exact(X, T, Y)
+    error = jnp.linalg.norm(eighth(X, T, Y) - reference) / jnp.linalg.norm(reference)
+    assert 1e-4 < float(error) < 0.03
+
+    noise = jnp.asarray(X)
+    one = sample_latents(eighth, noise, Y, steps=3)
+    other = sample_latents(exact, noise, Y, steps=3, precision="fp8")
+    plain = sample_latents(exact, noise, Y, steps=3)
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    assert 1e-5 < float(jnp.abs(one - plain).max()) < 0.1
+
+
+def test_an_objective_without_such_products_refuses_the_precision():
+    assert small_config(precision="fp8").is_half
+    with pytest.raises(
+        ConfigError, match=r"^precision: got 'fp8'; expected another: objective 'rec"
+    ):
+        small_config(objective="reconstruction", precision="fp8")
