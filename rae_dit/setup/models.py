@@ -62,6 +62,7 @@ def make_compute(
         "attention": attention,
         "scan_layers": scan_layers,
         "remat": remat,
+        "float8": False,
     }
     return convert(Compute, choices, "")
 
