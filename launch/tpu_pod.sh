@@ -6,14 +6,16 @@
 # TPU     a TPU VM or pod, one slice.
 # QUEUED  in place of TPU: a queued resource of one or several slices. If it is to be made: ACCELERATOR
 #         (v5litepod-256), RUNTIME (v2-alpha-tpuv5-lite), SLICES (default 1), SPOT=1 for spot capacity;
-#         then this waits until it is active.
-# ZONE    of either. REPO  what the workers clone; REF of it: a branch, tag or commit (default main).
+#         then this waits until it is active, WAIT_SECONDS at most (default a day). One that was
+#         preempted (SUSPENDED) or FAILED is deleted and made again with RECREATE=1, else refused.
+# ZONE    of either. REPO  what the workers clone; REF of it: a branch, tag or commit, 7 digits of it
+#         or more (default main).
 # PYTHON  an interpreter >= 3.11 on the workers; default the newest there, else one that uv fetches.
 # DRY_RUN=1  prints the commands in place of running them.
 # First all workers fetch REF and install what it requires; if that fails on one, nothing is started.
 # The workers find each other through the TPU's metadata, and refuse to start on different code.
-# WORKDIR must be on storage that all of them share. After a preemption or a lost connection run the same
-# line again: it continues.
+# WORKDIR must be on storage that all of them share. After a lost connection or a preemption run the same
+# line again (with RECREATE=1): it continues.
 set -euo pipefail
 : "${ZONE:?zone of the TPU}" "${REPO:?git address of this repository}"
 
@@ -35,21 +37,41 @@ queue() {
   run gcloud compute tpus queued-resources "$1" "$QUEUED" --zone="$ZONE" "${@:2}"
 }
 
+state() {
+  queue describe --format='value(state.state)' 2>/dev/null
+}
+
 create() {
   nodes=(--node-id="$QUEUED-0")
   [ "${SLICES:-1}" = 1 ] || nodes=(--node-count="$SLICES" --node-prefix="$QUEUED")
   queue create --async --accelerator-type="$ACCELERATOR" --runtime-version="${RUNTIME:?}" \
     "${nodes[@]}" ${SPOT:+--spot}
-  [ -z "${DRY_RUN:-}" ] || return 0
-  until state="$(queue describe --format='value(state.state)')" && [ "$state" = ACTIVE ]; do
-    case "$state" in
-      FAILED | SUSPENDING | SUSPENDED)
-        echo "$QUEUED is $state; delete it, and run this again" >&2
-        return 1
+}
+
+# Waits until the queued resource is active; makes it where there is none.
+prepare() {
+  if [ -n "${DRY_RUN:-}" ]; then create; return; fi
+  found="$(state)" || create
+  waited=0
+  while found="$(state)" || found="not known"; [ "$found" != ACTIVE ]; do
+    case "$found" in
+      FAILED | SUSPENDED)
+        if [ -z "${RECREATE:-}" ]; then
+          echo "$QUEUED is $found; RECREATE=1 deletes it and makes it again" >&2
+          return 1
+        fi
+        RECREATE=""
+        queue delete --force --quiet
+        create
         ;;
     esac
-    echo "waiting for $QUEUED: ${state:-not known yet}"
+    if [ "$waited" -ge "${WAIT_SECONDS:-86400}" ]; then
+      echo "$QUEUED is $found after $waited s (WAIT_SECONDS); run this again to go on waiting" >&2
+      return 1
+    fi
+    echo "waiting for $QUEUED: $found"
     sleep "${POLL_SECONDS:-60}"
+    waited=$((waited + ${POLL_SECONDS:-60}))
   done
 }
 
@@ -65,7 +87,7 @@ on_all_workers() {
 }
 
 if [ -n "${QUEUED:-}" ]; then
-  [ -z "${ACCELERATOR:-}" ] || create
+  [ -z "${ACCELERATOR:-}" ] || prepare
 else
   : "${TPU:?name of the TPU, or QUEUED}"
 fi
@@ -75,8 +97,15 @@ on_all_workers "set -euo pipefail
 ${PYTHON:+export PYTHON=$(quoted "$PYTHON" | cut -c2-)}
 [ -d rae_dit ] || git clone --quiet$(quoted "$REPO") rae_dit
 cd rae_dit
-git fetch --quiet$(quoted "$REPO" "${REF:-${BRANCH:-main}}")
-git checkout --quiet --detach FETCH_HEAD
+ref=$(quoted "${REF:-${BRANCH:-main}}" | cut -c2-)
+if git fetch --quiet$(quoted "$REPO") \"\$ref\"; then
+  ref=FETCH_HEAD
+elif [[ \"\$ref\" =~ ^[0-9a-f]{7,40}\$ ]]; then
+  git fetch --quiet --tags$(quoted "$REPO") '+refs/heads/*:refs/remotes/origin/*'
+else
+  exit 1
+fi
+git checkout --quiet --detach \"\$ref\"
 . launch/interpreter.sh
 PATH=\"\$HOME/.local/bin:\$PATH\"
 [ -n \"\${PYTHON:-}\" ] || is_new_enough python3 || command -v uv >/dev/null || python3 -m pip install --quiet --user uv

@@ -40,9 +40,11 @@ printf '\n' >>"$GCLOUD_CALLS"
 case "$*" in
   *" describe "*)
     read -r state rest <<<"$(cat "$STATES")"
-    echo "$rest" >"$STATES"
+    [ -z "$rest" ] || echo "$rest" >"$STATES"
+    [ "$state" != none ] || exit 1
     echo "$state"
     ;;
+  *" create "*) [ -z "${EXISTS:-}" ] || exit 1 ;;
 esac
 for argument; do
   case "$argument" in
@@ -156,15 +158,16 @@ def pod(machine: Machine, repository: dict[str, str], *arguments: str, **variabl
 ARGUMENTS = ["--config=configs/dit_dino.py", "a b", "$(touch x); it's", "", "*"]
 
 
-@pytest.mark.parametrize("ref", ["main", "new/thing", "v1", "commit"])
+@pytest.mark.parametrize("ref", ["main", "new/thing", "v1", "commit", "short"])
 def test_a_pod_runs_the_branch_tag_or_commit_with_the_arguments_as_given(
     machine: Machine, repository: dict[str, str], ref: str
 ) -> None:
-    expected = repository["v1" if ref == "commit" else ref]
+    expected = repository["v1" if ref in ("commit", "short") else ref]
+    given = {"commit": expected, "short": expected[:7]}.get(ref, ref)
     installs: list[str] = []
     for _ in range(2):  # the second time it is there, and installed
         machine.calls.unlink(missing_ok=True)
-        made = pod(machine, repository, *ARGUMENTS, REF=expected if ref == "commit" else ref)
+        made = pod(machine, repository, *ARGUMENTS, REF=given)
         assert made.returncode == 0, made.stderr
         python = str(machine.home / "rae_dit/.venv/bin/python")
         install, _, ran = machine.called.partition(f"{python}\n")
@@ -181,7 +184,9 @@ def test_a_pod_runs_the_branch_tag_or_commit_with_the_arguments_as_given(
     ]
 
 
-@pytest.mark.parametrize("broken", ["clone", "fetch", "checkout", "no such ref", "pip"])
+@pytest.mark.parametrize(
+    "broken", ["clone", "fetch", "checkout", "no such ref", "no such commit", "pip"]
+)
 def test_a_failure_on_a_worker_ends_the_launch(
     machine: Machine, repository: dict[str, str], broken: str
 ) -> None:
@@ -196,6 +201,8 @@ def test_a_failure_on_a_worker_ends_the_launch(
             variables["REF"] = "new/thing"
         case "no such ref":
             variables["REF"] = "nothing"
+        case "no such commit":
+            variables["REF"] = "0123456"
         case "pip":
             variables["PIP_FAILS"] = "1"
     made = pod(machine, repository, *ARGUMENTS, **variables)
@@ -234,38 +241,72 @@ def test_a_worker_takes_the_python_that_is_named(
 def test_several_slices_are_made_awaited_and_used(
     machine: Machine, repository: dict[str, str]
 ) -> None:
-    machine.states.write_text("WAITING_FOR_RESOURCES PROVISIONING ACTIVE")
+    machine.states.write_text("none WAITING_FOR_RESOURCES PROVISIONING ACTIVE")
     made = pod(
         machine,
         repository,
         "--x",
-        **{"TPU": "", "QUEUED": "q", "SLICES": "2", "SPOT": "1"},
+        **{"TPU": "", "QUEUED": "q", "SLICES": "2", "SPOT": "1", "POLL_SECONDS": "0"},
         **{"ACCELERATOR": "v5litepod-256", "RUNTIME": "v2-alpha-tpuv5-lite"},
     )
     assert made.returncode == 0, made.stderr
     queue = ["compute", "tpus", "queued-resources"]
-    create, *describes, prepare, start = machine.gcloud
+    first, create, *describes, prepare, start = machine.gcloud
     assert create == [
         *(*queue, "create", "q", "--zone=z", "--async", "--accelerator-type=v5litepod-256"),
         *("--runtime-version=v2-alpha-tpuv5-lite", "--node-count=2", "--node-prefix=q", "--spot"),
     ]
-    assert describes == [[*queue, "describe", "q", "--zone=z", "--format=value(state.state)"]] * 3
+    describe = [*queue, "describe", "q", "--zone=z", "--format=value(state.state)"]
+    assert [first, *describes] == [describe] * 4
     for ssh in (prepare, start):
         assert ssh[:-1] == [
             *(*queue, "ssh", "q", "--zone=z", "--node=all", "--worker=all", "--batch-size=all"),
         ]
 
 
-def test_capacity_that_does_not_come_ends_the_launch(
+QUEUE = {"TPU": "", "QUEUED": "q", "ACCELERATOR": "v5litepod-16", "RUNTIME": "v"}
+
+
+def made_and_deleted(machine: Machine) -> list[str]:
+    return [call[3] for call in machine.gcloud if call[3] != "describe"]
+
+
+@pytest.mark.parametrize("state", ["FAILED", "SUSPENDED"])
+def test_capacity_that_is_lost_ends_the_launch_or_is_asked_for_again(
+    machine: Machine, repository: dict[str, str], state: str
+) -> None:
+    """As after a preemption: the queued resource is there, and `create` would fail."""
+    machine.states.write_text(f"{state} {state} ACTIVE")
+    made = pod(machine, repository, "--x", **QUEUE, EXISTS="1")
+    assert made.returncode == 1
+    assert made.stderr == f"q is {state}; RECREATE=1 deletes it and makes it again\n"
+    assert made_and_deleted(machine) == []
+    machine.states.write_text(f"{state} {state} PROVISIONING ACTIVE")
+    made = pod(machine, repository, "--x", **QUEUE, RECREATE="1", POLL_SECONDS="0")
+    assert made.returncode == 0, made.stderr
+    assert made_and_deleted(machine) == ["delete", "create", "ssh", "ssh"]
+    delete, create = (call for call in machine.gcloud if call[3] in ("delete", "create"))
+    assert delete[4:] == ["q", "--zone=z", "--force", "--quiet"]
+    assert create[-1] == "--node-id=q-0"
+
+
+def test_a_queued_resource_that_is_active_is_used(
     machine: Machine, repository: dict[str, str]
 ) -> None:
-    machine.states.write_text("PROVISIONING FAILED")
-    variables = {"TPU": "", "QUEUED": "q", "ACCELERATOR": "v5litepod-16", "RUNTIME": "v"}
-    made = pod(machine, repository, "--x", **variables)
+    machine.states.write_text("ACTIVE")
+    made = pod(machine, repository, "--x", **QUEUE, EXISTS="1")
+    assert made.returncode == 0, made.stderr
+    assert made_and_deleted(machine) == ["ssh", "ssh"]
+
+
+@pytest.mark.parametrize("states", ["WAITING_FOR_RESOURCES", "none"])
+def test_waiting_ends(machine: Machine, repository: dict[str, str], states: str) -> None:
+    machine.states.write_text(states)
+    made = pod(machine, repository, "--x", **QUEUE, WAIT_SECONDS="1", POLL_SECONDS="1")
     assert made.returncode == 1
-    assert made.stderr == "q is FAILED; delete it, and run this again\n"
-    assert machine.gcloud[0][-1] == "--node-id=q-0"
-    assert len(machine.gcloud) == 3
+    found = "not known" if states == "none" else states
+    assert f"q is {found} after 1 s (WAIT_SECONDS); run this again" in made.stderr
+    assert "ssh" not in made_and_deleted(machine)
 
 
 @pytest.mark.parametrize("queued", [False, True])
