@@ -220,6 +220,11 @@ def no_compile(monkeypatch):
             CheckpointError,
             "no checkpoint at .*: there is no such directory",
         ),
+        (
+            {"sharding.fsdp": 8, "ddt.hidden_size": (36, 36), "ddt.num_heads": (3, 3)},
+            ConfigError,
+            "sharding.fsdp: got 8; expected 4, the largest divisor of 8 devices that works; 8 di",
+        ),
     ],
 )
 def test_mistakes_end_in_one_line(tmp_path, no_compile, changes, error, message):

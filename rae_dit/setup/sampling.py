@@ -12,7 +12,7 @@ from rae_dit.provenance import Provenance
 from rae_dit.sampling.generate import GenerationSettings, Generator
 from rae_dit.sampling.labels import chosen_classes
 from rae_dit.setup import models, weights
-from rae_dit.training.sharding import make_mesh
+from rae_dit.training.sharding import check_fsdp, make_mesh
 
 FREE = ("num_samples", "output_dir", "labels", "class_list", "class_names", "guide_checkpoint")
 
@@ -26,11 +26,13 @@ def load_generator(config: Config, workdir: Path, step: int | None = None) -> Ge
         step: of the EMA, from `newest_step`, so that a report can name it; None takes the newest.
 
     Raises:
-        ConfigError: the guide is for other latents or classes, or the config says otherwise.
+        ConfigError: the guide is for other latents or classes, the config says otherwise, or
+            `sharding.fsdp` would leave most parameters whole on every device.
         CheckpointError: there is no sound checkpoint, or it has no EMA.
         WeightsError: a third-party file cannot be used.
     """
     mesh = make_mesh(config.sharding.fsdp)
+    check_fsdp(models.abstract(models.make_ddt, config), mesh)
     guide = weights.place_guide(config, mesh) if config.sample.guide_checkpoint else None
     ddt = weights.place_ddt(config, workdir, mesh, step)
     rae = weights.place_rae(config, mesh, decoder=True)

@@ -22,7 +22,7 @@ from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import invalid_value
 from rae_dit.models.ddt import DDT
 from rae_dit.models.rae import latent_scale
-from rae_dit.multihost import decide, place
+from rae_dit.multihost import decide, place, share
 from rae_dit.objectives.base import Tree
 from rae_dit.setup import pretrained
 from rae_dit.setup.models import (
@@ -192,7 +192,7 @@ def place_guide(config: Config, mesh: Mesh) -> Model:
         guide = released.read_ddt(path, compute(config))
         check_guide(config, guide)
         return Model(nnx.graphdef(guide), to_devices(guide, mesh))
-    theirs = read_config(Path(run))
+    theirs = share(lambda: read_config(Path(run)))
     if theirs.trained_network != "ddt":
         expected = f"a stage-2 run; the objective of that one is {theirs.objective!r}"
         raise invalid_value("sample.guide_checkpoint", path, expected)
