@@ -20,6 +20,7 @@ from rae_dit.multihost import on_first_process
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 30.0
+LISTINGS = "listings"  # directory where listings of the data are kept
 
 
 def find_run(path: str | Path) -> Path | None:

@@ -28,6 +28,7 @@ from ml_collections import config_flags
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from launch.benchmarks import timing
+from launch.benchmarks.trace_account import account
 from rae_dit.config import Config, from_config_dict
 from rae_dit.flops import model_flops, train_flops
 from rae_dit.planning.compiled import without_files
@@ -140,6 +141,13 @@ def measure_train(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str,
             for _ in range(3):
                 metrics = step()
             jax.block_until_ready(metrics)
+        found = account(
+            next(Path(PROFILE.value).rglob("*.xplane.pb")), steps=3 * jax.device_count()
+        )
+        yield {
+            "part": "account",
+            "ms_a_step": {kind: round(ms, 2) for kind, (ms, _, _) in [*found.items()][:8]},
+        }
 
 
 def measure_encode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:

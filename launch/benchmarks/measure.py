@@ -18,6 +18,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,13 +47,17 @@ class Measurement(NamedTuple):
         name: what the results are filed under.
         command: arguments of Python.
         seconds: that it takes, roughly.
-        gpus: how many it is shown.
+        gpus: how many devices it is shown.
+        flags: of XLA, beside those of the environment.
+        forced: devices of a CPU, which XLA makes.
     """
 
     name: str
     command: str
     seconds: int
     gpus: int = 1
+    flags: str = ""
+    forced: bool = False
 
 
 SETS = {
@@ -103,20 +108,25 @@ def main() -> None:
     if unknown := set(options.sets) - set(SETS):
         parser.error(f"no such set: {', '.join(sorted(unknown))}; there are {', '.join(SETS)}")
     wanted = [each for name in options.sets or SETS for each in SETS[name]]
-    if options.list:
+    run(wanted, options.output, options.seconds, only_list=options.list)
+
+
+def run(wanted: Sequence[Measurement], output: Path, seconds: float, *, only_list: bool) -> None:
+    """Runs the measurements that a file lacks, as far as the seconds go; or shows them all."""
+    if only_list:
         for each in wanted:
             print(f"{each.seconds:4d} s  {each.gpus} GPU  {each.name}: {each.command}")
         return
-    end = time.monotonic() + options.seconds
-    done = finished(options.output)
+    end = time.monotonic() + seconds
+    done = finished(output)
     for each in wanted:
         left = end - time.monotonic()
         if each.name in done:
-            print(f"{each.name}: is in {options.output}", flush=True)
+            print(f"{each.name}: is in {output}", flush=True)
         elif each.seconds > left:
             print(f"{each.name}: left for later, takes about {each.seconds} s", flush=True)
         else:
-            measure(each, options.output, left)
+            measure(each, output, left)
 
 
 def finished(path: Path) -> set[str]:
@@ -131,6 +141,8 @@ def measure(each: Measurement, output: Path, seconds: float) -> None:
     """Runs one; appends its lines, and one with its exit status and duration."""
     visible = ",".join(str(number) for number in range(each.gpus))
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": visible, "PYTHONUNBUFFERED": "1"}
+    forced = f"--xla_force_host_platform_device_count={each.gpus}" if each.forced else ""
+    environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {each.flags} {forced}".strip()
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
     begun = time.monotonic()
     limit = ["timeout", "--kill-after=5", str(int(min(seconds, 10**6)))]  # a run saves on SIGTERM

@@ -6,7 +6,7 @@ crops them, and replaces records that cannot be read.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from PIL import Image
@@ -174,6 +174,25 @@ class PackedStrings:
 
     def __len__(self) -> int:
         return len(self._ends) - 1
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Returns the arguments of `from_arrays`."""
+        return {"joined": np.frombuffer(self._joined, np.uint8), "ends": self._ends}
+
+    @classmethod
+    def from_arrays(cls, joined: np.ndarray, ends: np.ndarray) -> Self:
+        """Restores strings from all their bytes, uint8, and int64 [strings + 1] ends.
+
+        Raises:
+            ValueError: these are no ends of those bytes.
+        """
+        if ends.ndim != 1 or not len(ends) or ends[0] != 0 or ends[-1] != len(joined):
+            raise ValueError(f"got ends of shape {ends.shape} for {len(joined)} bytes")
+        if np.any(np.diff(ends) < 0):
+            raise ValueError("got ends that decrease")
+        found = cls([])
+        found._joined, found._ends = joined.tobytes(), ends
+        return found
 
     def __getitem__(self, index: int) -> bytes:
         return self._joined[self._ends[index] : self._ends[index + 1]]

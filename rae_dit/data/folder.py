@@ -30,6 +30,7 @@ class Folder:
         first: int64 [classes + 1], number of the first file of each class, then of all files.
         fingerprint: hash of the names.
         listing: what was found.
+        directories: all that were listed below the root, relative to it.
     """
 
     root: Path
@@ -38,6 +39,7 @@ class Folder:
     first: np.ndarray
     fingerprint: str
     listing: Listing
+    directories: tuple[bytes, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -87,10 +89,12 @@ def open_folder(path: str, num_classes: int, *, numeric_classes: bool = False) -
         )
     names: list[bytes] = []
     first = [0]
+    directories: list[bytes] = []
     digest = hashlib.sha256()
     others = Counter(kind_of(p.name) for p in root.iterdir() if p.name not in {*classes})
     for label in classes:
-        images = _images(root / label, others)
+        images, below = _images(root / label, others)
+        directories += [os.path.join(os.fsencode(label), path) for path in below]
         if not images:
             raise SourceError(
                 f"got {path!r}, where the class {label!r} holds {found_in(root / label)}; "
@@ -110,6 +114,7 @@ def open_folder(path: str, num_classes: int, *, numeric_classes: bool = False) -
         first=np.array(first, np.int64),
         fingerprint=f"folder/{len(names)}/{digest.hexdigest()[:12]}",
         listing=Listing(len(names), classes=classes, remarks=(*left_out(others), *hint)),
+        directories=tuple(directories),
     )
 
 
@@ -131,8 +136,11 @@ def class_directories(root: Path, *, numeric_classes: bool) -> tuple[str, ...]:
     return tuple(sorted(classes, key=int))
 
 
-def _images(folder: Path, others: Counter[str]) -> list[bytes]:
-    """Lists the images below a directory relative to it, and counts all else in `others`."""
+def _images(folder: Path, others: Counter[str]) -> tuple[list[bytes], list[bytes]]:
+    """Lists the images below a directory and all directories there, relative to it.
+
+    All else is counted in `others`.
+    """
     # Bytes, because a million of str would cost several times the memory.
     top = os.fsencode(folder)
     found: list[tuple[bytes, list[bytes]]] = []
@@ -158,7 +166,8 @@ def _images(folder: Path, others: Counter[str]) -> list[bytes]:
                 else:
                     waiting.append((path, (*above, real)))
         found.append((below, sorted(images)))
-    return [image for _, images in sorted(found) for image in images]
+    found.sort()
+    return [image for _, images in found for image in images], [below for below, _ in found]
 
 
 def _leads_back(real: bytes, above: tuple[bytes, ...]) -> bool:

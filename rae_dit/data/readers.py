@@ -1,5 +1,6 @@
 """Data sources by name: name and path -> numbered records."""
 
+from pathlib import Path
 from typing import Literal, assert_never, get_args
 
 from rae_dit.data.files import Crop, Files, Images, Listing, SourceError
@@ -23,6 +24,7 @@ def open_source(
     crop: Crop,
     max_bad_share: float,
     numeric_classes: bool = False,
+    listings: Path | None = None,
 ) -> Source:
     """Opens one split of a data source.
 
@@ -35,6 +37,7 @@ def open_source(
         crop: see `Images`.
         max_bad_share: see `Images`.
         numeric_classes: see `folder.open_folder`; False for other sources.
+        listings: directory where listings of folders and tar files are kept; None for none.
 
     Returns:
         The records.
@@ -52,7 +55,7 @@ def open_source(
             seed = 0 if split == "train" else 1
             return synthetic(image_size, num_classes, SYNTHETIC_IMAGES, seed)
         case "folder" | "huggingface" | "tfds" | "tar":
-            files = _open_files(name, path, split, num_classes, numeric_classes)
+            files = _open_files(name, path, split, num_classes, numeric_classes, listings)
             _check_classes(path, files.listing, num_classes)
             return Images(
                 files=files,
@@ -105,7 +108,12 @@ def _check_classes(path: str, listing: Listing, num_classes: int) -> None:
 
 
 def _open_files(
-    kind: Kind, path: str, split: str, num_classes: int, numeric_classes: bool
+    kind: Kind,
+    path: str,
+    split: str,
+    num_classes: int,
+    numeric_classes: bool,
+    listings: Path | None,
 ) -> Files:
     """Opens a reader.
 
@@ -113,7 +121,7 @@ def _open_files(
         SourceError: it holds something else, or a directory or file cannot be read.
     """
     try:
-        return _reader(kind, path, split, num_classes, numeric_classes)
+        return _reader(kind, path, split, num_classes, numeric_classes, listings)
     except OSError as error:
         raise SourceError(
             f"got {path!r}, which cannot be read ({error.strerror or error}: {error.filename}); "
@@ -121,8 +129,24 @@ def _open_files(
         ) from error
 
 
-def _reader(kind: Kind, path: str, split: str, num_classes: int, numeric_classes: bool) -> Files:
+def _reader(
+    kind: Kind,
+    path: str,
+    split: str,
+    num_classes: int,
+    numeric_classes: bool,
+    listings: Path | None,
+) -> Files:
     """Opens a reader; imported late, so that each source needs its own packages only."""
+    if listings is not None and kind in ("folder", "tar"):
+        from rae_dit.data.listing_cache import kept_or_listed
+
+        return kept_or_listed(
+            listings,
+            path,
+            (kind, num_classes, numeric_classes),
+            lambda: _reader(kind, path, split, num_classes, numeric_classes, None),
+        )
     match kind:
         case "folder":
             from rae_dit.data.folder import open_folder

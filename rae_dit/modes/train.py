@@ -19,7 +19,7 @@ from rae_dit.training.metrics import MetricsWriter
 from rae_dit.training.run import describe, restore_or_create
 from rae_dit.training.sharding import make_mesh
 from rae_dit.training.weights_and_biases import WeightsAndBiases, check_installed
-from rae_dit.workdir import lock_for_all, parse_config
+from rae_dit.workdir import LISTINGS, lock_for_all, parse_config
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Con
             keep_every=config.checkpoint.keep_every,
         ) as checkpoints,
     ):
-        run = open_run(config, make_mesh(config.sharding.fsdp))
+        run = open_run(config, make_mesh(config.sharding.fsdp), workdir / LISTINGS)
         hooks = [
             telemetry_hook(run),
             validation_hook(run, preemption.still_alive),

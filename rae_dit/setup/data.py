@@ -1,6 +1,7 @@
 """Config -> the records of a split."""
 
 import logging
+from pathlib import Path
 from typing import Literal, overload
 
 from rae_dit.config import Config, ConfigError
@@ -13,13 +14,25 @@ log = logging.getLogger(__name__)
 
 
 @overload
-def open_source(config: Config, split: Literal["train"]) -> Source: ...
+def open_source(
+    config: Config, split: Literal["train"], listings: Path | None = None
+) -> Source: ...
 @overload
-def open_source(config: Config, split: Literal["validation"]) -> Source | None: ...
-def open_source(config: Config, split: Literal["train", "validation"]) -> Source | None:
+def open_source(
+    config: Config, split: Literal["validation"], listings: Path | None = None
+) -> Source | None: ...
+def open_source(
+    config: Config, split: Literal["train", "validation"], listings: Path | None = None
+) -> Source | None:
     """Opens the records of a split and says what was found; process 0 lists them, for all.
 
-    None for "validation" if `data.validation_path` is ''.
+    Args:
+        config: names the source.
+        split: which part of it.
+        listings: directory where listings are kept until the data change; None for none.
+
+    Returns:
+        The records; None for "validation" if `data.validation_path` is ''.
 
     Raises:
         ConfigError: the path does not hold what `data.source` expects; says what is there.
@@ -43,6 +56,7 @@ def open_source(config: Config, split: Literal["train", "validation"]) -> Source
                 crop=data.crop,
                 max_bad_share=data.max_bad_share,
                 numeric_classes=data.numeric_classes,
+                listings=listings,
             ),
             SourceError,
         )

@@ -22,6 +22,7 @@ from rae_dit.evaluation.references import open_reference
 from rae_dit.evaluation.stored import open_stored
 from rae_dit.provenance import file_hash
 from rae_dit.setup import data
+from rae_dit.workdir import LISTINGS
 
 
 def make_reference(
@@ -47,7 +48,7 @@ def make_reference(
         return None
     folder = Path(settings.reference_cache) if settings.reference_cache else workdir / "references"
     if not settings.reference:
-        source = data.open_source(config, "train")
+        source = data.open_source(config, "train", workdir / LISTINGS)
         stride = -(-len(source) // MAX_REAL)
         return cached_reference(
             folder,

@@ -1,5 +1,7 @@
 """Config -> a training run."""
 
+from pathlib import Path
+
 from jax.sharding import Mesh
 
 from rae_dit.config import Config, ConfigError
@@ -15,15 +17,20 @@ from rae_dit.training.run import Run
 from rae_dit.training.sharding import local_rows
 
 
-def open_run(config: Config, mesh: Mesh) -> Run:
+def open_run(config: Config, mesh: Mesh, listings: Path | None = None) -> Run:
     """Opens the data, loads the frozen networks and builds the functions; compiles nothing.
+
+    Args:
+        config: of the run.
+        mesh: all of its devices.
+        listings: directory where listings of the data are kept; None for none.
 
     Raises:
         ConfigError: the data do not suffice for a batch, or /dev/shm for the workers, held-out
             images are missing or have other classes, or the evaluation during training cannot be
             made.
     """
-    source = data.open_source(config, "train")
+    source = data.open_source(config, "train", listings)
     if config.data.batch_size > len(source):
         expected = f"at most {len(source)}, as many as there are images to train on"
         raise invalid_value("data.batch_size", config.data.batch_size, expected)
@@ -31,7 +38,7 @@ def open_run(config: Config, mesh: Mesh) -> Run:
         config.data.num_workers,
         batch_bytes(image_shape(source), len(local_rows(mesh, config.data.batch_size))),
     )
-    validation = data.open_source(config, "validation")
+    validation = data.open_source(config, "validation", listings)
     data.check_same_classes(config, source, validation)
     config = config.in_steps(len(source))
     check_held_out(config, validation)

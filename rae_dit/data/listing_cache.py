@@ -1,0 +1,147 @@
+"""Listings of folders and tar files, kept between starts until what was listed changes.
+
+Listing a million files takes minutes on network storage; asking whether a thousand directories or
+shards have changed takes seconds. A directory's times change with every name that is added, removed
+or renamed in it, a tar file's with every write. A kept listing counts only if all of them are as
+they were; what changed in the seconds before it was listed is not kept, since another change in the
+same tick of the file system's clock would not show.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rae_dit.data.files import Files, Listing, PackedStrings
+from rae_dit.data.folder import Folder
+from rae_dit.data.shards import find_shards
+from rae_dit.data.tar import Tar
+from rae_dit.storage.files import write_bytes
+
+log = logging.getLogger(__name__)
+
+SETTLED_SECONDS = 5.0  # ticks of clocks, and clocks of file servers that are slow
+_FORMAT = 1
+
+Kept = Folder | Tar
+
+
+def kept_or_listed(
+    directory: Path, path: str, settings: Sequence[Any], make: Callable[[], Files]
+) -> Files:
+    """Returns the listing that is kept in a directory, or makes one and keeps it.
+
+    Args:
+        directory: of the kept listings, made if needed.
+        path: that is listed.
+        settings: all else that the listing depends on, JSON values.
+        make: lists.
+    """
+    place = os.path.abspath(os.path.expanduser(path))
+    key = json.dumps([_FORMAT, place, *settings])
+    file = directory / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    if (kept := _read(file, key, path)) is not None:
+        log.info("%s: unchanged since it was listed into %s", path, file)
+        return kept
+    begun = time.time()
+    made = make()
+    if not isinstance(made, Kept):
+        return made
+    try:
+        stamps = _stamps(watched(made))
+        if stamps[:, :2].max() < (begun - SETTLED_SECONDS) * 1e9:
+            write_bytes(file, _to_bytes(made, stamps, key))
+    except OSError as error:
+        log.warning("the listing of %s cannot be kept (%s)", path, error)
+    return made
+
+
+def watched(files: Kept) -> list[bytes]:
+    """Returns the paths whose stamps tell whether a listing would be the same."""
+    if isinstance(files, Tar):
+        return [os.fsencode(path) for path in files.shards]
+    root = os.fsencode(files.root)
+    return [root, *(os.path.join(root, below) for below in files.directories)]
+
+
+def _stamps(paths: Sequence[bytes]) -> np.ndarray:
+    """Returns int64 [paths, 4]: times of content and status in nanoseconds, size and inode."""
+    found = [os.stat(path) for path in paths]
+    return np.array(
+        [(s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino % 2**63) for s in found], np.int64
+    )
+
+
+def _to_bytes(files: Kept, stamps: np.ndarray, key: str) -> bytes:
+    """Returns the .npz of a listing."""
+    names, numbers = (
+        (files.keys, files.table) if isinstance(files, Tar) else (files.files, files.first)
+    )
+    head: dict[str, Any] = {
+        "key": key,
+        "fingerprint": files.fingerprint,
+        "files": files.listing.files,
+        "labels": files.listing.labels,
+        "remarks": files.listing.remarks,
+    }
+    if isinstance(files, Tar):
+        head |= {"shards": [str(shard) for shard in files.shards]}
+    else:
+        head |= {"root": str(files.root), "classes": files.classes}
+        head |= {"directories": [os.fsdecode(path) for path in files.directories]}
+    arrays: dict[str, Any] = {"head": np.frombuffer(json.dumps(head).encode(), np.uint8)}
+    arrays |= {"stamps": stamps, "numbers": numbers} | names.to_arrays()
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _read(file: Path, key: str, path: str) -> Kept | None:
+    """Reads a listing; None if there is none, or it cannot be used, or something has changed."""
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
+            head = json.loads(arrays["head"].tobytes())
+            names = PackedStrings.from_arrays(arrays["joined"], arrays["ends"])
+            kept, stamps = _restored(head, names, arrays["numbers"]), arrays["stamps"]
+        if head["key"] != key or not np.array_equal(_stamps(watched(kept)), stamps):
+            return None
+        if isinstance(kept, Tar) and find_shards(path, (".tar",)).files != [*kept.shards]:
+            return None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("%s cannot be used (%s); listing again", file, " ".join(str(error).split()))
+        return None
+    return kept
+
+
+def _restored(head: dict[str, Any], names: PackedStrings, numbers: np.ndarray) -> Kept:
+    """Makes the reader of a kept listing."""
+    labels = None if head["labels"] is None else (head["labels"][0], head["labels"][1])
+    remarks = tuple(head["remarks"])
+    if "shards" in head:
+        return Tar(
+            shards=tuple(map(Path, head["shards"])),
+            keys=names,
+            table=numbers,
+            fingerprint=head["fingerprint"],
+            listing=Listing(head["files"], labels=labels, remarks=remarks),
+        )
+    classes = tuple(head["classes"])
+    return Folder(
+        root=Path(head["root"]),
+        classes=classes,
+        files=names,
+        first=numbers,
+        fingerprint=head["fingerprint"],
+        listing=Listing(head["files"], classes=classes, labels=labels, remarks=remarks),
+        directories=tuple(map(os.fsencode, head["directories"])),
+    )
