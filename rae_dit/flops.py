@@ -12,6 +12,7 @@ A backward pass needs two products for each one of the forward pass, so a traine
 three forward passes, and a frozen one its forward pass alone.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from rae_dit.config import Config
@@ -59,13 +60,20 @@ class ModelFlops(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Products of a training step for one image: networks that are only used, and one trained.
+    """Products of a training step: networks that are only used, the trained one, its optimizer.
 
     Networks of the loss alone (LPIPS and the discriminator of stage 1) are left out.
+
+    Attributes:
+        frozen: for one image.
+        trained: of the forward pass for one image.
+        optimizer: of Muon, once a step whatever the batch, whose `times` all devices share. No part
+            of the model's FLOPs: it counts in predictions of time (planning/roofline) alone.
     """
 
     frozen: list[Matmul]
     trained: list[Matmul]
+    optimizer: Sequence[Matmul] = ()
 
 
 def model_flops(config: Config) -> ModelFlops:
@@ -102,8 +110,12 @@ def total(matmuls: list[Matmul]) -> int:
 
 
 def encoder_matmuls(config: Config) -> list[Matmul]:
-    """Counts the encoder: patches, then blocks over patches and the tokens before them."""
+    """Counts the encoder: patches, then blocks over patches and the tokens before them.
+
+    Blocks after the last one that is read are not computed.
+    """
     encoder = config.encoder
+    depth = max(encoder.layers) + 1 if encoder.layers else encoder.depth
     patches = (encoder.input_size // encoder.patch_size) ** 2
     before = find_family(encoder.family).num_cls_tokens + encoder.num_registers
     return [
@@ -113,7 +125,7 @@ def encoder_matmuls(config: Config) -> list[Matmul]:
             encoder.hidden_size,
             int(encoder.hidden_size * encoder.mlp_ratio),
             encoder.num_heads,
-            encoder.depth,
+            depth,
         ),
     ]
 
@@ -165,7 +177,6 @@ def ddt_matmuls(config: Config) -> list[Matmul]:
     if ddt.base_depth:
         matmuls += [Matmul(tokens, narrow, 2 * narrow), Matmul(tokens, narrow, patch_width)]
     lengths = (ddt_tokens(config), tokens)
-    conditions = (0 if in_context else 1, tokens)
     for part, width in enumerate(ddt.hidden_size):
         depth, hidden = ddt.depth[part], int(width * ddt.mlp_ratio)
         length = lengths[part]
@@ -175,8 +186,9 @@ def ddt_matmuls(config: Config) -> list[Matmul]:
         matmuls += [
             Matmul(length, width, 2 * hidden if ddt.use_swiglu else hidden, depth),
             Matmul(length, hidden, width, depth),
-            Matmul(conditions[part], width, 6 * width, depth),
         ]
+        if part == 1 or not in_context:
+            matmuls.append(Matmul(1 if part == 0 else tokens, width, 6 * width, depth))
     return matmuls
 
 

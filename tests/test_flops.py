@@ -10,7 +10,7 @@ from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from support.small_run import small_config
 
-from configs import default, dit_dino, dit_dino_512, dit_mae, dit_siglip2, rae_digits
+from configs import default, dit2_dinov3, dit_dino, dit_dino_512, dit_mae, dit_siglip2, rae_digits
 from rae_dit import flops
 from rae_dit.config import from_config_dict
 from rae_dit.models import mlp
@@ -99,6 +99,7 @@ def test_every_product_of_every_network_at_true_size(config, monkeypatch):
         {"encoder.family": "siglip", "encoder.num_registers": 0},
         {"encoder.family": "mae", "encoder.num_registers": 0, "encoder.mlp_ratio": 3.0},
         {"encoder.num_registers": 3},
+        {"encoder.depth": 4, "encoder.layers": (0, 2)},
         {"ddt.conditioning": "tokens", "ddt.base_depth": 1, "ddt.depth": (3, 1)},
     ],
     ids=str,
@@ -150,6 +151,14 @@ def test_xla_counts_a_little_more():
 def test_the_reference_step_is_one_teraflop():
     count = flops.train_flops(make_task(from_config_dict(dit_dino.get_config())).work)
     assert count == pytest.approx(1.014e12, rel=5e-3)  # as issue 7 has it
+
+
+def test_raev2_at_its_published_size():
+    """Counts of the specification: RAEV2.md 0 and 5, there of the reference's own modules."""
+    task = make_task(from_config_dict(dit2_dinov3.get_config()))
+    assert flops.total(task.work.trained) == pytest.approx(2 * 237.5e9, rel=1e-3)
+    assert flops.total(list(task.work.optimizer)) == pytest.approx(2 * 17.2e12, rel=3e-3)
+    assert not make_task(from_config_dict(dit_dino.get_config())).work.optimizer
 
 
 def test_every_objective_trains_its_own_network():

@@ -57,6 +57,8 @@ def test_loss_of_each_sample_and_gradient(name):
     for head in ("full", "base"):
         reference = golden[f"loss_{head}_per_sample"]
         np.testing.assert_allclose(metrics[f"loss_{head}"], reference, rtol=1e-6)
+    gap = golden["loss_base_per_sample"] - golden["loss_full_per_sample"]
+    np.testing.assert_allclose(metrics["loss_gap"], gap, atol=2e-6 * np.abs(loss).max())
     total = settings["loss_total"] - golden.get("loss_repa", 0.0)
     np.testing.assert_allclose(jnp.mean(loss), total, rtol=1e-6)
     if settings["repa"] is not None:

@@ -103,6 +103,27 @@ def test_eight_devices_make_the_same_update_each_a_part_of_it(matrices, share):
     assert not any(f"f32[{count},16,16]" in program.as_text() for count in (8, 16))
 
 
+def test_an_update_of_full_rank_has_a_fifth_of_the_rate_in_every_role(trained):
+    _, _, metrics = trained
+    roles = {name.removeprefix("update_rms/"): name for name in metrics[0] if "update_rms/" in name}
+    assert {"attention.qkv", "mlp.w12", "modulation.linear", "label_table"} < set(roles)
+    full = metrics[0][roles["final_linear"]]  # the only one with a gradient at the start
+    assert 0.15 < full / metrics[0]["lr"] < 0.225
+    assert metrics[0][roles["attention.qkv"]] == 0
+
+
+def test_the_rms_of_a_role_is_over_all_its_blocks():
+    updates = {
+        "backbone": {"blocks": {"mlp": {"kernel": np.full((3, 2, 2), 2.0), "bias": np.ones(3)}}},
+        "head": {"blocks": {"mlp": {"kernel": np.full((1, 2, 4), 4.0), "bias": np.ones(1)}}},
+        "table": np.full((2, 2), 5.0),
+    }
+    matrices = jax.tree.map(lambda leaf: int(leaf.ndim > 1), updates)
+    found = muon.update_rms(jax.tree.map(jnp.asarray, updates), matrices=matrices)
+    expected = {"update_rms/mlp": ((12 * 4 + 8 * 16) / 20) ** 0.5, "update_rms/table": 5.0}
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.fixture(scope="module")
 def trained():
     changes = {"optim.name": "muon", "optim.momentum": 0.95}

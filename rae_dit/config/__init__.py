@@ -98,6 +98,9 @@ class Config:
         if internal and not self.ddt.base_depth and self.trained_network == "ddt":
             expected = "more than 0: internal guidance needs a second head"
             raise invalid_value("ddt.base_depth", self.ddt.base_depth, expected)
+        if self.flow.base_weight != 1 and not self.ddt.base_depth:
+            expected = "1 because ddt.base_depth is 0: there is no second head to weigh"
+            raise invalid_value("flow.base_weight", self.flow.base_weight, expected)
         if self.ddt.interval_embedding and self.flow.prediction == "x":
             raise invalid_value("ddt.interval_embedding", True, "False with flow.prediction 'x'")
         if self.precision == "fp8" and self.objective != "flow_matching":

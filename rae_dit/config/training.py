@@ -193,7 +193,8 @@ class MetricsConfig:
     """Intervals of logging, validation, evaluation, samples and profiling."""
 
     log_every: Count  # steps
-    telemetry: bool  # logs attention logits and residual streams of each DiT^DH block, too
+    # Logs attention logits and residual streams of each DiT^DH block, and Muon's updates, too
+    telemetry: bool
     validate_every: Count  # steps
     validate_batches: Count  # of data.batch_size images; fewer where the data end
     evaluate_every: Count | None  # steps between evaluations of the EMA's samples; None = never

@@ -12,7 +12,8 @@ which is the same one above t = 0.05. A network with a second head has the loss
 
     L = L_full + base_weight L_base                                                             (2)
 
-of both heads on one noise and time, each of which is logged.
+of both heads on one noise and time. Each is logged, and their gap, L_base - L_full, without which
+internal guidance has no direction.
 
 Source: RAE paper, section 4; bytetriper/RAE `stage2/transport`; SEMANTICS 4.6. RAEV2.md 4.
 """
@@ -79,7 +80,8 @@ def flow_matching(
         full, base = (
             flow.squared_error(velocity, target) for velocity in ddt.heads(x_t, t, inputs["label"])
         )
-        return full + base_weight * base, {"loss_full": full, "loss_base": base}
+        seen = {"loss_full": full, "loss_base": base, "loss_gap": base - full}
+        return full + base_weight * base, seen
 
     return Objective(sample_inputs, loss)
 

@@ -21,7 +21,8 @@ the trace of one training step in view (hardware.py).
 FLOPs are those of the task's `Work`, each trained product once forward and twice backward: for
 [m, k] x [k, n] the gradients are [m, n] x [n, k] and [k, m] x [m, n]. On top of that come the
 products that remat computes again (`hardware` FLOPs, not `model` FLOPs), and a TPU's tiles that
-are not full. Not in it: the host, launch gaps between kernels, stragglers.
+are not full. Muon's products count once a step, of each device its share. Not in it: the host,
+launch gaps between kernels, stragglers.
 """
 
 import math
@@ -56,6 +57,7 @@ def predict(
     bandwidth = device.bandwidth * device.bandwidth_share
     images = config.data.batch_size / num_devices
     compute = compute_seconds(config, work, device, images)
+    compute += optimizer_seconds(config, work, device, num_devices)
     network = sum(traffic.collectives.values()) / (device.network * device.network_share)
     kernels = max(compute, traffic.product_bytes / bandwidth) + traffic.other_bytes / bandwidth
     return Roofline(
@@ -84,6 +86,21 @@ def compute_seconds(config: Config, work: Work, device: Device, images: float) -
     trained = sum(seconds(*shape, config.precision, device) for shape in once + backward + again)
     frozen = sum(seconds(*shape, config.precision, device) for shape in forward)
     return frozen + config.optim.accumulate_steps * trained
+
+
+def optimizer_seconds(config: Config, work: Work, device: Device, num_devices: int) -> float:
+    """Computes equation (1) for Muon, whose matrices are split over the devices and padded."""
+    return sum(
+        seconds(
+            product.rows,
+            product.inner,
+            product.columns,
+            math.ceil(product.times / num_devices),
+            config.precision,
+            device,
+        )
+        for product in work.optimizer
+    )
 
 
 Shape = tuple[float, float, float, float]

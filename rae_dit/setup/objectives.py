@@ -13,7 +13,8 @@ from rae_dit.objectives.classification import classification, probing
 from rae_dit.objectives.flow_matching import flow_matching, telemetry
 from rae_dit.objectives.reconstruction import reconstruction
 from rae_dit.setup import gan, hooks, models, stage1, weights
-from rae_dit.setup.optim import make_optimizer, make_schedule
+from rae_dit.setup.optim import count_matrices, make_optimizer, make_schedule
+from rae_dit.training.muon import muon_matmuls, update_rms
 from rae_dit.training.step import train_step
 from rae_dit.training.task import Task
 
@@ -51,10 +52,11 @@ def flow_matching_task(config: Config) -> Task:
     )
     validation = make_objective(class_dropout=0.0)
     observe = functools.partial(telemetry, objective=validation, ddt_graph=graph)
+    objective = make_objective(class_dropout=config.ddt.class_dropout)
+    work = Work(frozen=encoder_matmuls(config), trained=ddt_matmuls(config))
     return Task(
-        **trained(config, models.make_ddt, make_objective(class_dropout=config.ddt.class_dropout)),
+        **trained(config, models.make_ddt, objective, work),
         validation=validation,
-        work=Work(frozen=encoder_matmuls(config), trained=ddt_matmuls(config)),
         load_frozen=lambda mesh: weights.place_rae(config, mesh, decoder=False).parameters,
         load_initial=lambda mesh: weights.initial_ddt(config, mesh),
         telemetry=observe if config.metrics.telemetry else None,
@@ -73,9 +75,9 @@ def reconstruction_task(config: Config) -> Task:
         nnx.graphdef(models.abstract(models.make_lpips, config)) if has_lpips else None,
         lpips_weight=config.perceptual.weight,
     )
-    fields = trained(
-        config, models.make_decoder, make_objective(noise_tau=config.decoder.noise_tau)
-    )
+    objective = make_objective(noise_tau=config.decoder.noise_tau)
+    work = Work(frozen=encoder_matmuls(config), trained=decoder_matmuls(config))
+    fields = trained(config, models.make_decoder, objective, work)
     if has_lpips or has_discriminator:
         fields["step"] = gan.make_step(config, fields["objective"], fields["optimizer"])
     if has_discriminator:
@@ -83,7 +85,6 @@ def reconstruction_task(config: Config) -> Task:
     return Task(
         **fields,
         validation=make_objective(noise_tau=0.0),
-        work=Work(frozen=encoder_matmuls(config), trained=decoder_matmuls(config)),
         load_frozen=lambda mesh: stage1.place_stage1(config, mesh),
         load_initial=lambda mesh: weights.initial_decoder(config, mesh),
         make_image_hooks=functools.partial(hooks.reconstruction_hooks, config),
@@ -94,10 +95,10 @@ def classification_task(config: Config) -> Task:
     """Makes the task of an encoder and a linear layer that are trained together."""
     graph = nnx.graphdef(models.abstract(models.make_classifier, config))
     objective = classification(graph)
+    work = Work(frozen=[], trained=[*encoder_matmuls(config), head_matmul(config)])
     return Task(
-        **trained(config, models.make_classifier, objective),
+        **trained(config, models.make_classifier, objective, work),
         validation=objective,
-        work=Work(frozen=[], trained=[*encoder_matmuls(config), head_matmul(config)]),
         load_frozen=lambda mesh: {},
     )
 
@@ -106,32 +107,40 @@ def probing_task(config: Config) -> Task:
     """Makes the task of a linear layer on a frozen encoder."""
     graph = nnx.graphdef(models.abstract(models.make_head, config))
     objective = probing(models.rae_graph(config, decoder=False), graph)
+    work = Work(frozen=encoder_matmuls(config), trained=[head_matmul(config)])
     return Task(
-        **trained(config, models.make_head, objective),
+        **trained(config, models.make_head, objective, work),
         validation=objective,
-        work=Work(frozen=encoder_matmuls(config), trained=[head_matmul(config)]),
         load_frozen=lambda mesh: weights.place_rae(config, mesh, decoder=False).parameters,
     )
 
 
 def trained(
-    config: Config, make: Callable[[Config, nnx.Rngs], nnx.Module], objective: Objective
+    config: Config, make: Callable[[Config, nnx.Rngs], nnx.Module], objective: Objective, work: Work
 ) -> dict[str, Any]:
     """Makes the fields of a `Task` that follow from what is trained, with the usual step."""
     module = models.abstract(make, config)
     optimizer = make_optimizer(config, module)
+    watched: dict[str, Any] = {}
+    if config.optim.name == "muon":
+        matrices = count_matrices(module)
+        work = work._replace(optimizer=muon_matmuls(nnx.to_pure_dict(nnx.state(module)), matrices))
+        if config.metrics.telemetry:
+            watched["observe"] = functools.partial(update_rms, matrices=matrices)
     return {
         "objective": objective,
         "create": functools.partial(make, config),
         "module": module,
         "optimizer": optimizer,
         "schedule": make_schedule(config),
+        "work": work,
         "step": functools.partial(
             train_step,
             objective=objective,
             optimizer=optimizer,
             ema_decay=config.ema.decay,
             accumulate_steps=config.optim.accumulate_steps,
+            **watched,
         ),
     }
 

@@ -17,7 +17,7 @@ DATA_WAIT = "speed/data_wait_share"
 MFU = "speed/mfu"
 
 # Sections that are shown otherwise, or are too many
-UNPRINTED = ("speed/", "goodput/", "rms/", "attention_logit/")
+UNPRINTED = ("speed/", "goodput/", "rms/", "attention_logit/", "train/update_rms/")
 FIRST = ("loss", "grad_norm", "lr")  # what people look for, before all other metrics
 SHORT = {"gradient_norm": "grad_norm"}
 ANOMALIES = ("skipped", "bad_steps", "replaced_images", "rollbacks")  # printed if not zero

@@ -25,6 +25,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     ema_decay: float,
     accumulate_steps: int,
+    observe: Callable[[Tree], dict[str, Scalar]] = lambda updates: {},
 ) -> tuple[TrainState, dict[str, Scalar]]:
     """Advances the state by one optimizer step.
 
@@ -37,10 +38,11 @@ def train_step(
         optimizer: the optax chain.
         ema_decay: d of e <- d e + (1 - d) p, once per optimizer step.
         accumulate_steps: micro-batches per step; divides B.
+        observe: gives more scalars of what is added to the parameters.
 
     Returns:
-        The next state and float32 scalars: "loss", "gradient_norm", the objective's own, and the
-        two of `skip_if_not_finite`.
+        The next state and float32 scalars: "loss", "gradient_norm", the objective's own, those of
+        `observe`, and the two of `skip_if_not_finite`.
     """
     key = jax.random.fold_in(state.key, state.step)
     inputs = objective.sample_inputs(frozen, batch, key)
@@ -59,7 +61,7 @@ def train_step(
         ema=ema,
         opt_state=opt_state,
     )
-    return state, metrics | counts | checked
+    return state, metrics | observe(updates) | counts | checked
 
 
 def update_average(params: Tree, ema: Tree, decay: float) -> Tree:
