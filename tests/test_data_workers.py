@@ -117,6 +117,8 @@ def test_what_is_free_is_what_the_system_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(workers, "SHARED_MEMORY", str(tmp_path / "none"))
-    assert workers.free_shared_memory() == 0
+    assert workers.free_shared_memory() is None
+    check_shared_memory(16, 10**15)  # not known: not refused
+    assert fitting_workers(16, 10**15) == 16
     monkeypatch.setattr(workers, "SHARED_MEMORY", str(tmp_path))
     assert workers.free_shared_memory() == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.01)

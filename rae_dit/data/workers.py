@@ -14,10 +14,6 @@ from typing import Any
 import grain
 from absl import flags
 
-# Not public, but what `mp_prefetch` runs in each worker. Around it `mp_prefetch` puts a thread for
-# each worker that holds two batches more in shared memory, of which there is little in containers.
-from grain._src.python.dataset.transformations.process_prefetch import ProcessPrefetchIterDataset
-
 from rae_dit.config.check import invalid_value
 
 log = logging.getLogger(__name__)
@@ -43,13 +39,18 @@ class WorkerBatches:
             read: threads of each worker.
             num_workers: processes, at least 1.
         """
+        # Not public, hence the range of versions in requirements.txt; late, for runs without
+        # workers. It is what `mp_prefetch` runs in each worker, without the thread around it that
+        # holds two batches more in shared memory, of which there is little in containers.
+        from grain._src.python.dataset.transformations import process_prefetch
+
         # grain 0.2.18 reads an absl flag of its own here and fails when nobody has parsed flags,
         # as in a notebook or under pytest (google/grain#1355). `app.run` still parses them later.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         self._iterators = [
             iter(
-                ProcessPrefetchIterDataset(
+                process_prefetch.ProcessPrefetchIterDataset(
                     batches[index::num_workers].to_iter_dataset(read),
                     buffer_size=1,
                     worker_init_fn=functools.partial(start_worker, index, num_workers),
@@ -80,7 +81,7 @@ class WorkerBatches:
 
 
 def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
-    """Checks that the batches of the workers fit into /dev/shm.
+    """Checks that the batches of the workers fit into /dev/shm, where there is one.
 
     A process that writes to a full /dev/shm is killed by SIGBUS, without a word.
 
@@ -92,7 +93,7 @@ def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
         ConfigError: they do not.
     """
     free = free_shared_memory()
-    if num_workers > workers_that_fit(free, batch_bytes):
+    if free is not None and num_workers > workers_that_fit(free, batch_bytes):
         needed = (BATCHES_PER_WORKER * num_workers + BATCHES_IN_USE) * batch_bytes
         expected = (
             f"at most {workers_that_fit(free, batch_bytes)}, because {SHARED_MEMORY} has "
@@ -105,7 +106,8 @@ def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
 
 def fitting_workers(num_workers: int, batch_bytes: int) -> int:
     """Returns how many of the workers fit into /dev/shm now, and says so if they are fewer."""
-    fitting = min(num_workers, workers_that_fit(free_shared_memory(), batch_bytes))
+    free = free_shared_memory()
+    fitting = num_workers if free is None else min(num_workers, workers_that_fit(free, batch_bytes))
     if fitting < num_workers:
         log.info(
             "%d of %d workers read this pass: %s has no room for more",
@@ -119,12 +121,12 @@ def workers_that_fit(free_bytes: int, batch_bytes: int) -> int:
     return max(0, (free_bytes // batch_bytes - BATCHES_IN_USE) // BATCHES_PER_WORKER)
 
 
-def free_shared_memory() -> int:
-    """Returns the free bytes of /dev/shm; 0 if there is none."""
+def free_shared_memory() -> int | None:
+    """Returns the free bytes of /dev/shm; None where there is none, as on macOS: not known."""
     try:
         found = os.statvfs(SHARED_MEMORY)
-    except FileNotFoundError:
-        return 0
+    except OSError:
+        return None
     return found.f_bavail * found.f_frsize
 
 
