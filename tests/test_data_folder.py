@@ -7,8 +7,9 @@ import pytest
 from support.image_files import check_reader, check_stream, encoded, images_of
 
 from rae_dit.data import folder
-from rae_dit.data.files import SourceError
+from rae_dit.data.files import Images, SourceError
 from rae_dit.data.folder import open_folder
+from rae_dit.data.position import ChangedDataError, check_position, position
 
 # Upper and lower case, an unsorted order, and names that must be passed over.
 _FILES = [
@@ -56,6 +57,28 @@ def test_fingerprints_are_those_of_earlier_versions(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     assert open_folder(str(tmp_path), 2).fingerprint == "folder/5/1679503e95ac"  # by c46889a
+
+
+def test_a_run_of_before_more_was_read_is_told_what_is_more(tmp_path):
+    """The same names as above, by c46889a, and two that it did not list."""
+    for name in ("1.JPEG", "10.webp", "2.bmp", "more/3.png", "4.tif"):
+        (tmp_path / "ant" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "ant" / name).write_bytes(encoded(0, "PNG"))
+    (tmp_path / "cat").mkdir()
+    for name in ("a.jpg", "b.PNG"):
+        (tmp_path / "cat" / name).write_bytes(encoded(0, "PNG"))
+    source = Images(open_folder(str(tmp_path), 2), 8, 2, "adm_center", 0.0)
+    now = position(source, step=1, seed=0, batch_size=2)
+    saved = now | {"fingerprint": "folder/5/1679503e95ac/8/adm_center"}
+    with pytest.raises(ChangedDataError) as caught:
+        check_position(saved, now, source)
+    assert (
+        ". The run began when 2 images in directories below those of the classes, or with endings "
+        "other than *.jpg *.jpeg *.png *.webp *.bmp were not read. Move those elsewhere, or start "
+    ) in str(caught.value)
+    with pytest.raises(ChangedDataError, match="Files were added, removed or renamed since, or"):
+        check_position(saved | {"fingerprint": "folder/5/0/8/adm_center"}, now, source)
+    check_position(now, now, source)
 
 
 def in_order_of_image_folder(root, endings) -> list[str]:

@@ -1,6 +1,7 @@
 """From `data.source` and `data.path` to a source: what the configuration may say, and errors."""
 
 import logging
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -131,6 +132,26 @@ def test_another_number_of_classes_is_refused_by_every_source_that_knows_it(kind
     data.open_source(config_of(kind, path), "train")
     with pytest.raises(ConfigError, match=r"^data\.path: got .*data\.num_classes = 1000 of them$"):
         data.open_source(config_of(kind, path, num_classes=1000), "train")
+
+
+@pytest.mark.parametrize("kind", ["folder", "huggingface", "tfds", "tar"])
+def test_a_host_with_other_files_than_process_0_is_refused(kind, tmp_path, monkeypatch):
+    path, _ = both_splits(kind, tmp_path)
+    config = config_of(kind, path)
+    listed = data.open_source(config, "train")
+    monkeypatch.setattr(data, "share", lambda make, error: listed)  # as from process 0
+    monkeypatch.setattr(data, "first_error", lambda problem: problem)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    data.open_source(config, "train")
+    file = Path(listed.files.listing.sizes[-1][0])
+    size = file.stat().st_size
+    file.write_bytes(file.read_bytes() + b"x")
+    message = rf"^data\.path: got '{file}' with {size + 1:,} bytes on host .*; expected {size:,} by"
+    with pytest.raises(ConfigError, match=message):
+        data.open_source(config, "train")
+    file.unlink()
+    with pytest.raises(ConfigError, match="with No such file or directory on host"):
+        data.open_source(config, "train")
 
 
 @pytest.mark.parametrize("kind", ["tar", "huggingface"])

@@ -4,8 +4,10 @@ A reader (folder, huggingface, tfds, tar) returns bytes and label of record i. `
 crops them, and replaces records that cannot be read.
 """
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, Self
 
 import numpy as np
@@ -43,12 +45,38 @@ class Listing:
         classes: their names in the order of the labels; None if nothing there tells them.
         labels: the lowest and the highest label; None if only all records together tell.
         remarks: what was left out or read in a way that one might not expect, a phrase each.
+        sizes: path and bytes of the files whose insides were listed, or of some of very many; for
+            other hosts, which read them by what this one found.
+        before: the fingerprint that an earlier version of this program gave, and what it did not
+            read; None if it is the same.
     """
 
     files: int
     classes: tuple[str, ...] | None = None
     labels: tuple[int, int] | None = None
     remarks: tuple[str, ...] = ()
+    sizes: tuple[tuple[str, int], ...] = ()
+    before: tuple[str, str] | None = None
+
+
+def sizes_of(paths: Iterable[str | Path]) -> tuple[tuple[str, int], ...]:
+    """Returns `Listing.sizes` of files."""
+    return tuple((str(path), Path(path).stat().st_size) for path in paths)
+
+
+def changed_here(listing: Listing) -> str:
+    """Describes the first file that is another one than the listing's on this host; '' if none."""
+    for path, size in listing.sizes:
+        try:
+            found = f"{Path(path).stat().st_size:,} bytes"
+        except OSError as error:
+            found = error.strerror or str(error)
+        if found != (expected := f"{size:,} bytes"):
+            return (
+                f"got {path!r} with {found} on host {socket.gethostname()}; expected {expected}, "
+                "as on process 0, which lists the files for all; give all hosts the same files"
+            )
+    return ""
 
 
 class Files(Protocol):
@@ -106,7 +134,11 @@ class Images:
     @property
     def fingerprint(self) -> str:
         """Hash of the files, and the crop."""
-        return f"{self.files.fingerprint}/{self.image_size}/{self.crop}"
+        return self.identity(self.files.fingerprint)
+
+    def identity(self, files: str) -> str:
+        """Returns the fingerprint of these settings with another fingerprint of files."""
+        return f"{files}/{self.image_size}/{self.crop}"
 
     def __len__(self) -> int:
         return len(self.files)

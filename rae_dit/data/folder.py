@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from rae_dit.data.files import Listing, PackedStrings, SourceError
+from rae_dit.data.files import Listing, PackedStrings, SourceError, sizes_of
 from rae_dit.data.images import SUFFIXES
 from rae_dit.data.shards import directory, found_in, is_number, kind_of, left_out, sorted_as_strings
 
 log = logging.getLogger(__name__)
 
 _SUFFIXES = tuple(suffix.encode() for suffix in SUFFIXES)
+# What was read before the other endings and the directories below were.
+_SUFFIXES_BEFORE = (b".jpg", b".jpeg", b".png", b".webp", b".bmp")
 _REPORT_EVERY = 100_000
+_COMPARED = 64  # images of which other hosts compare the size
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,7 @@ def open_folder(path: str, num_classes: int, *, numeric_classes: bool = False) -
     first = [0]
     directories: list[bytes] = []
     digest = hashlib.sha256()
+    before, counts = hashlib.sha256(), []
     others = Counter(kind_of(p.name) for p in root.iterdir() if p.name not in {*classes})
     for label in classes:
         images, below = _images(root / label, others)
@@ -103,19 +107,52 @@ def open_folder(path: str, num_classes: int, *, numeric_classes: bool = False) -
         if len(names) // _REPORT_EVERY < (len(names) + len(images)) // _REPORT_EVERY:
             log.info("listing %s: %d images so far", root, len(names) + len(images))
         digest.update(b"\0".join([os.fsencode(label), *images, b"\0"]))
+        known = [i for i in images if b"/" not in i and i.lower().endswith(_SUFFIXES_BEFORE)]
+        before.update(b"\0".join([os.fsencode(label), *known, b"\0"]))
+        counts.append(len(known))
         names += images
         first.append(len(names))
     numbers = sorted_as_strings(classes)
     hint = (f"{numbers}; data.numeric_classes=True sorts them as numbers",) if numbers else ()
+    starts = np.array(first, np.int64)
     return Folder(
         root=root,
         classes=classes,
         files=PackedStrings(names),
-        first=np.array(first, np.int64),
+        first=starts,
         fingerprint=f"folder/{len(names)}/{digest.hexdigest()[:12]}",
-        listing=Listing(len(names), classes=classes, remarks=(*left_out(others), *hint)),
+        listing=Listing(
+            len(names),
+            classes=classes,
+            remarks=(*left_out(others), *hint),
+            sizes=_sizes(root, classes, names, starts),
+            before=_before(len(names), counts, before.hexdigest()[:12]),
+        ),
         directories=tuple(directories),
     )
+
+
+def _sizes(
+    root: Path, classes: tuple[str, ...], names: list[bytes], first: np.ndarray
+) -> tuple[tuple[str, int], ...]:
+    """Returns `Listing.sizes` of some of the images that are there: a link may lead nowhere."""
+    places = np.unique(np.linspace(0, len(names) - 1, _COMPARED).astype(int))
+    labels = np.searchsorted(first, places, side="right") - 1
+    paths = [
+        root / classes[label] / os.fsdecode(names[place])
+        for place, label in zip(places, labels, strict=True)
+    ]
+    return sizes_of(path for path in paths if path.exists())
+
+
+def _before(total: int, counts: list[int], digest: str) -> tuple[str, str] | None:
+    """Returns `Listing.before`: fewer endings, and no directories inside those of classes."""
+    count = sum(counts)
+    if count == total or 0 in counts:
+        return None
+    more = f"{total - count:,} images in directories below those of the classes, or with endings"
+    endings = " ".join(f"*{suffix.decode()}" for suffix in _SUFFIXES_BEFORE)
+    return f"folder/{count}/{digest}", f"{more} other than {endings}"
 
 
 def class_directories(root: Path, *, numeric_classes: bool) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Reader of Parquet and Arrow shards with the columns of Hugging Face's ImageNet."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from rae_dit.data.files import Listing, SourceError
+from rae_dit.data.files import Listing, SourceError, sizes_of
 from rae_dit.data.lru_cache import LRUCache
 from rae_dit.data.shards import find_shards, sorted_as_strings
 from rae_dit.data.table_schema import Columns, Shard, describe, map_arrow
@@ -130,7 +130,7 @@ def open_huggingface(path: str) -> Tables:
         first=np.cumsum([0, *rows], dtype=np.int64),
         recent=recent,
         fingerprint=f"huggingface/{sum(rows)}/{digest.hexdigest()[:12]}",
-        listing=_list(found, remarks),
+        listing=replace(_list(found, remarks), sizes=sizes_of(shards)),
     )
 
 

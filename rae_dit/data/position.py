@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from rae_dit.data.files import Images
 from rae_dit.data.order import group_starts
 from rae_dit.data.sources import Source
 from rae_dit.provenance import Provenance
@@ -46,12 +47,15 @@ def saved_shuffle(saved: Mapping[str, Any]) -> Shuffle:
     return "groups" if saved.get("shuffle") == "groups" else "records"
 
 
-def check_position(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+def check_position(
+    saved: Mapping[str, Any], current: Mapping[str, Any], source: Source | None = None
+) -> None:
     """Refuses to resume on other data than the run was started on.
 
     Args:
         saved: the `position` in the checkpoint.
         current: the `position` of this run, with the step of the restored state.
+        source: the records of this run, which may tell why they are others.
 
     Raises:
         ChangedDataError: naming every field that is missing, unknown or different.
@@ -59,6 +63,23 @@ def check_position(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None
     Provenance.of(current).require_same(
         saved,
         "the data stream changed: data position of the checkpoint",
-        "Restore the old settings, or start a new run in another workdir",
+        _remedy(saved, current, source),
         error=ChangedDataError,
+    )
+
+
+def _remedy(saved: Mapping[str, Any], current: Mapping[str, Any], source: Source | None) -> str:
+    """Says how to go on, and why the records are others if that is known."""
+    new_run = (
+        "start a new run in another workdir; ddt.pretrained or decoder.pretrained gives it the "
+        "weights of this one"
+    )
+    if saved.get("fingerprint") == current.get("fingerprint") or not isinstance(source, Images):
+        return "Restore the old settings, or start a new run in another workdir"
+    fingerprint, more = source.files.listing.before or ("", "")
+    if saved.get("fingerprint") == source.identity(fingerprint):
+        return f"The run began when {more} were not read. Move those elsewhere, or {new_run}"
+    return (
+        "Files were added, removed or renamed since, or the crop changed, or they were listed by "
+        f"an older version that read fewer (CHANGELOG.md, Data). Restore them, or {new_run}"
     )

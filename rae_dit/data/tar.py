@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rae_dit.data.files import Listing, PackedStrings, SourceError
+from rae_dit.data.files import Listing, PackedStrings, SourceError, sizes_of
 from rae_dit.data.images import SUFFIXES
 from rae_dit.data.shards import find_shards, kind_of, left_out
 
@@ -102,7 +102,12 @@ def open_tar(path: str) -> Tar:
         keys=PackedStrings(keys),
         table=table,
         fingerprint=f"tar/{len(rows)}/{digest.hexdigest()[:12]}",
-        listing=Listing(len(shards), labels=labels, remarks=(*remarks, *left_out(others), *dots)),
+        listing=Listing(
+            len(shards),
+            labels=labels,
+            remarks=(*remarks, *left_out(others), *dots),
+            sizes=sizes_of(shards),
+        ),
     )
 
 

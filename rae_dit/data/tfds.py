@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rae_dit.data.files import Listing, SourceError
+from rae_dit.data.files import Listing, SourceError, sizes_of
 from rae_dit.data.shards import directory, found_in
 
 
@@ -114,7 +114,9 @@ def _open(folder: Path, path: str, split: str) -> Tfds:
         place=f"{folder}#{split}",
         fingerprint=f"tfds/{info.full_name}/{split}/{len(records)}",
         listing=Listing(
-            len(info.splits[split].filenames), classes=tuple(info.features[label].names)
+            len(info.splits[split].filenames),
+            classes=tuple(info.features[label].names),
+            sizes=sizes_of(info.splits[split].filepaths),
         ),
     )
 

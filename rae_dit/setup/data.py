@@ -4,11 +4,13 @@ import logging
 from pathlib import Path
 from typing import Literal, overload
 
+import jax
+
 from rae_dit.config import Config, ConfigError
 from rae_dit.data import readers
-from rae_dit.data.files import SourceError
+from rae_dit.data.files import Images, SourceError, changed_here
 from rae_dit.data.sources import Source
-from rae_dit.multihost import share
+from rae_dit.multihost import first_error, share
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,11 @@ def open_source(
         )
     except SourceError as error:
         raise ConfigError(f"{field}: {error}") from error
+    problem = ""
+    if jax.process_count() > 1 and isinstance(source, Images):
+        problem = changed_here(source.files.listing)
+    if problem := first_error(problem):
+        raise ConfigError(f"{field}: {problem}")
     log.info("%s: %s", field if path else data.source, readers.describe(source))
     return source
 

@@ -158,7 +158,7 @@ def read_history(run: Run, step: int, saved: dict[str, Any], checkpoints: Checkp
     """
     kept = saved.pop("history", None)  # None: saved before there was one
     history = History() if kept is None else History.from_json(kept)
-    data_position.check_position(saved, position(run, step))
+    data_position.check_position(saved, position(run, step), run.source)
     wanted, best = run.config.checkpoint, history.best
     if best is None:
         return history
