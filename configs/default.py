@@ -252,4 +252,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.stats = stats = ml_collections.ConfigDict()
     stats.output = ""
     stats.save_every = 100  # [O]
+
+    config.latents = latents = ml_collections.ConfigDict()
+    latents.output = ""
+    latents.storage = "bf16"  # [O]
+    latents.images_per_shard = 8192  # [O]
     return config

@@ -14,6 +14,7 @@ Attention = Literal["auto", "xla", "cudnn", "splash"]
 Remat = Literal["none", "dots", "full"]
 Pixels = Literal["normalized", "unit"]
 Prediction = Literal["v", "x"]
+LatentStorage = Literal["fp32", "bf16", "fp8"]
 Triple = tuple[float, float, float]
 
 

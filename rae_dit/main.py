@@ -41,7 +41,7 @@ from rae_dit.storage.files import first_unwritable
 
 log = logging.getLogger("rae_dit.main")  # as __main__, too
 
-Mode = Literal["train", "sample", "evaluate", "reconstruct", "stats", "probe", "sweep"]
+Mode = Literal["train", "sample", "evaluate", "reconstruct", "stats", "latents", "probe", "sweep"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,6 +242,10 @@ def run_mode(request: Request, *, platform: str, num_devices: int, num_processes
             from rae_dit.modes.stats import stats
 
             stats(config, workdir)
+        case "latents":
+            from rae_dit.modes.latents import latents
+
+            latents(config, workdir)
         case "probe":
             from rae_dit.modes.probe import probe
 

@@ -13,7 +13,7 @@ import ml_collections
 from rae_dit.config.check import ConfigError, convert, declared_type, describe, invalid_value
 from rae_dit.config.evaluation import EvaluateConfig, ReconstructConfig
 from rae_dit.config.models import DDTConfig, DecoderConfig, EncoderConfig, FlowConfig
-from rae_dit.config.modes import ProbeConfig, SampleConfig, StatsConfig, SweepConfig
+from rae_dit.config.modes import LatentsConfig, ProbeConfig, SampleConfig, StatsConfig, SweepConfig
 from rae_dit.config.rules import check_attention, check_split, parse_labels
 from rae_dit.config.stage1 import DiscriminatorConfig, GanConfig, PerceptualConfig
 from rae_dit.config.training import (
@@ -68,6 +68,7 @@ class Config:
     reconstruct: ReconstructConfig
     probe: ProbeConfig
     stats: StatsConfig
+    latents: LatentsConfig
 
     def __post_init__(self) -> None:
         """Checks fields of different sections against each other."""
@@ -75,6 +76,9 @@ class Config:
             expected = f"a multiple of optim.accumulate_steps = {self.optim.accumulate_steps}"
             raise invalid_value("data.batch_size", self.data.batch_size, expected)
         parse_labels(self.sample.labels, self.data.num_classes)
+        if self.data.source == "latents" and self.trained_network != "ddt":
+            expected = f"a source of images because objective {self.objective!r} needs pixels"
+            raise invalid_value("data.source", self.data.source, expected)
         if self.metrics.evaluate_every is not None and self.trained_network != "ddt":
             expected = f"None because objective {self.objective!r} makes no images"
             raise invalid_value("metrics.evaluate_every", self.metrics.evaluate_every, expected)

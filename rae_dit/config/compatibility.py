@@ -28,6 +28,7 @@ ADDED: dict[str, Any] = {
     "gan.power_iteration": "per_update",
     "evaluate.sample_batch_size": None,
     "sample.precision": None,
+    "latents": {"output": "", "storage": "bf16", "images_per_shard": 8192},
 }
 """Dotted path -> the value that is equal to not having the field."""
 

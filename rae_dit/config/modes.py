@@ -8,6 +8,7 @@ checks what fields of one section must agree on.
 import dataclasses
 from typing import Annotated, Literal
 
+from rae_dit.architecture import LatentStorage
 from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_local
 from rae_dit.ranges import Count, NonNegative, Positive, Probability, Range, Seed
@@ -100,3 +101,17 @@ class StatsConfig:
         check_local("stats.output", self.output)
         if self.output and not self.output.endswith((".npz", ".pt")):
             raise invalid_value("stats.output", self.output, "'' or a file name in .npz or .pt")
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentsConfig:
+    """Mode 'latents'."""
+
+    output: str  # directory to write; '' = WORKDIR/latents
+    # 'fp8' is e4m3 with a scale for each channel of an image; bytes an element: 4, 2, 1
+    storage: LatentStorage
+    images_per_shard: Count  # a job that is killed repeats up to so many of each process
+
+    def __post_init__(self) -> None:
+        """Checks that the path is local."""
+        check_local("latents.output", self.output)

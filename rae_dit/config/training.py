@@ -21,8 +21,9 @@ OWN_OF_PROCESS = ("speed/", "goodput/", "train/replaced_images")
 class DataConfig:
     """Data source and batches."""
 
-    # 'digits' and 'synthetic' read no files; rae_dit/data has a module for each of the others
-    source: Literal["digits", "synthetic", "folder", "huggingface", "tfds", "tar"]
+    # 'digits' and 'synthetic' read no files; rae_dit/data has a module for each of the others.
+    # 'latents' is what --mode=latents wrote, for stage 2 alone
+    source: Literal["digits", "synthetic", "folder", "huggingface", "tfds", "tar", "latents"]
     path: str  # training images; a directory or a pattern; '' for sources that read no files
     validation_path: str  # held-out images, like `path`; '' = none, and no validation
     # Training crop: the center; a random place of the image at 1.5 times the size (stage 1); or a
@@ -52,6 +53,11 @@ class DataConfig:
                 raise invalid_value("data.validation_path", self.validation_path, f"'' {reason}")
             if self.crop != "adm_center":
                 raise invalid_value("data.crop", self.crop, f"'adm_center' {reason}")
+        if self.source == "latents" and self.crop != "adm_center":
+            expected = (
+                "'adm_center', of which cached latents are; mirroring is all that varies there"
+            )
+            raise invalid_value("data.crop", self.crop, expected)
         if self.numeric_classes and self.source != "folder":
             expected = f"False because data.source is {self.source!r}; it is for 'folder'"
             raise invalid_value("data.numeric_classes", True, expected)

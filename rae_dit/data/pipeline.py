@@ -17,6 +17,8 @@ import numpy as np
 from rae_dit.data.bad_images import PrepareImage, PrepareRandomCrop, Replacements
 from rae_dit.data.batches import Batches
 from rae_dit.data.files import Images
+from rae_dit.data.latent_stream import ordered_stream, random_stream
+from rae_dit.data.latents import StoredLatents
 from rae_dit.data.order import GroupOrder, group_starts
 from rae_dit.data.position import Shuffle
 from rae_dit.data.sources import Numbered, Source, image_shape
@@ -59,7 +61,8 @@ def train_batches(
         rows: rows of every batch that this process reads, ascending; None for all.
 
     Returns:
-        Endless `{"image": uint8 [B,H,W,3], "label": int32 [B]}` with B = len(rows).
+        Endless `{"image": uint8 [B,H,W,3], "label": int32 [B]}` with B = len(rows); of cached
+        latents "latent", and perhaps "scale", in place of "image".
         Close it. Its `replaced` counts damaged images.
 
     Raises:
@@ -79,8 +82,7 @@ def train_batches(
             raise ValueError(f"{name}: got {value}; expected 0 or more")
 
     length = len(source)
-    prepare = Prepare(image_shape(source), source.num_classes, weighted=False)
-    check_shared_memory(num_workers, batch_bytes(prepare.shape, len(rows)))
+    check_shared_memory(num_workers, batch_bytes(source, len(rows)))
     starts = group_starts(source) if shuffle == "groups" else None
     # One step in every branch: the number of steps before a random one decides its seed.
     if starts is not None:
@@ -89,12 +91,10 @@ def train_batches(
         numbers = numbers.map_with_index(lambda place, number: order(place))
     else:
         numbers = grain.MapDataset.range(length).seed(seed).shuffle().repeat()
-    if isinstance(source, Images) and source.crop != "adm_center":
-        stream = numbers.random_map(PrepareRandomCrop(source, PrepareImage(prepare)))
+    if isinstance(source, StoredLatents):
+        stream = random_stream(source, numbers, flip=flip)
     else:
-        stream = numbers.map(PrepareRecord(source, _preparing(source, prepare)))
-    if flip:
-        stream = stream.random_map(flip_example)
+        stream = _random_images(source, numbers, flip=flip)
     mine = RowsOfBatches(stream, start_step * batch_size, batch_size, rows)
     replacements = _counting(source, length, batch_size // len(rows))
     return Batches(_read(mine, num_workers), endless=True, replacements=replacements)
@@ -139,14 +139,16 @@ def ordered_batches(
     if not 0 <= start <= real:
         raise ValueError(f"start: got {start}; expected 0..{real}, the number of records")
     padded = start + -(-(real - start) // batch_size) * batch_size
-    prepare = Prepare(image_shape(source), source.num_classes, weighted=True)
-    stream = grain.MapDataset.source(Numbered(source, real, padded)).map(
-        _preparing(source, prepare)
-    )
+    if isinstance(source, StoredLatents):
+        stream = ordered_stream(source, real=real, padded=padded)
+    else:
+        prepare = Prepare(image_shape(source), source.num_classes, weighted=True)
+        stream = grain.MapDataset.source(Numbered(source, real, padded))
+        stream = stream.map(_preparing(source, prepare))
     mine = RowsOfBatches(stream, start, batch_size, rows)
     replacements = _counting(source, real - start, batch_size // len(rows))
     num_workers = min(num_workers, len(mine) // len(rows)) if len(mine) >= _WORTH_WORKERS else 0
-    num_workers = fitting_workers(num_workers, batch_bytes(prepare.shape, len(rows)))
+    num_workers = fitting_workers(num_workers, batch_bytes(source, len(rows)))
     return Batches(_read(mine, num_workers), endless=False, replacements=replacements)
 
 
@@ -195,9 +197,21 @@ def _read(examples: RowsOfBatches, num_workers: int) -> WorkerBatches | grain.Da
     return iter(batches.to_iter_dataset(_READ))
 
 
-def batch_bytes(shape: tuple[int, ...], rows: int) -> int:
-    """Computes the size of this process's part of a batch of images."""
-    return rows * math.prod(shape)
+def batch_bytes(source: Source, rows: int) -> int:
+    """Computes the size of this process's part of a batch of images or cached latents."""
+    if isinstance(source, StoredLatents):
+        return rows * source.manifest.record_bytes
+    return rows * math.prod(image_shape(source))
+
+
+def _random_images(source: Source, numbers: grain.MapDataset, *, flip: bool) -> grain.MapDataset:
+    """Reads numbered images, cropped as the source says, half of them mirrored if `flip`."""
+    prepare = Prepare(image_shape(source), source.num_classes, weighted=False)
+    if isinstance(source, Images) and source.crop != "adm_center":
+        stream = numbers.random_map(PrepareRandomCrop(source, PrepareImage(prepare)))
+    else:
+        stream = numbers.map(PrepareRecord(source, _preparing(source, prepare)))
+    return stream.random_map(flip_example) if flip else stream
 
 
 def _preparing(source: Source, prepare: Prepare) -> Prepare | PrepareImage:

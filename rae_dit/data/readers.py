@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal, assert_never, get_args
 
 from rae_dit.data.files import Crop, Files, Images, Listing, SourceError
+from rae_dit.data.latents import StoredLatents
 from rae_dit.data.sources import Source, digits, synthetic
 
 Kind = Literal["folder", "huggingface", "tfds", "tar"]  # read files
@@ -79,15 +80,20 @@ def describe(source: Source) -> str:
 
 def class_difference(source: Source, other: Source) -> str | None:
     """Describes the first label that means another class in `other`; None if none is known."""
-    if not (isinstance(source, Images) and isinstance(other, Images)):
-        return None
-    wanted, found = source.files.listing.classes, other.files.listing.classes
+    wanted, found = class_names(source), class_names(other)
     if wanted is None or found is None or wanted == found:
         return None
     for label, (here, there) in enumerate(zip(wanted, found, strict=False)):
         if here != there:
             return f"label {label} is {there!r}, not {here!r}"
     return f"there are {len(found)} classes, not {len(wanted)}"
+
+
+def class_names(source: Source) -> tuple[str, ...] | None:
+    """Returns the class names that an open source has read; None if nothing there tells them."""
+    if isinstance(source, StoredLatents):
+        return source.manifest.classes
+    return source.files.listing.classes if isinstance(source, Images) else None
 
 
 def _check_classes(path: str, listing: Listing, num_classes: int) -> None:

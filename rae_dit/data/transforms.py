@@ -11,6 +11,8 @@ from rae_dit.data.sources import Record
 
 Example = dict[str, np.ndarray | np.generic]
 
+FLIP_CHANCE = 0.5
+
 
 def to_float(image: np.ndarray) -> np.ndarray:
     """Scales an eight bit image to the unit interval.
@@ -58,7 +60,7 @@ def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Returns:
         The image itself or a contiguous mirrored copy, same dtype and shape.
     """
-    if rng.random() < 0.5:
+    if rng.random() < FLIP_CHANCE:
         # A view with negative strides would leave a batch of one non-contiguous.
         return np.ascontiguousarray(image[:, ::-1])
     return image

@@ -71,7 +71,7 @@ def stats(config: Config, workdir: Path) -> None:
     with jax.default_matmul_precision(models.matmul_precision(config)):
         encoder = weights.place_rae(config, mesh, decoder=False)
         provenance = describe(config, source, encoder)
-        found = resume(resume_file, provenance, latent_shape(config))
+        found = resume(resume_file, provenance, models.latent_shape(config))
         totals, _ = found
         steps = accumulate(config, source, encoder, mesh, *found)
         for number, (totals, done) in enumerate(steps, 1):
@@ -142,12 +142,6 @@ def check(totals: Totals, done: int) -> None:
             f"(-{LIMIT:g}, {LIMIT:g}) or not finite in the first {done} images; expected "
             "normalized tokens. Check the encoder's weights, or compute with precision='fp32'"
         )
-
-
-def latent_shape(config: Config) -> tuple[int, int, int]:
-    """Returns (h, w, D) of the encoder's latents."""
-    grid = models.latent_grid(config)
-    return grid, grid, config.encoder.hidden_size
 
 
 def describe(config: Config, source: Source, encoder: Model) -> Provenance:

@@ -26,12 +26,13 @@ from jaxtyping import Array, Float, Key
 from rae_dit.diffusion import flow
 from rae_dit.diffusion.prediction import velocity_of
 from rae_dit.models.activation_stats import activation_stats
+from rae_dit.models.latent_storage import unpack
 from rae_dit.objectives.base import Objective, PerSample, Tree
 
 
 def flow_matching(
     ddt_graph: nnx.GraphDef,
-    rae_graph: nnx.GraphDef,
+    rae_graph: nnx.GraphDef | None,
     *,
     null_label: int,
     time_distribution: str,
@@ -44,7 +45,8 @@ def flow_matching(
 
     Args:
         ddt_graph: structure of the trained DDT.
-        rae_graph: structure of the frozen RAE, which needs no decoder.
+        rae_graph: structure of the frozen RAE, which needs no decoder; None for batches of cached
+            latents, as `latent_storage.pack` makes them, in place of images.
         null_label: label that means "no class".
         time_distribution: of t before the shift, see `diffusion/flow.sample_time`.
         shift: of times towards noise.
@@ -55,7 +57,10 @@ def flow_matching(
 
     def sample_inputs(frozen: Tree, batch: Tree, key: Key[Array, ""]) -> Tree:
         time_key, noise_key, label_key = jax.random.split(key, 3)
-        latent = nnx.merge(rae_graph, frozen).encode(batch["image"])
+        if rae_graph is None:
+            latent = unpack(batch)
+        else:
+            latent = nnx.merge(rae_graph, frozen).encode(batch["image"])
         batch_size = latent.shape[0]
         dropped = jax.random.bernoulli(label_key, class_dropout, (batch_size,))
         return {

@@ -70,10 +70,13 @@ def abstract_step(config: Config, mesh: Mesh) -> Step:
     )
     images, side = config.data.batch_size, config.data.image_size
     split = batch_sharding(mesh)
-    batch = {
-        "image": jax.ShapeDtypeStruct((images, side, side, 3), jnp.uint8, sharding=split),
-        "label": jax.ShapeDtypeStruct((images,), jnp.int32, sharding=split),
-    }
+    batch = {"label": jax.ShapeDtypeStruct((images,), jnp.int32, sharding=split)}
+    if config.data.source == "latents":
+        shape = (images, *models.latent_shape(config))
+        batch["latent"] = jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=split)
+    else:
+        shape = (images, side, side, 3)
+        batch["image"] = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split)
     return Step(program.step, program.abstract, frozen, batch, models.matmul_precision(config))
 
 

@@ -1,11 +1,14 @@
 """Labels of the images to sample, and names of the classes."""
 
+from pathlib import Path
+
 import numpy as np
 
 from rae_dit.config import Config, ConfigError, parse_labels
 from rae_dit.data.class_files import read_lines, read_names, short_name
 from rae_dit.data.classes import match_names, stored_names
 from rae_dit.data.files import SourceError
+from rae_dit.data.latents import Manifest
 
 
 def image_labels(config: Config) -> list[int]:
@@ -68,6 +71,8 @@ def class_names(config: Config) -> tuple[str, ...] | None:
             found: tuple[str, ...] | None = read_names(names)
         elif data.source == "digits" or data.source == "synthetic":
             found = tuple(str(label) for label in range(data.num_classes))
+        elif data.source == "latents":
+            found = Manifest.read(Path(path).expanduser()).classes
         else:
             found = stored_names(data.source, path, numeric_classes=data.numeric_classes)
     except SourceError as error:

@@ -7,8 +7,10 @@ from typing import Literal, overload
 import jax
 
 from rae_dit.config import Config, ConfigError
+from rae_dit.config.check import invalid_value
 from rae_dit.data import readers
 from rae_dit.data.files import Images, SourceError, changed_here
+from rae_dit.data.latents import open_latents
 from rae_dit.data.sources import Source
 from rae_dit.multihost import first_error, share
 
@@ -40,9 +42,13 @@ def open_source(
         ConfigError: the path does not hold what `data.source` expects; says what is there.
     """
     data = config.data
+    if data.source == "latents":
+        expected = "a source of images; cached latents are for --mode=train alone"
+        raise invalid_value("data.source", data.source, expected)
+    kind = data.source
     if split == "train":
         path = data.path
-    elif data.validation_path or data.source in ("digits", "synthetic"):
+    elif data.validation_path or kind in ("digits", "synthetic"):
         path = data.validation_path
     else:
         return None
@@ -50,7 +56,7 @@ def open_source(
     try:
         source = share(
             lambda: readers.open_source(
-                data.source,
+                kind,
                 path,
                 split=split,
                 image_size=data.image_size,
@@ -70,6 +76,42 @@ def open_source(
     if problem := first_error(problem):
         raise ConfigError(f"{field}: {problem}")
     log.info("%s: %s", field if path else data.source, readers.describe(source))
+    return source
+
+
+@overload
+def open_examples(
+    config: Config, split: Literal["train"], listings: Path | None = None
+) -> Source: ...
+@overload
+def open_examples(
+    config: Config, split: Literal["validation"], listings: Path | None = None
+) -> Source | None: ...
+def open_examples(
+    config: Config, split: Literal["train", "validation"], listings: Path | None = None
+) -> Source | None:
+    """Opens what a run trains on: `open_source`, or cached latents.
+
+    Raises:
+        ConfigError: see `open_source`; the latents are unfinished or of other classes.
+    """
+    data = config.data
+    if data.source != "latents":
+        return open_source(config, split, listings)
+    field = "data.path" if split == "train" else "data.validation_path"
+    path = data.path if split == "train" else data.validation_path
+    if split == "validation" and not path:
+        return None
+    try:
+        source = share(lambda: open_latents(path, data.num_classes), SourceError)
+    except SourceError as error:
+        raise ConfigError(f"{field}: {error}") from error
+    manifest = source.manifest
+    log.info(
+        "%s: latents of %s images of %s classes, %s%s, in %d shards",
+        *(field, f"{len(source):,}", f"{source.num_classes:,}", manifest.storage),
+        *(" with mirror images" if manifest.mirrored else "", manifest.num_shards),
+    )
     return source
 
 

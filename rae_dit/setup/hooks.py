@@ -45,7 +45,7 @@ def sample_hooks(
     Args:
         config: of the run.
         mesh: all of its devices.
-        frozen: parameters of its RAE without decoder.
+        frozen: parameters of its RAE without decoder; {} on cached latents.
         validation: not used.
         workdir: of the run.
         after_batch: called after each batch of an evaluation.
@@ -134,6 +134,8 @@ def reconstruction_hooks(
 def ema_generator(config: Config, mesh: Mesh, frozen: Tree) -> Callable[[Tree], Generator]:
     """Loads decoder and guide; returns a function that makes a generator of a stage-2 run's EMA."""
     decoder = place(weights.place_decoder(config, mesh), replicated(mesh))
+    if not frozen:  # trained on cached latents
+        frozen = weights.place_rae(config, mesh, decoder=False).parameters
     guide = weights.place_guide(config, mesh) if config.sample.guide_checkpoint else None
     ddt = nnx.graphdef(models.abstract(models.make_ddt, config))
     rae = models.rae_graph(config, decoder=True)

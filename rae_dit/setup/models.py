@@ -101,6 +101,11 @@ def latent_grid(config: Config) -> int:
     return config.encoder.input_size // config.encoder.patch_size
 
 
+def latent_shape(config: Config) -> tuple[int, int, int]:
+    """Returns (h, w, D) of the encoder's latents."""
+    return latent_grid(config), latent_grid(config), config.encoder.hidden_size
+
+
 def encoder_architecture(config: Config) -> EncoderArchitecture:
     """Returns the encoder that the config describes, with what its family fixes."""
     encoder = config.encoder

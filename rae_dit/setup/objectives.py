@@ -40,10 +40,11 @@ def flow_matching_task(config: Config) -> Task:
     """Makes the task of stage 2: a DDT on the latents of a frozen RAE."""
     ddt = models.abstract(models.make_ddt, config)
     graph = nnx.graphdef(ddt)
+    cached = config.data.source == "latents"
     make_objective = functools.partial(
         flow_matching,
         graph,
-        models.rae_graph(config, decoder=False),
+        None if cached else models.rae_graph(config, decoder=False),
         null_label=ddt.null_label,
         time_distribution=config.flow.time_distribution,
         shift=models.latent_shift(config),
@@ -53,11 +54,13 @@ def flow_matching_task(config: Config) -> Task:
     validation = make_objective(class_dropout=0.0)
     observe = functools.partial(telemetry, objective=validation, ddt_graph=graph)
     objective = make_objective(class_dropout=config.ddt.class_dropout)
-    work = Work(frozen=encoder_matmuls(config), trained=ddt_matmuls(config))
+    work = Work(frozen=[] if cached else encoder_matmuls(config), trained=ddt_matmuls(config))
     return Task(
         **trained(config, models.make_ddt, objective, work),
         validation=validation,
-        load_frozen=lambda mesh: weights.place_rae(config, mesh, decoder=False).parameters,
+        load_frozen=lambda mesh: (
+            {} if cached else weights.place_rae(config, mesh, decoder=False).parameters
+        ),
         load_initial=lambda mesh: weights.initial_ddt(config, mesh),
         telemetry=observe if config.metrics.telemetry else None,
         attention_tokens=ddt_tokens(config),

@@ -7,10 +7,11 @@ from jax.sharding import Mesh
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import invalid_value
 from rae_dit.data.pipeline import batch_bytes
-from rae_dit.data.sources import Source, image_shape
+from rae_dit.data.sources import Source
 from rae_dit.data.workers import check_shared_memory
 from rae_dit.setup import data
 from rae_dit.setup.evaluation import check_evaluation, during_training
+from rae_dit.setup.latents import check_latents
 from rae_dit.setup.objectives import make_task
 from rae_dit.training.program import Program, build_program
 from rae_dit.training.run import Run
@@ -30,16 +31,17 @@ def open_run(config: Config, mesh: Mesh, listings: Path | None = None) -> Run:
             images are missing or have other classes, or the evaluation during training cannot be
             made.
     """
-    source = data.open_source(config, "train", listings)
+    source = data.open_examples(config, "train", listings)
     if config.data.batch_size > len(source):
         expected = f"at most {len(source)}, as many as there are images to train on"
         raise invalid_value("data.batch_size", config.data.batch_size, expected)
     check_shared_memory(
         config.data.num_workers,
-        batch_bytes(image_shape(source), len(local_rows(mesh, config.data.batch_size))),
+        batch_bytes(source, len(local_rows(mesh, config.data.batch_size))),
     )
-    validation = data.open_source(config, "validation", listings)
+    validation = data.open_examples(config, "validation", listings)
     data.check_same_classes(config, source, validation)
+    check_latents(config, source, validation, mesh)
     config = config.in_steps(len(source))
     check_held_out(config, validation)
     if config.metrics.evaluate_every is not None:

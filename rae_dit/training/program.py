@@ -99,8 +99,11 @@ def build_program(task: Task, mesh: Mesh, *, seed: int) -> Program:
 
 
 def with_unit_images(batch: Tree) -> Tree:
-    """Converts the images of a batch to float32 in [0, 1]; they cross to the device as bytes."""
-    return batch | {"image": to_unit(batch["image"])}
+    """Converts the images of a batch to float32 in [0, 1]; they cross to the device as bytes.
+
+    A batch of cached latents has none.
+    """
+    return batch | ({"image": to_unit(batch["image"])} if "image" in batch else {})
 
 
 def validation_sums(
