@@ -36,7 +36,7 @@ from rae_dit.training.run import train_stream
 from rae_dit.training.sharding import make_mesh, shard_batch
 
 SIZES = {"s": dit_dino_s, "b": dit_dino_b, "xl": dit_dino}
-PICTURES, NAMES = 512, 4
+PICTURES, NAMES = 256, 8
 WARM_STEPS = 3
 
 
