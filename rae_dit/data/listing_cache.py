@@ -7,6 +7,7 @@ they were; what changed in the seconds before it was listed is not kept, since a
 same tick of the file system's clock would not show.
 """
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -29,7 +30,7 @@ from rae_dit.storage.files import write_bytes
 log = logging.getLogger(__name__)
 
 SETTLED_SECONDS = 5.0  # ticks of clocks, and clocks of file servers that are slow
-_FORMAT = 1
+_FORMAT = 2
 
 Kept = Folder | Tar
 
@@ -88,14 +89,12 @@ def _to_bytes(files: Kept, stamps: np.ndarray, key: str) -> bytes:
     head: dict[str, Any] = {
         "key": key,
         "fingerprint": files.fingerprint,
-        "files": files.listing.files,
-        "labels": files.listing.labels,
-        "remarks": files.listing.remarks,
+        "listing": dataclasses.asdict(files.listing),
     }
     if isinstance(files, Tar):
         head |= {"shards": [str(shard) for shard in files.shards]}
     else:
-        head |= {"root": str(files.root), "classes": files.classes}
+        head |= {"root": str(files.root)}
         head |= {"directories": [os.fsdecode(path) for path in files.directories]}
     arrays: dict[str, Any] = {"head": np.frombuffer(json.dumps(head).encode(), np.uint8)}
     arrays |= {"stamps": stamps, "numbers": numbers} | names.to_arrays()
@@ -125,23 +124,26 @@ def _read(file: Path, key: str, path: str) -> Kept | None:
 
 def _restored(head: dict[str, Any], names: PackedStrings, numbers: np.ndarray) -> Kept:
     """Makes the reader of a kept listing."""
-    labels = None if head["labels"] is None else (head["labels"][0], head["labels"][1])
-    remarks = tuple(head["remarks"])
+    listing = Listing(**{name: _tuples(value) for name, value in head["listing"].items()})
     if "shards" in head:
         return Tar(
             shards=tuple(map(Path, head["shards"])),
             keys=names,
             table=numbers,
             fingerprint=head["fingerprint"],
-            listing=Listing(head["files"], labels=labels, remarks=remarks),
+            listing=listing,
         )
-    classes = tuple(head["classes"])
     return Folder(
         root=Path(head["root"]),
-        classes=classes,
+        classes=listing.classes or (),
         files=names,
         first=numbers,
         fingerprint=head["fingerprint"],
-        listing=Listing(head["files"], classes=classes, labels=labels, remarks=remarks),
+        listing=listing,
         directories=tuple(map(os.fsencode, head["directories"])),
     )
+
+
+def _tuples(value: Any) -> Any:
+    """Returns JSON's lists as the tuples that they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
