@@ -47,6 +47,10 @@ PARTS = flags.DEFINE_list(
 )
 WINDOWS = flags.DEFINE_integer("windows", 5, "Timed windows; the median counts.", lower_bound=1)
 REPEATS = flags.DEFINE_integer("repeats", 10, "Calls per window.", lower_bound=1)
+GUIDANCES = flags.DEFINE_list(
+    "guidances", [], "Kinds of guidance to time sampling with; '' = the config's, and none."
+)
+DECODED = flags.DEFINE_bool("decoded", True, "Time sampling with decoding, too.")
 PROFILE = flags.DEFINE_string("profile", "", "Directory for a trace of three training steps.")
 
 CEILING_SIZE = 8192
@@ -167,15 +171,15 @@ def measure_decode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str
 
 
 def measure_sample(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
-    """Times noise to latents, and on to images, without guidance and with the config's kind."""
+    """Times noise to latents, and on to images, with every kind of guidance that is asked for."""
     ddt = nnx.merge(*weights.initialize(models.make_ddt, config, mesh))
     rae = weights.place_rae(config, mesh, decoder=True)
     noise = jax.device_put(random_latents(config), batch_sharding(mesh))
     labels = jax.device_put(np.arange(len(noise), dtype=np.int32) % config.data.num_classes)
     updates = config.sample.num_steps - (config.sample.grid == "official")
-    kind = config.sample.guidance
-    for cfg_scale in (1.0, 1.5):
-        evaluations = updates * (1 if cfg_scale == 1.0 or kind == "internal" else 2)
+    for kind in GUIDANCES.value or ["none", config.sample.guidance]:
+        evaluations = updates * (1 if kind in ("none", "internal") else 2)
+        cfg_scale = 1.0 if kind == "none" else 1.5
         sample = functools.partial(
             sample_latents,
             ddt,
@@ -184,13 +188,15 @@ def measure_sample(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str
             steps=config.sample.num_steps,
             shift=models.latent_shift(config),
             cfg_scale=cfg_scale,
-            guidance=kind,
+            guidance="cfg" if kind == "none" else kind,
             grid=config.sample.grid,
         )
         flops = evaluations * model_flops(config).ddt
         line = rates(median_seconds(sample), len(noise), flops)
         guided = {"guidance": kind, "cfg_scale": cfg_scale}
         yield guided | {"decoded": False} | line
+        if not DECODED.value:
+            continue
         seconds = median_seconds(lambda sample=sample: decode(*rae, sample()))
         line = rates(seconds, len(noise), flops + model_flops(config).decoder)
         yield guided | {"decoded": True} | line
