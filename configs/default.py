@@ -70,6 +70,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.ddt = ddt = ml_collections.ConfigDict()
     ddt.pretrained = ""
     ddt.pretrained_weights = "ema"  # [O]
+    ddt.checkpoint = ""
     ddt.patch_size = 1  # [P], [R], as all below
     ddt.hidden_size = (1152, 2048)
     ddt.depth = (28, 2)
@@ -94,6 +95,24 @@ def get_config() -> ml_collections.ConfigDict:
     flow.shift_base = 4096  # [P]
     flow.prediction = "v"  # [P]
     flow.base_weight = 1.0  # RAEv2; needs ddt.base_depth
+
+    # Objectives 'trajectory' and 'mean_flow' [M]: sony/mf-rae at fffc544, arXiv 2511.13019
+    config.few_step = few_step = ml_collections.ConfigDict()
+    few_step.velocity = "teacher"
+    few_step.teacher = ""
+    few_step.guidance = "cfg"
+    few_step.guide_checkpoint = ""
+    few_step.cfg_scale = 1.0  # unguided [M]
+    few_step.cfg_interval = (0.0, 1.0)
+    few_step.solver_steps = 16  # points [M]
+    few_step.solver_grid = "official"  # [M]
+    few_step.pairs = 64  # of 120 [M], which draws with replacement
+    few_step.interval_every = 4  # 25 % [M]
+    few_step.adaptive_power = 1.0  # [M]
+    few_step.adaptive_constant = 1e-3  # [O]; [M] 1e-3 beside a squared sum: in effect 0
+    few_step.tangent_warmup_steps = 0  # [M]
+    few_step.endpoint_samples = 64  # [O], with the next
+    few_step.endpoint_steps = 50
 
     # Stage 1 beyond L1: off here, switched on by rae_dino.py. The values are the reference's, from
     # [R] configs/stage1/training/DINOv2-B_decXL.yaml unless another source is named.

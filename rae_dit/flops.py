@@ -192,6 +192,26 @@ def ddt_matmuls(config: Config) -> list[Matmul]:
     return matmuls
 
 
+def few_step_matmuls(config: Config, *, has_teacher: bool) -> list[Matmul]:
+    """Counts what a few-step objective computes beside the trained DDT, for one row.
+
+    The teacher is taken to have the student's sizes. A solver's evaluations are shared by the pairs
+    of its trajectory; du/dt costs two forward passes of the rows that have an interval.
+    """
+    few, network = config.few_step, ddt_matmuls(config)
+    guided = 2 if few.cfg_scale != 1 and few.guidance != "internal" else 1
+    if config.objective == "trajectory":
+        updates = few.solver_steps - (few.solver_grid == "official")
+        return shared(network, guided * updates, few.pairs)
+    found = encoder_matmuls(config) + shared(network, 2, few.interval_every)
+    return found + shared(network, guided, 1) if has_teacher else found
+
+
+def shared(matmuls: list[Matmul], passes: int, rows: int) -> list[Matmul]:
+    """Counts `passes` forward passes that are made once for so many rows."""
+    return [m._replace(times=m.times * passes, rows=max(1, m.rows // rows)) for m in matmuls]
+
+
 def transformer_matmuls(
     tokens: int, width: int, hidden: int, num_heads: int, depth: int
 ) -> list[Matmul]:

@@ -152,7 +152,8 @@ def test_impossible_arguments_are_refused() -> None:
     ddt = rae_dit.load_ddt(GOLDEN / "ddt_default_weak.pt")
     noise, labels = np.zeros((2, 4, 4, 24)), np.zeros(2, int)
     with pytest.raises(
-        ValueError, match=r"^method: got 'rk4'; expected 'euler', 'heun', 'dopri5' or 'sde'$"
+        ValueError,
+        match=r"^method: got 'rk4'; expected 'euler', 'heun', 'dopri5', 'sde' or 'mean_flow'$",
     ):
         rae_dit.sample_latents(ddt, noise, labels, steps=3, method="rk4")
     with pytest.raises(ValueError, match=r"^noise: got shape \(2, 24, 4, 4\); expected \(2, 4,"):

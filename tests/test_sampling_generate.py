@@ -22,7 +22,7 @@ from rae_dit.diffusion.time_grid import time_grid
 from rae_dit.models.ddt import DDT
 from rae_dit.sampling import generate as generation
 from rae_dit.sampling.latents import initial_noise, sample_keys, step_noise
-from rae_dit.setup import weights
+from rae_dit.setup import networks, weights
 from rae_dit.setup.sampling import generation_settings, load_generator
 from rae_dit.training.sharding import make_mesh
 
@@ -39,7 +39,7 @@ def generator_on(devices, *, guided=False, fsdp=1):
         nnx.merge(*weights.place_ddt(config, Path("nowhere"), mesh)),
         nnx.merge(*weights.place_rae(config, mesh, decoder=True)),
         mesh,
-        nnx.merge(*weights.place_guide(config, mesh)) if guided else None,
+        nnx.merge(*networks.place_guide(config, mesh)) if guided else None,
     )
 
 
@@ -165,10 +165,10 @@ def test_a_guide_of_other_latents_or_classes_is_refused():
     mesh = make_mesh(1, jax.devices()[:1])
     config = sampling_config(**GUIDED, **{"data.num_classes": 4})
     with pytest.raises(ConfigError, match=r"24\) and 10 classes; expected .* and 4 classes"):
-        weights.place_guide(config, mesh)
+        networks.place_guide(config, mesh)
     config = sampling_config(**GUIDED, **{"encoder.hidden_size": 16})
     with pytest.raises(ConfigError, match=r"\(4, 4, 24\) and 10 classes; expected a model of lat"):
-        weights.place_guide(config, mesh)
+        networks.place_guide(config, mesh)
 
 
 # --- what guidance asks the models; these clear JAX's caches, so they come last ------------------

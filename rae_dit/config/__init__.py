@@ -12,6 +12,7 @@ import ml_collections
 
 from rae_dit.config.check import ConfigError, convert, declared_type, describe, invalid_value
 from rae_dit.config.evaluation import EvaluateConfig, ReconstructConfig
+from rae_dit.config.few_steps import FewStepConfig
 from rae_dit.config.models import DDTConfig, DecoderConfig, EncoderConfig, FlowConfig
 from rae_dit.config.modes import LatentsConfig, ProbeConfig, SampleConfig, StatsConfig, SweepConfig
 from rae_dit.config.rules import check_attention, check_split, parse_labels
@@ -37,6 +38,8 @@ __all__ = [
     "to_dict",
 ]
 
+Objective = Literal["classification", "reconstruction", "flow_matching", "trajectory", "mean_flow"]
+FEW_STEPS = ("trajectory", "mean_flow")
 LPIPS_MINIMUM = 16  # pixels
 
 
@@ -44,7 +47,7 @@ LPIPS_MINIMUM = 16  # pixels
 class Config:
     """Everything a run needs to know."""
 
-    objective: Literal["classification", "reconstruction", "flow_matching"]  # of mode 'train'
+    objective: Objective  # of mode 'train'
     seed: Seed  # of everything random but sampling
     # Of matrix products, all else is float32; 'fp8' is 'bf16' but in the blocks of a DiT^DH
     precision: Literal["fp32", "tf32", "bf16", "fp8"]
@@ -53,6 +56,7 @@ class Config:
     decoder: DecoderConfig
     ddt: DDTConfig
     flow: FlowConfig
+    few_step: FewStepConfig
     perceptual: PerceptualConfig
     gan: GanConfig
     discriminator: DiscriminatorConfig
@@ -105,13 +109,28 @@ class Config:
         if self.flow.base_weight != 1 and not self.ddt.base_depth:
             expected = "1 because ddt.base_depth is 0: there is no second head to weigh"
             raise invalid_value("flow.base_weight", self.flow.base_weight, expected)
-        if self.ddt.interval_embedding and self.flow.prediction == "x":
-            raise invalid_value("ddt.interval_embedding", True, "False with flow.prediction 'x'")
         if self.precision == "fp8" and self.objective != "flow_matching":
             expected = f"another: objective {self.objective!r} has no product of 8-bit floats"
             raise invalid_value("precision", self.precision, expected)
+        self.check_two_times()
         if self.discriminator.features == "encoder":
             self.discriminator.check_layers(self.encoder.depth)
+
+    def check_two_times(self) -> None:
+        """Checks that objective, sampler and DiT^DH agree on one time or two."""
+        two_times = self.ddt.interval_embedding
+        if two_times and self.flow.prediction == "x":
+            raise invalid_value("ddt.interval_embedding", True, "False with flow.prediction 'x'")
+        if self.trained_network == "ddt" and two_times != (self.objective in FEW_STEPS):
+            expected = f"{not two_times} because objective is {self.objective!r}"
+            raise invalid_value("ddt.interval_embedding", two_times, expected)
+        if self.trained_network == "ddt" and self.sample.method == "mean_flow" and not two_times:
+            expected = "another solver, because ddt.interval_embedding is False"
+            raise invalid_value("sample.method", "mean_flow", expected)
+        pairs = self.few_step.pairs
+        if self.objective == "trajectory" and self.data.batch_size % pairs:
+            expected = f"a multiple of few_step.pairs = {pairs}"
+            raise invalid_value("data.batch_size", self.data.batch_size, expected)
 
     @property
     def is_half(self) -> bool:
@@ -122,7 +141,7 @@ class Config:
     def trained_network(self) -> Literal["ddt", "decoder", "encoder", "head"]:
         """The network that a run of this config trains; checkpoints hold its parameters."""
         match self.objective:
-            case "flow_matching":
+            case "flow_matching" | "trajectory" | "mean_flow":
                 return "ddt"
             case "reconstruction":
                 return "decoder"
@@ -178,8 +197,13 @@ def check_devices(config: Config, *, platform: str, num_devices: int, num_proces
         ConfigError: names values that fit.
     """
     check_attention(config.compute.attention, config.precision, platform)
+    rows = {
+        "mean_flow": config.few_step.interval_every * config.optim.accumulate_steps,
+        "trajectory": config.few_step.pairs,
+    }
     check_split(
         batch_size=config.data.batch_size,
+        rows=rows.get(config.objective, 1),
         accumulate_steps=config.optim.accumulate_steps,
         fsdp=config.sharding.fsdp,
         num_devices=num_devices,

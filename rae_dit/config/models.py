@@ -92,13 +92,15 @@ class DDTConfig(DDTSizes):
 
     pretrained: str  # .pt, directory or hub id that a new run starts (or samples) from; '' = none
     pretrained_weights: Literal["ema", "online"]  # of `pretrained`, if it holds both
+    checkpoint: str  # workdir of a stage-2 run whose EMA a new run starts from; '' = none
     class_dropout: Probability  # chance that a training label becomes the null label
     # Train positions and time frequencies too, as the reference does: they count in the clipped
     # norm and decay
     train_constants: bool
 
     def __post_init__(self) -> None:
-        """Checks heads and positions."""
+        """Checks heads, positions and the origin of weights."""
+        check_one_origin("ddt", self.pretrained, self.checkpoint)
         for i, (width, heads) in enumerate(zip(self.hidden_size, self.num_heads, strict=True)):
             check_heads("ddt", width, heads, rope=self.use_rope, index=i)
         if self.use_pos_embed and self.hidden_size[0] % 4:

@@ -20,7 +20,8 @@ class SampleConfig:
 
     num_samples: Count  # images
     num_steps: Count  # of the time grid: points ('official', 'sde') or updates ('full')
-    method: Literal["euler", "heun", "dopri5", "sde"]  # 'dopri5' chooses its own steps
+    # 'dopri5' chooses its own steps; 'mean_flow': num_steps jumps of a network with two times
+    method: Literal["euler", "heun", "dopri5", "sde", "mean_flow"]
     grid: Literal["official", "full"]  # N points and N-1 updates, or N down to t = 0; not of 'sde'
     rtol: Positive  # relative error tolerance of 'dopri5'
     atol: Positive  # absolute error tolerance of 'dopri5'
@@ -52,6 +53,8 @@ class SampleConfig:
             raise invalid_value(
                 "sample.num_steps", self.num_steps, ">= 2 points for grid 'official'"
             )
+        if self.method == "mean_flow":
+            self.check_jumps()
         if self.guidance == "autoguidance" and not self.guide_checkpoint:
             expected = "a workdir, checkpoint or file of the weaker model of 'autoguidance'"
             raise invalid_value("sample.guide_checkpoint", self.guide_checkpoint, expected)
@@ -68,6 +71,16 @@ class SampleConfig:
             low, high = getattr(self, name)
             if low > high:
                 raise invalid_value(f"sample.{name}", (low, high), "(low, high), low <= high")
+
+    def check_jumps(self) -> None:
+        """Checks that nothing is asked for that method 'mean_flow' cannot do."""
+        if self.grid != "full":
+            raise invalid_value("sample.grid", self.grid, "'full' for method 'mean_flow'")
+        for name in ("cfg_scale", "internal_scale"):
+            scale = getattr(self, name)
+            if scale != 1:
+                expected = "1 for method 'mean_flow': guidance is part of what its network learned"
+                raise invalid_value(f"sample.{name}", scale, expected)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -149,7 +149,13 @@ def in_steps(steps: int, epochs: float | None, steps_per_epoch: int) -> int:
 
 
 def check_split(
-    *, batch_size: int, accumulate_steps: int, fsdp: int, num_devices: int, num_processes: int
+    *,
+    batch_size: int,
+    accumulate_steps: int,
+    fsdp: int,
+    num_devices: int,
+    num_processes: int,
+    rows: int = 1,
 ) -> None:
     """Checks that parameters and batch can be divided among devices.
 
@@ -159,6 +165,7 @@ def check_split(
         fsdp: devices that share one copy of the parameters.
         num_devices: devices of all processes.
         num_processes: each loads an equal share of the batch.
+        rows: those of a device are a multiple of so many.
 
     Raises:
         ConfigError: names the values of fsdp that fit, or the nearest batch sizes that fit.
@@ -168,7 +175,7 @@ def check_split(
         raise invalid_value(
             "sharding.fsdp", fsdp, f"a divisor of the {num_devices} devices: {_either(fitting)}"
         )
-    unit = math.lcm(num_devices * accumulate_steps, num_processes)
+    unit = math.lcm(num_devices * math.lcm(accumulate_steps, rows), num_processes)
     if batch_size % unit:
         below = batch_size // unit * unit
         nearest = [size for size in (below, below + unit) if size]
@@ -176,7 +183,8 @@ def check_split(
             "data.batch_size",
             batch_size,
             f"a multiple of {unit} ({num_devices} devices x {accumulate_steps} accumulation "
-            f"steps, {num_processes} processes); use {_either(nearest)}",
+            f"steps{f', {rows} rows each' if rows > 1 else ''}, {num_processes} processes); use "
+            f"{_either(nearest)}",
         )
 
 

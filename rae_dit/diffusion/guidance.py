@@ -29,7 +29,8 @@ Heads = Callable[
     tuple[Float[Array, "B h w C"], Float[Array, "B h w C"]],
 ]
 
-Scale = float | Float[Array, ""]
+Scale = float | Float[Array, "..."]
+"""One for a batch, or an array that broadcasts against it: one for each sample."""
 
 
 class VelocityField(NamedTuple):

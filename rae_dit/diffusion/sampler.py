@@ -21,7 +21,7 @@ class SamplerOptions:
     The guidance scale is no part of it: it is traced, so that a sweep over scales compiles once.
 
     Attributes:
-        method: "euler", "heun", "dopri5" or "sde".
+        method: "euler", "heun", "dopri5" or "sde"; "mean_flow" for jumps, which are no solver's.
         steps: points of the "official" grid, or updates of the "full" one.
         grid: "official" or "full", see `time_grid`.
         shift: time shift s, equation (4) in `flow`.
@@ -68,7 +68,9 @@ def make_solver(options: SamplerOptions) -> Solver:
             return Dopri5(options.rtol, options.atol)
         case "sde":
             return EulerMaruyama(options.diffusion_norm, options.last_step, options.last_step_size)
-    raise ValueError(f"method: got {options.method!r}; expected 'euler', 'heun', 'dopri5' or 'sde'")
+    raise ValueError(
+        f"method: got {options.method!r}; expected 'euler', 'heun', 'dopri5', 'sde' or 'mean_flow'"
+    )
 
 
 def solver_and_times(options: SamplerOptions) -> tuple[Solver, Float[np.ndarray, " T"]]:

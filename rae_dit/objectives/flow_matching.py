@@ -18,6 +18,8 @@ internal guidance has no direction.
 Source: RAE paper, section 4; bytetriper/RAE `stage2/transport`; SEMANTICS 4.6. RAEV2.md 4.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -91,6 +93,12 @@ def flow_matching(
     return Objective(sample_inputs, loss)
 
 
+def noised(inputs: Tree) -> tuple[Array, ...]:
+    """Returns the DDT's arguments: noised latents, times and labels."""
+    x_t = flow.interpolate(inputs["latent"], inputs["noise"], inputs["t"])
+    return x_t, inputs["t"], inputs["label"]
+
+
 def telemetry(
     params: Tree,
     frozen: Tree,
@@ -99,6 +107,7 @@ def telemetry(
     *,
     objective: Objective,
     ddt_graph: nnx.GraphDef,
+    arguments: Callable[[Tree], tuple[Array, ...]] = noised,
 ) -> dict[str, Float[Array, ""]]:
     """Measures activations of a DDT on a batch's noised latents (models/activation_stats).
 
@@ -107,16 +116,16 @@ def telemetry(
         frozen: as in the step.
         batch: as in the step.
         key: of times and noise.
-        objective: of `flow_matching`, which samples them.
+        objective: whose `sample_inputs` samples them.
         ddt_graph: the structure of `params`.
+        arguments: of the DDT, from the objective's inputs.
 
     Returns:
         float32 scalars: "train/attention_logit_max" over all blocks, and for each block such as
         backbone_03 "rms/..." of the residual stream after it and its "attention_logit/...".
     """
     inputs = objective.sample_inputs(frozen, batch, key)
-    x_t = flow.interpolate(inputs["latent"], inputs["noise"], inputs["t"])
-    seen = activation_stats(nnx.merge(ddt_graph, params), x_t, inputs["t"], inputs["label"])
+    seen = activation_stats(nnx.merge(ddt_graph, params), *arguments(inputs))
     logits = jnp.concatenate([stack.logit for stack in seen.values()])
     values = {"train/attention_logit_max": jnp.max(logits)}
     for stack, observation in seen.items():

@@ -56,6 +56,9 @@ def without_files(config: Config) -> Config:
         decoder=dataclasses.replace(config.decoder, pretrained="", checkpoint=""),
         discriminator=dataclasses.replace(config.discriminator, pretrained=""),
         perceptual=dataclasses.replace(config.perceptual, vgg="", linear=""),
+        few_step=dataclasses.replace(
+            config.few_step, teacher="", guide_checkpoint="", guidance="cfg"
+        ),
     )
 
 

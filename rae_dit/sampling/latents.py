@@ -19,10 +19,13 @@ from rae_dit.diffusion.guidance import (
     guided_velocity,
     internal,
 )
+from rae_dit.diffusion.mean_flow import jumps
 from rae_dit.diffusion.sampler import SamplerOptions, internal_settings, solver_and_times
 from rae_dit.models.conditioning import check_labels
 from rae_dit.models.ddt import DDT
 from rae_dit.models.float8_stack import quantize_stack
+from rae_dit.sampling.checks import check_guidance, check_inputs
+from rae_dit.sampling.mean_flow import METHOD, check_jumps, jump_times
 
 
 def sample_latents(
@@ -39,7 +42,7 @@ def sample_latents(
     guidance: str | None = None,
     internal_scale: float = 1.0,
     internal_interval: tuple[float, float] = (0.0, 1.0),
-    grid: str = "official",
+    grid: str | None = None,
     rtol: float = 1e-3,
     atol: float = 1e-6,
     keys: Key[Array, " B"] | None = None,
@@ -48,7 +51,7 @@ def sample_latents(
     last_step_size: float = 0.04,
     precision: Literal["fp8"] | None = None,
 ) -> Float[Array, "B h w C"]:
-    """Integrates the flow from noise to latents; one compile per setting, `cfg_scale` is traced.
+    """Goes from noise to latents; one compile per setting, `cfg_scale` is traced.
 
     Args:
         ddt: the model.
@@ -57,8 +60,11 @@ def sample_latents(
         steps: points of the "official" grid (one update fewer), or updates of the "full" one.
             "dopri5" takes only the last time from the grid and chooses its own steps; "sde" has a
             grid of its own (`EulerMaruyama.times`) and evaluates the model `steps` times.
-        method: "euler", "heun", "dopri5" or "sde".
-        shift: time shift s; None for sqrt(h w C / 4096), which is 6.93 for 768 x 16 x 16.
+            "mean_flow" makes `steps` jumps of one evaluation each.
+        method: "euler", "heun", "dopri5" or "sde"; "mean_flow" for a network with two times, which
+            the others take at r = t.
+        shift: time shift s; None for 1 with "mean_flow", and else for sqrt(h w C / 4096), which is
+            6.93 for 768 x 16 x 16.
         cfg_scale: 1 is no guidance at all, and costs one evaluation an update.
         cfg_interval: inclusive (lowest, highest) time of guidance.
         guide: a weaker model; guidance is then AutoGuidance instead of classifier-free. It may
@@ -69,7 +75,8 @@ def sample_latents(
         internal_scale: of internal guidance below one of the other two; 1 is none. It is not
             traced: each value compiles.
         internal_interval: inclusive (lowest, highest) time of that.
-        grid: "official" (the reference's, ends at t > 0) or "full" (ends at t = 0).
+        grid: "official" (the reference's, ends at t > 0) or "full" (ends at t = 0); None for
+            "official", and for "full" with "mean_flow".
         rtol: relative tolerance of "dopri5"; the reference's default.
         atol: absolute tolerance of "dopri5"; the reference's default.
         keys: one PRNG key a sample (`sample_keys`), from which "sde" draws its noise.
@@ -85,17 +92,20 @@ def sample_latents(
 
     Raises:
         ValueError: unknown method, grid, guidance or last step; too few steps; shapes or labels
-            that do not fit the model; "sde" without keys; internal guidance of one head.
+            that do not fit the model; "sde" without keys; internal guidance of one head; jumps of
+            a network with one time, or with guidance.
     """
     for model in (ddt, guide):
         if model is not None:
             check_labels(labels, model.null_label)
     noise, labels = jnp.asarray(noise, jnp.float32), jnp.asarray(labels, jnp.int32)
+    jumping = method == METHOD
+    default_shift = 1.0 if jumping else time_shift(math.prod(noise.shape[1:]))
     options = SamplerOptions(
         method=method,
         steps=steps,
-        grid=grid,
-        shift=time_shift(math.prod(noise.shape[1:])) if shift is None else float(shift),
+        grid=grid or ("full" if jumping else "official"),
+        shift=default_shift if shift is None else float(shift),
         guidance=guidance or ("cfg" if guide is None else "autoguidance"),
         interval=(float(cfg_interval[0]), float(cfg_interval[1])),
         internal_scale=float(internal_scale),
@@ -140,22 +150,12 @@ def run_sampler(
     check_inputs(ddt, noise, labels)
     if guide is not None:
         check_inputs(guide, noise, labels)
-    if (guide is not None) != (options.guidance == "autoguidance"):
-        got = "None" if guide is None else "a model"
-        raise ValueError(
-            f"guide: got {got} with guidance {options.guidance!r}; expected a model "
-            "for 'autoguidance' and None otherwise"
-        )
-    if options.guidance == "internal" and options.internal_scale != 1.0:
-        raise ValueError(
-            f"internal_scale: got {options.internal_scale}; expected 1 with guidance 'internal', "
-            "whose scale is cfg_scale"
-        )
-    if internal_settings(options, float(cfg_scale)) is not None and not ddt.architecture.base_depth:
-        raise ValueError(
-            "guidance: got internal guidance; expected a network with a second head (base_depth)"
-        )
-    solver_and_times(options)  # for errors without the note that JAX adds to those of a trace
+    check_guidance(ddt, guide, options, cfg_scale)
+    # For errors without the note that JAX adds to those of a trace
+    if options.method == METHOD:
+        check_jumps(ddt, options, cfg_scale)
+    else:
+        solver_and_times(options)
     if cfg_scale == 1.0:
         options, guide = dataclasses.replace(options, guidance="none"), None
     graph, parameters = nnx.split(ddt)
@@ -192,9 +192,11 @@ def integrate(
     guide = (
         None
         if guide_graph is None
-        else merge_for_loop(guide_graph, guide_parameters, float8=float8)
+        else merge_for_loop(guide_graph, guide_parameters, float8=float8).velocity
     )
-    model: Model = ddt
+    if options.method == METHOD:
+        return jumps(lambda z, t, r: ddt(z, t, labels, r), noise, jump_times(options))
+    model: Model = ddt.velocity
     if (settings := internal_settings(options, cfg_scale)) is not None:
         model = internal(ddt.heads, scale=settings[0], interval=settings[1])
     plain = conditional(model, labels)
@@ -218,17 +220,6 @@ def merge_for_loop(graph: nnx.GraphDef, parameters: nnx.State, *, float8: bool) 
             quantize_stack(stack)
         stack.cast_matrices()
     return ddt
-
-
-def check_inputs(ddt: DDT, noise: Array, labels: Array) -> None:
-    """Raises ValueError if noise or labels do not fit the model."""
-    size = ddt.grid * ddt.patch_size
-    expected = (len(labels), size, size, ddt.in_channels)
-    if noise.shape != expected:
-        raise ValueError(
-            f"noise: got shape {noise.shape}; expected {expected} for {len(labels)} labels and "
-            "this model"
-        )
 
 
 def sample_keys(key: Key[Array, ""], numbers: Int[ArrayLike, " B"]) -> Key[Array, " B"]:

@@ -20,6 +20,7 @@ from rae_dit.sampling.generate import Generator, NotFiniteError, generate
 from rae_dit.sampling.labels import display_names, image_labels
 from rae_dit.setup import models, weights
 from rae_dit.setup.evaluation import during_training, make_feature_extractor, score
+from rae_dit.setup.networks import place_guide
 from rae_dit.setup.sampling import generation_settings
 from rae_dit.training.hook import Hook, Values
 from rae_dit.training.sharding import replicated
@@ -136,7 +137,7 @@ def ema_generator(config: Config, mesh: Mesh, frozen: Tree) -> Callable[[Tree], 
     decoder = place(weights.place_decoder(config, mesh), replicated(mesh))
     if not frozen:  # trained on cached latents
         frozen = weights.place_rae(config, mesh, decoder=False).parameters
-    guide = weights.place_guide(config, mesh) if config.sample.guide_checkpoint else None
+    guide = place_guide(config, mesh) if config.sample.guide_checkpoint else None
     ddt = nnx.graphdef(models.abstract(models.make_ddt, config))
     rae = models.rae_graph(config, decoder=True)
 

@@ -1,19 +1,32 @@
 """Config -> task: the only match on the objective's name besides config/."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from flax import nnx
+from jax.sharding import Mesh
 
 from rae_dit.config import Config
-from rae_dit.flops import Matmul, Work, ddt_matmuls, ddt_tokens, decoder_matmuls, encoder_matmuls
-from rae_dit.objectives.base import Objective
+from rae_dit.data.sources import Source
+from rae_dit.flops import (
+    Matmul,
+    Work,
+    ddt_matmuls,
+    ddt_tokens,
+    decoder_matmuls,
+    encoder_matmuls,
+    few_step_matmuls,
+)
+from rae_dit.objectives.base import Objective, Tree
 from rae_dit.objectives.classification import classification, probing
 from rae_dit.objectives.flow_matching import flow_matching, telemetry
 from rae_dit.objectives.reconstruction import reconstruction
-from rae_dit.setup import gan, hooks, models, stage1, weights
+from rae_dit.setup import few_steps, gan, hooks, models, networks, stage1, teacher, weights
+from rae_dit.setup.endpoint import endpoint_hook
 from rae_dit.setup.optim import count_matrices, make_optimizer, make_schedule
+from rae_dit.training.hook import Hook
 from rae_dit.training.muon import muon_matmuls, update_rms
 from rae_dit.training.step import train_step
 from rae_dit.training.task import Task
@@ -28,6 +41,8 @@ def make_task(config: Config) -> Task:
     match config.objective:
         case "flow_matching":
             return flow_matching_task(config)
+        case "trajectory" | "mean_flow":
+            return few_step_task(config)
         case "reconstruction":
             return reconstruction_task(config)
         case "classification" if config.probe.freeze_encoder:
@@ -61,10 +76,50 @@ def flow_matching_task(config: Config) -> Task:
         load_frozen=lambda mesh: (
             {} if cached else weights.place_rae(config, mesh, decoder=False).parameters
         ),
-        load_initial=lambda mesh: weights.initial_ddt(config, mesh),
+        load_initial=lambda mesh: networks.initial_ddt(config, mesh),
         telemetry=observe if config.metrics.telemetry else None,
         attention_tokens=ddt_tokens(config),
         make_image_hooks=functools.partial(hooks.sample_hooks, config),
+    )
+
+
+def few_step_task(config: Config) -> Task:
+    """Makes the task of a DDT with two times: average velocities of a teacher, or of data."""
+    learns_from = teacher.teacher_of(config) if teacher.has_teacher(config) else None
+    make_objective = few_steps.objectives_of(config, learns_from)
+    graph = nnx.graphdef(models.abstract(models.make_ddt, config))
+    validation = make_objective(class_dropout=0.0)
+    observe = functools.partial(
+        telemetry, objective=validation, ddt_graph=graph, arguments=few_steps.arguments
+    )
+    objective = make_objective(class_dropout=config.ddt.class_dropout, training=True)
+    work = Work(
+        frozen=few_step_matmuls(config, has_teacher=learns_from is not None),
+        trained=ddt_matmuls(config),
+    )
+    fields = trained(config, models.make_ddt, objective, work)
+    fields["step"] = few_steps.with_step_number(fields["step"])
+
+    def image_hooks(
+        mesh: Mesh,
+        frozen: Tree,
+        validation: Source | None,
+        workdir: Path,
+        after_batch: Callable[[], None],
+    ) -> Sequence[Hook]:
+        images = hooks.sample_hooks(config, mesh, frozen["rae"], validation, workdir, after_batch)
+        if learns_from is None:
+            return images
+        return [endpoint_hook(config, mesh, frozen, learns_from), *images]
+
+    return Task(
+        **fields,
+        validation=validation,
+        load_frozen=lambda mesh: teacher.place_frozen(config, mesh),
+        load_initial=lambda mesh: teacher.initial_student(config, mesh),
+        telemetry=observe if config.metrics.telemetry else None,
+        attention_tokens=ddt_tokens(config),
+        make_image_hooks=image_hooks,
     )
 
 

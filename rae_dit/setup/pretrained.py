@@ -69,8 +69,12 @@ def pretrained_decoder(config: Config) -> Decoder:
     return decoder
 
 
-def pretrained_ddt(config: Config) -> DDT:
+def pretrained_ddt(config: Config, one_time: Config | None = None) -> DDT:
     """Reads the DiT^DH `ddt.pretrained`: an official file, a directory with one, or a hub id.
+
+    Args:
+        config: states the sizes.
+        one_time: taken in its place if the file's network has one time; None for not.
 
     Raises:
         WeightsError: the file is missing, damaged or of another kind of model.
@@ -82,6 +86,8 @@ def pretrained_ddt(config: Config) -> DDT:
     if not facts and (wanted.base_depth or wanted.conditioning == "adaln"):
         hints["prediction"] = None  # that of the reference's files, which is compared
     found = ddt_architecture(tensors, **{**hints, **facts})
+    if one_time is not None and not found.interval_embedding:
+        config = one_time
     check_ddt(config, source, found)
     return import_ddt(tensors, models.abstract(models.make_ddt, config))
 

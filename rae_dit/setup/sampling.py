@@ -11,7 +11,9 @@ from rae_dit.diffusion.sampler import SamplerOptions
 from rae_dit.provenance import Provenance
 from rae_dit.sampling.generate import GenerationSettings, Generator
 from rae_dit.sampling.labels import chosen_classes
+from rae_dit.sampling.mean_flow import METHOD
 from rae_dit.setup import models, weights
+from rae_dit.setup.networks import place_guide
 from rae_dit.training.sharding import check_fsdp, make_mesh
 
 FREE = ("num_samples", "output_dir", "labels", "class_list", "class_names", "guide_checkpoint")
@@ -33,7 +35,7 @@ def load_generator(config: Config, workdir: Path, step: int | None = None) -> Ge
     """
     mesh = make_mesh(config.sharding.fsdp)
     check_fsdp(models.abstract(models.make_ddt, config), mesh)
-    guide = weights.place_guide(config, mesh) if config.sample.guide_checkpoint else None
+    guide = place_guide(config, mesh) if config.sample.guide_checkpoint else None
     ddt = weights.place_ddt(config, workdir, mesh, step)
     rae = weights.place_rae(config, mesh, decoder=True)
     merged = None if guide is None else nnx.merge(*guide)
@@ -47,7 +49,7 @@ def sampler_options(config: Config) -> SamplerOptions:
         method=sample.method,
         steps=sample.num_steps,
         grid=sample.grid,
-        shift=models.latent_shift(config),
+        shift=1.0 if sample.method == METHOD else models.latent_shift(config),
         guidance=sample.guidance,
         interval=sample.cfg_interval,
         internal_scale=sample.internal_scale,
@@ -84,7 +86,7 @@ def sample_provenance(config: Config, step: int | None) -> Provenance:
             "checkpoint": step or config.ddt.pretrained,
             "num_samples": config.sample.num_samples,
             "classes": list(chosen_classes(config)),
-            "shift": models.latent_shift(config),
+            "shift": sampler_options(config).shift,
             **network_settings(config),
             **settings,
             "precision": config.precision,

@@ -18,16 +18,14 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from rae_dit.checkpoint.manager import restore_ema
-from rae_dit.config import Config, ConfigError
+from rae_dit.config import Config
 from rae_dit.config.check import invalid_value
-from rae_dit.models.ddt import DDT
 from rae_dit.models.rae import latent_scale
 from rae_dit.multihost import decide, place, share
 from rae_dit.objectives.base import Tree
 from rae_dit.setup import pretrained
 from rae_dit.setup.models import (
     abstract,
-    compute,
     encoder_architecture,
     latent_grid,
     make_classifier,
@@ -37,7 +35,6 @@ from rae_dit.setup.models import (
     rae_graph,
 )
 from rae_dit.training.sharding import parameter_shardings, replicated
-from rae_dit.weights import released
 from rae_dit.weights.statistics import check_encoder, read_statistics
 from rae_dit.workdir import find_run, has_checkpoint, read_config
 
@@ -174,50 +171,6 @@ def restore_ddt(config: Config, path: Path, mesh: Mesh) -> Model:
     """Restores the EMA of a stage-2 run; `path` and errors are those of `restore_ema`."""
     module = abstract(make_ddt, config)
     return Model(nnx.graphdef(module), restore_ema(path, shapes(module, mesh)))
-
-
-def place_guide(config: Config, mesh: Mesh) -> Model:
-    """Loads the weaker model of AutoGuidance: the EMA of our run, or a third-party file.
-
-    It may have any depth and widths; latents and classes are those of the config.
-
-    Raises:
-        ConfigError: it is for other latents or classes, or no stage-2 run.
-        CheckpointError: the run has no sound checkpoint, or it has no EMA.
-        WeightsError: there is no such file, or it is no DiT^DH.
-    """
-    path = config.sample.guide_checkpoint
-    run = decide(lambda: None if (found := find_run(path)) is None else str(found))
-    if run is None:
-        guide = released.read_ddt(path, compute(config))
-        check_guide(config, guide)
-        return Model(nnx.graphdef(guide), to_devices(guide, mesh))
-    theirs = share(lambda: read_config(Path(run)))
-    if theirs.trained_network != "ddt":
-        expected = f"a stage-2 run; the objective of that one is {theirs.objective!r}"
-        raise invalid_value("sample.guide_checkpoint", path, expected)
-    ours = dataclasses.replace(theirs, precision=config.precision, compute=config.compute)
-    check_guide(config, abstract(make_ddt, ours))
-    return restore_ddt(ours, Path(path), mesh)
-
-
-def check_guide(config: Config, guide: DDT) -> None:
-    """Checks that a guide has the config's latents and classes."""
-    side = guide.architecture.input_size
-    found = (side, side, guide.in_channels), guide.null_label
-    latent = (latent_grid(config), latent_grid(config), config.encoder.hidden_size)
-    if found != (latent, config.data.num_classes):
-        expected = f"a model of latents {latent} (h, w, C) and {config.data.num_classes} classes"
-        got = f"{config.sample.guide_checkpoint}, of latents {found[0]} and {found[1]} classes"
-        raise ConfigError(f"sample.guide_checkpoint: got {got}; expected {expected}")
-
-
-def initial_ddt(config: Config, mesh: Mesh) -> Tree | None:
-    """Loads `ddt.pretrained` for a new stage-2 run to start from; None if it is ''."""
-    if not config.ddt.pretrained:
-        return None
-    log.info("starting from %s", config.ddt.pretrained)
-    return to_devices(pretrained.pretrained_ddt(config), mesh)
 
 
 def initial_decoder(config: Config, mesh: Mesh) -> Tree | None:

@@ -58,6 +58,26 @@ class FixedStep(abc.ABC):
             x, _ = jax.lax.scan(body, x, jnp.asarray(pairs, noise.dtype))
         return x
 
+    def states(
+        self,
+        noise: Float[Array, "B ..."],
+        times: Float[np.ndarray, " T"],
+        field: VelocityField,
+    ) -> Float[Array, "T B ..."]:
+        """Returns the states at all times, the noise first; arguments are those of `integrate`."""
+        x, found = noise, [noise[None]]
+        for velocities, pairs in equal_guidance_runs(field, times, self.nodes):
+
+            def body(
+                x: Array, pair: Array, velocities: tuple[Velocity, ...] = velocities
+            ) -> tuple[Array, Array]:
+                x = self.step(velocities, x, pair[0], pair[1])
+                return x, x
+
+            x, states = jax.lax.scan(body, x, jnp.asarray(pairs, noise.dtype))
+            found.append(states)
+        return jnp.concatenate(found)
+
 
 class Run(NamedTuple):
     """Neighboring steps that evaluate the same velocities.
