@@ -21,7 +21,7 @@ from rae_dit.checkpoint.manager import restore_ema
 from rae_dit.config import Config
 from rae_dit.config.check import invalid_value
 from rae_dit.models.rae import latent_scale
-from rae_dit.multihost import decide, place, share
+from rae_dit.multihost import decide, place
 from rae_dit.objectives.base import Tree
 from rae_dit.setup import pretrained
 from rae_dit.setup.models import (
