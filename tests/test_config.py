@@ -213,7 +213,7 @@ def test_allowed_leniency() -> None:
 
 
 def test_describe_field() -> None:
-    assert describe_field("sample.method", "x") == "one of 'euler', 'heun', 'dopri5', 'sde'"
+    assert describe_field("sample.grid", "x") == "one of 'official', 'full'"
     with pytest.raises(ConfigError, match=r"^optm.beta1: got '1'; .* did you mean optim.beta1\?$"):
         describe_field("optm.beta1", "1")
     with pytest.raises(ConfigError, match=r"^seed.x: got '1'; seed is not a section"):
