@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Key
 
 from rae_dit.diffusion import flow
 from rae_dit.diffusion.mean_flow import order_times, time_derivative
+from rae_dit.models.latent_storage import unpack
 from rae_dit.objectives.base import Objective, PerSample, Tree
 from rae_dit.objectives.teacher import Teacher
 
@@ -36,7 +37,7 @@ from rae_dit.objectives.teacher import Teacher
 def mean_flow(
     ddt_graph: nnx.GraphDef,
     derivative_graph: nnx.GraphDef,
-    rae_graph: nnx.GraphDef,
+    rae_graph: nnx.GraphDef | None,
     teacher: Teacher | None,
     *,
     null_label: int,
@@ -54,7 +55,8 @@ def mean_flow(
     Args:
         ddt_graph: structure of the trained DDT, of two times.
         derivative_graph: the same with attention "xla" and without rematerialization.
-        rae_graph: structure of the frozen RAE, `frozen["rae"]`, which needs no decoder.
+        rae_graph: structure of the frozen RAE, `frozen["rae"]`, which needs no decoder; None for
+            batches of cached latents.
         teacher: gives v from `frozen`; None for fine-tuning.
         null_label: label that means "no class".
         time_distribution: of both times before the shift, see `diffusion/flow.sample_time`.
@@ -69,7 +71,10 @@ def mean_flow(
 
     def sample_inputs(frozen: Tree, batch: Tree, key: Key[Array, ""]) -> Tree:
         first_key, second_key, noise_key, label_key = jax.random.split(key, 4)
-        latent = nnx.merge(rae_graph, frozen["rae"]).encode(batch["image"])
+        if rae_graph is None:
+            latent = unpack(batch)
+        else:
+            latent = nnx.merge(rae_graph, frozen["rae"]).encode(batch["image"])
         rows = latent.shape[0]
         first, second = (
             flow.sample_time(key, rows, distribution=time_distribution, shift=shift)

@@ -50,7 +50,7 @@ def objectives_of(config: Config, teacher: Teacher | None) -> Callable[..., Obje
         mean_flow,
         graph,
         nnx.graphdef(models.abstract(models.make_ddt, for_derivatives(config))),
-        models.rae_graph(config, decoder=False),
+        None if config.data.source == "latents" else models.rae_graph(config, decoder=False),
         teacher,
         null_label=ddt.null_label,
         time_distribution=config.flow.time_distribution,

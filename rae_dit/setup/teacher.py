@@ -65,7 +65,10 @@ def abstract_teacher(config: Config) -> DDT:
 
 def place_frozen(config: Config, mesh: Mesh) -> Tree:
     """Loads the frozen networks of a few-step run: "rae", and "teacher" and "guide" if it has."""
-    frozen: Tree = {"rae": weights.place_rae(config, mesh, decoder=False).parameters}
+    cached = config.data.source == "latents"
+    frozen: Tree = {
+        "rae": {} if cached else weights.place_rae(config, mesh, decoder=False).parameters
+    }
     few = config.few_step
     if not has_teacher(config):
         return frozen
