@@ -192,19 +192,31 @@ def ddt_matmuls(config: Config) -> list[Matmul]:
     return matmuls
 
 
-def few_step_matmuls(config: Config, *, has_teacher: bool) -> list[Matmul]:
-    """Counts what a few-step objective computes beside the trained DDT, for one row.
+def trajectory_matmuls(config: Config) -> list[Matmul]:
+    """Counts a teacher's trajectories, shared by their pairs, for one row of "trajectory".
 
-    The teacher is taken to have the student's sizes. A solver's evaluations are shared by the pairs
-    of its trajectory; du/dt costs two forward passes of the rows that have an interval.
+    The teacher is taken to have the student's sizes, here and in `mean_flow_matmuls`.
     """
-    few, network = config.few_step, ddt_matmuls(config)
-    guided = 2 if few.cfg_scale != 1 and few.guidance != "internal" else 1
-    if config.objective == "trajectory":
-        updates = few.solver_steps - (few.solver_grid == "official")
-        return shared(network, guided * updates, few.pairs)
-    found = encoder_matmuls(config) + shared(network, 2, few.interval_every)
-    return found + shared(network, guided, 1) if has_teacher else found
+    few = config.few_step
+    updates = few.solver_steps - (few.solver_grid == "official")
+    return shared(ddt_matmuls(config), teacher_passes(config) * updates, few.pairs)
+
+
+def mean_flow_matmuls(config: Config, *, has_teacher: bool) -> list[Matmul]:
+    """Counts what "mean_flow" computes for one row beside the trained DDT.
+
+    du/dt costs two forward passes of the rows that have an interval.
+    """
+    derivative = shared(ddt_matmuls(config), 2, config.few_step.interval_every)
+    teacher = shared(ddt_matmuls(config), teacher_passes(config), 1) if has_teacher else []
+    cached = config.data.source == "latents"
+    return ([] if cached else encoder_matmuls(config)) + derivative + teacher
+
+
+def teacher_passes(config: Config) -> int:
+    """Counts the evaluations of networks for one velocity of the few-step teacher."""
+    few = config.few_step
+    return 2 if few.cfg_scale != 1 and few.guidance != "internal" else 1
 
 
 def shared(matmuls: list[Matmul], passes: int, rows: int) -> list[Matmul]:

@@ -18,37 +18,43 @@ from rae_dit.setup import models
 from rae_dit.training.state import TrainState
 from rae_dit.training.task import Step
 
+MakeObjective = Callable[..., Objective]
+"""(class_dropout, training=False) -> objective; of training, it knows micro-batches and warm-up."""
 
-def objectives_of(config: Config, teacher: Teacher | None) -> Callable[..., Objective]:
-    """Returns what makes the objective of training, or of validation.
+
+def trajectory_objectives(config: Config, teacher: Teacher | None) -> MakeObjective:
+    """Returns what makes the objective "trajectory".
+
+    Args:
+        config: of the run.
+        teacher: there must be one.
+    """
+    assert teacher is not None
+    ddt = models.abstract(models.make_ddt, config)
+    few, grid = config.few_step, models.latent_grid(config)
+    make = functools.partial(
+        trajectory,
+        nnx.graphdef(ddt),
+        teacher,
+        latent_shape=(grid, grid, config.encoder.hidden_size),
+        null_label=ddt.null_label,
+        times=time_grid(few.solver_steps, models.latent_shift(config), grid=few.solver_grid),
+        pairs=few.pairs,
+    )
+    return lambda *, class_dropout, training=False: make(class_dropout=class_dropout)
+
+
+def mean_flow_objectives(config: Config, teacher: Teacher | None) -> MakeObjective:
+    """Returns what makes the objective "mean_flow".
 
     Args:
         config: of the run.
         teacher: None for fine-tuning on data.
-
-    Returns:
-        (class_dropout, training=False) -> objective. That of training knows about micro-batches and
-        warm-up.
     """
-    ddt = models.abstract(models.make_ddt, config)
-    graph, few = nnx.graphdef(ddt), config.few_step
-    if config.objective == "trajectory":
-        assert teacher is not None
-        grid = models.latent_grid(config)
-        times = time_grid(few.solver_steps, models.latent_shift(config), grid=few.solver_grid)
-        make = functools.partial(
-            trajectory,
-            graph,
-            teacher,
-            latent_shape=(grid, grid, config.encoder.hidden_size),
-            null_label=ddt.null_label,
-            times=times,
-            pairs=few.pairs,
-        )
-        return lambda *, class_dropout, training=False: make(class_dropout=class_dropout)
-    of_data = functools.partial(
+    ddt, few = models.abstract(models.make_ddt, config), config.few_step
+    make = functools.partial(
         mean_flow,
-        graph,
+        nnx.graphdef(ddt),
         nnx.graphdef(models.abstract(models.make_ddt, for_derivatives(config))),
         None if config.data.source == "latents" else models.rae_graph(config, decoder=False),
         teacher,
@@ -59,7 +65,7 @@ def objectives_of(config: Config, teacher: Teacher | None) -> Callable[..., Obje
         adaptive_power=few.adaptive_power,
         adaptive_constant=few.adaptive_constant,
     )
-    return lambda *, class_dropout, training=False: of_data(
+    return lambda *, class_dropout, training=False: make(
         class_dropout=class_dropout,
         tangent_warmup_steps=few.tangent_warmup_steps if training else 0,
         micro_batches=config.optim.accumulate_steps if training else 1,

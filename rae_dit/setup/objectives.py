@@ -17,12 +17,14 @@ from rae_dit.flops import (
     ddt_tokens,
     decoder_matmuls,
     encoder_matmuls,
-    few_step_matmuls,
+    mean_flow_matmuls,
+    trajectory_matmuls,
 )
 from rae_dit.objectives.base import Objective, Tree
 from rae_dit.objectives.classification import classification, probing
 from rae_dit.objectives.flow_matching import flow_matching, telemetry
 from rae_dit.objectives.reconstruction import reconstruction
+from rae_dit.objectives.teacher import Teacher
 from rae_dit.setup import few_steps, gan, hooks, models, networks, stage1, teacher, weights
 from rae_dit.setup.endpoint import endpoint_hook
 from rae_dit.setup.optim import count_matrices, make_optimizer, make_schedule
@@ -41,8 +43,19 @@ def make_task(config: Config) -> Task:
     match config.objective:
         case "flow_matching":
             return flow_matching_task(config)
-        case "trajectory" | "mean_flow":
-            return few_step_task(config)
+        case "trajectory":
+            return few_step_task(
+                config,
+                few_steps.trajectory_objectives,
+                trajectory_matmuls(config),
+                has_teacher=True,
+            )
+        case "mean_flow":
+            distils = config.few_step.velocity == "teacher"
+            beside = mean_flow_matmuls(config, has_teacher=distils)
+            return few_step_task(
+                config, few_steps.mean_flow_objectives, beside, has_teacher=distils
+            )
         case "reconstruction":
             return reconstruction_task(config)
         case "classification" if config.probe.freeze_encoder:
@@ -83,20 +96,30 @@ def flow_matching_task(config: Config) -> Task:
     )
 
 
-def few_step_task(config: Config) -> Task:
-    """Makes the task of a DDT with two times: average velocities of a teacher, or of data."""
-    learns_from = teacher.teacher_of(config) if teacher.has_teacher(config) else None
-    make_objective = few_steps.objectives_of(config, learns_from)
+def few_step_task(
+    config: Config,
+    objectives_of: Callable[[Config, Teacher | None], few_steps.MakeObjective],
+    beside: list[Matmul],
+    *,
+    has_teacher: bool,
+) -> Task:
+    """Makes the task of a DDT with two times: average velocities of a teacher, or of data.
+
+    Args:
+        config: of the run.
+        objectives_of: makes its objectives from its teacher.
+        beside: products of a step for one row, beside those of the trained network.
+        has_teacher: False for fine-tuning on data.
+    """
+    learns_from = teacher.teacher_of(config) if has_teacher else None
+    make_objective = objectives_of(config, learns_from)
     graph = nnx.graphdef(models.abstract(models.make_ddt, config))
     validation = make_objective(class_dropout=0.0)
     observe = functools.partial(
         telemetry, objective=validation, ddt_graph=graph, arguments=few_steps.arguments
     )
     objective = make_objective(class_dropout=config.ddt.class_dropout, training=True)
-    work = Work(
-        frozen=few_step_matmuls(config, has_teacher=learns_from is not None),
-        trained=ddt_matmuls(config),
-    )
+    work = Work(frozen=beside, trained=ddt_matmuls(config))
     fields = trained(config, models.make_ddt, objective, work)
     fields["step"] = few_steps.with_step_number(fields["step"])
 
@@ -115,8 +138,8 @@ def few_step_task(config: Config) -> Task:
     return Task(
         **fields,
         validation=validation,
-        load_frozen=lambda mesh: teacher.place_frozen(config, mesh),
-        load_initial=lambda mesh: teacher.initial_student(config, mesh),
+        load_frozen=lambda mesh: teacher.place_frozen(config, mesh, has_teacher=has_teacher),
+        load_initial=lambda mesh: teacher.initial_student(config, mesh, has_teacher=has_teacher),
         telemetry=observe if config.metrics.telemetry else None,
         attention_tokens=ddt_tokens(config),
         make_image_hooks=image_hooks,

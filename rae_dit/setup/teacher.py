@@ -22,11 +22,6 @@ from rae_dit.setup.networks import (
 log = logging.getLogger(__name__)
 
 
-def has_teacher(config: Config) -> bool:
-    """Tells whether the objective learns from a teacher; fine-tuning learns from data."""
-    return config.objective == "trajectory" or config.few_step.velocity == "teacher"
-
-
 def teacher_of(config: Config) -> Teacher:
     """Makes the teacher; reads the sizes of its networks and loads no weights.
 
@@ -63,14 +58,14 @@ def abstract_teacher(config: Config) -> DDT:
     return network
 
 
-def place_frozen(config: Config, mesh: Mesh) -> Tree:
+def place_frozen(config: Config, mesh: Mesh, *, has_teacher: bool) -> Tree:
     """Loads the frozen networks of a few-step run: "rae", and "teacher" and "guide" if it has."""
     cached = config.data.source == "latents"
     frozen: Tree = {
         "rae": {} if cached else weights.place_rae(config, mesh, decoder=False).parameters
     }
     few = config.few_step
-    if not has_teacher(config):
+    if not has_teacher:
         return frozen
     if few.teacher:
         frozen["teacher"] = place_network(config, "few_step.teacher", few.teacher, mesh).parameters
@@ -83,7 +78,7 @@ def place_frozen(config: Config, mesh: Mesh) -> Tree:
     return frozen
 
 
-def initial_student(config: Config, mesh: Mesh) -> Tree | None:
+def initial_student(config: Config, mesh: Mesh, *, has_teacher: bool) -> Tree | None:
     """Loads what a student starts from: what the config names, or else its teacher.
 
     Raises:
@@ -91,7 +86,7 @@ def initial_student(config: Config, mesh: Mesh) -> Tree | None:
     """
     named = initial_ddt(config, mesh)
     path = config.few_step.teacher
-    if named is not None or not path or not has_teacher(config):
+    if named is not None or not path or not has_teacher:
         return named
     log.info("starting from the teacher, %s", path)
     return starting_network(config, "few_step.teacher", path, mesh)
