@@ -1,8 +1,7 @@
 """Metric writers: `metrics.jsonl`, TensorBoard events, and further ones such as W&B.
 
-TensorBoard goes through CLU's metric writers, which need tensorflow: it is imported when a writer
-is made on the host that writes, never on import of this file. Without it a run goes on with
-`metrics.jsonl` and the log.
+TensorBoard's events need the package `tensorboard`, imported when a writer is made on the host that
+writes. Without it a run goes on with `metrics.jsonl` and the log.
 """
 
 import json
@@ -12,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any, Protocol, SupportsFloat
+from typing import IO, Protocol, SupportsFloat
 
 import numpy as np
 from PIL import Image
@@ -155,26 +154,14 @@ def _belongs(line: bytes, last_step: int | None) -> bool:
 
 
 def _event_writer(directory: Path) -> _EventWriter | None:
-    """Returns CLU's TensorBoard writer, or None and one warning where it cannot be imported.
-
-    It is not CLU's default writer: that one also logs every scalar, and the run prints its own
-    line. Events are written in a thread of their own.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # both are read while tensorflow loads
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no mathematics here, and no notice of it
+    """Returns a writer of TensorBoard's events; None, with a warning, without `tensorboard`."""
     try:
-        import tensorflow as tf
-        from clu import metric_writers
+        from rae_dit.training.event_file import EventFile
     except ImportError as error:
         log.warning(
             "No TensorBoard events: %s. Metrics go to metrics.jsonl and the log; "
-            "for events: pip install clu tensorflow-cpu tensorboard",
+            "for events: pip install tensorboard",
             error,
         )
         return None
-    try:
-        tf.config.set_visible_devices([], "GPU")  # or it takes the memory jax needs
-    except RuntimeError as error:
-        log.warning("tensorflow already holds the GPUs: %s", error)
-    writer: Any = metric_writers.SummaryWriter(str(directory))
-    return metric_writers.AsyncMultiWriter([writer])
+    return EventFile(directory)
