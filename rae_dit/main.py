@@ -22,7 +22,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from rae_dit.command_line import parse_config
-from rae_dit.config import Config, ConfigError, check_devices, from_config_dict
+from rae_dit.config import Config, ConfigError, check_devices, from_config_dict, to_dict
 from rae_dit.config.check import invalid_value
 from rae_dit.config.rules import check_local
 from rae_dit.config_help import define_help_flag, print_help, with_help_value
@@ -36,7 +36,7 @@ from rae_dit.multihost import (
     initialize,
     require_same,
 )
-from rae_dit.provenance import running_code
+from rae_dit.provenance import running_code, running_command
 from rae_dit.storage.files import first_unwritable
 
 log = logging.getLogger("rae_dit.main")  # as __main__, too
@@ -185,7 +185,8 @@ def start(request: Request) -> None:
     stops_at_a_step = request.mode in ("train", "probe")
     try:
         with EndTogether(own, in_one_line), nullcontext() if stops_at_a_step else StopAtOnce():
-            require_same(running_code)
+            settings = to_dict(request.config)
+            require_same(lambda: running_code() | running_command(request.mode, settings))
             run_mode(
                 request,
                 platform=jax.default_backend(),

@@ -128,6 +128,24 @@ def running_code() -> dict[str, str]:
     }
 
 
+def running_command(mode: str, config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what else must be the same on all hosts of a run: the mode and the settings.
+
+    Paths may differ, such as those below a home directory: files are listed by one process, and
+    weights are compared by their checksums. So may `data.num_workers`, with a host's cores.
+
+    Args:
+        mode: of the command.
+        config: its values.
+    """
+    settings = {
+        f"--config.{name}": repr(value)
+        for name, value in _flat(config).items()
+        if name != "data.num_workers" and not (isinstance(value, str) and "/" in value)
+    }
+    return {"--mode": mode} | settings
+
+
 @functools.lru_cache(maxsize=16)
 def _file_hash(path: Path, size: int, time: int) -> str:
     with path.open("rb") as file:

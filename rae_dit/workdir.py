@@ -6,16 +6,19 @@ What one process sees may be a minute old on another: callers `decide` where it 
 import contextlib
 import json
 import logging
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
+import jax
 import ml_collections
 
 from rae_dit.config import Config, ConfigError, from_config_dict
 from rae_dit.config.check import invalid_value
 from rae_dit.config.compatibility import complete
-from rae_dit.multihost import on_first_process
+from rae_dit.multihost import decide, on_first_process, wait_until_visible
+from rae_dit.storage.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +104,30 @@ def workdir_lock(workdir: Path, *, wait_seconds: float = WAIT_SECONDS) -> Iterat
 
 @contextlib.contextmanager
 def lock_for_all(workdir: Path) -> Iterator[None]:
-    """Locks a workdir on process 0, for all processes of a run; raises as `workdir_lock` on all."""
+    """Locks a workdir on process 0, for all processes of a run.
+
+    Raises:
+        ConfigError: another run holds the lock, or a process does not see what process 0 writes
+            there, as on a disk of its own: its part of a checkpoint would be lost. On all.
+    """
     with contextlib.ExitStack() as stack:
         on_first_process(lambda: stack.enter_context(workdir_lock(workdir)))
+        check_shared(workdir)
         yield
+
+
+def check_shared(workdir: Path) -> None:
+    """Checks that every process sees what process 0 writes into a workdir.
+
+    Raises:
+        ConfigError: one does not; on all processes.
+    """
+    if jax.process_count() == 1:
+        return
+    sign = workdir / decide(lambda: f".shared-{secrets.token_hex(8)}")
+    on_first_process(lambda: write_text(sign, ""))
+    try:
+        wait_until_visible(sign)
+    finally:
+        if jax.process_index() == 0:
+            sign.unlink(missing_ok=True)

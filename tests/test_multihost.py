@@ -62,6 +62,13 @@ except ConfigError as error:
 else:
     raise AssertionError("different code went on")
 
+try:  # one has a setting that process 0 has not
+    require_same(lambda: {"jax": "2"} | {"--config.new": "1"} if me else {"jax": "2"})
+except ConfigError as error:
+    assert str(error).startswith("--config.new: got '1' on process 1; expected None, as on"), error
+else:
+    raise AssertionError("other settings went on")
+
 def refuse():
     raise ConfigError(f"refused by {me}")
 class Reader:  # of a listing: what it knows travels, the listing does not happen again
@@ -106,6 +113,18 @@ except ConfigError as error:
     assert "process 1 has not seen it for 0.3 s; expected storage that all" in str(error), error
 else:
     raise AssertionError("nobody was refused")
+
+# A workdir that only process 0 has: on its own disk.
+folder = Path(sys.argv[3])
+with workdir.lock_for_all(folder / "shared"):
+    pass
+try:
+    with workdir.lock_for_all(folder / f"own{me}"):
+        raise AssertionError("nobody was refused")
+except ConfigError as error:
+    assert "process 1 has not seen it for 0.3 s; expected storage that all" in str(error), error
+    assert str(error).startswith(f"{folder}/own1/.shared-"), error
+assert me or not [*folder.glob("*/.shared-*")]  # process 0 takes it away
 
 # A workdir that is locked is refused on all.
 @contextlib.contextmanager
@@ -164,11 +183,13 @@ assert allgather_bytes(str(step).encode()) == [str(step).encode()] * 2
 """
 
 
-def test_what_they_tell_each_other_is_the_same_on_both() -> None:
+def test_what_they_tell_each_other_is_the_same_on_both(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         coordinator = f"localhost:{probe.getsockname()[1]}"
-    commands = [[sys.executable, "-c", TALK, coordinator, str(process)] for process in (0, 1)]
+    commands = [
+        [sys.executable, "-c", TALK, coordinator, str(process), str(tmp_path)] for process in (0, 1)
+    ]
     processes = [subprocess.Popen(command, cwd=ROOT) for command in commands]
     deadline, codes = time.monotonic() + PATIENCE, [None, None]
     while None in codes and not any(codes) and time.monotonic() < deadline:

@@ -84,6 +84,14 @@ def test_running_code_follows_every_source_file(tmp_path, monkeypatch):
     assert {code["rae_dit"].split(", ")[0] for code in seen} == {rae_dit.__version__}
 
 
+def test_hosts_may_differ_in_paths_and_workers_only():
+    config = {"data": {"path": "/a/b", "num_workers": 4, "crop": "random"}, "seed": 0}
+    seen = provenance.running_command("train", config)
+    assert seen == {
+        **{"--mode": "train", "--config.data.crop": "'random'", "--config.seed": "0"},
+    }
+
+
 def test_what_json_cannot_say_is_refused_at_once():
     with pytest.raises(TypeError):
         Provenance.of({"a": object()})

@@ -28,7 +28,7 @@ from rae_dit.evaluation.metrics import metrics_named
 from rae_dit.evaluation.metrics.base import Metric
 from rae_dit.evaluation.stored import StoredImages
 from rae_dit.multihost import allgather_bytes
-from rae_dit.storage.files import replacing
+from rae_dit.storage.files import write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,10 @@ def cached_reference(
     log.info("computing reference statistics; they will be kept in %s", path)
     state = compute()
     if jax.process_index() == 0:
-        with replacing(path) as temporary:
-            temporary.write_bytes(state.to_bytes())
+        try:
+            write_bytes(path, state.to_bytes())
+        except OSError as error:  # what they are for goes on
+            log.warning("%s cannot be written (%s)", path, error)
     return state
 
 

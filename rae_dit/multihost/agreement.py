@@ -104,14 +104,15 @@ def require_same(find: Callable[[], Mapping[str, str]]) -> None:
 
 def first_difference(rows: Sequence[Mapping[str, str]]) -> str:
     """Describes the first value that is not that of process 0; '' if all are the same."""
-    for name, expected in rows[0].items():
+    for name in dict.fromkeys(name for row in rows for name in row):
+        expected = rows[0].get(name)
         for process, row in enumerate(rows):
             if row.get(name) != expected:
                 others = sum(other.get(name) != expected for other in rows)
                 return (
                     f"{name}: got {row.get(name)!r} on process {process}; expected {expected!r}, "
                     f"as on process 0 ({others} of {len(rows)} processes differ); give all hosts "
-                    "the same code and packages, and start them again"
+                    "the same code and packages and the same command, and start them again"
                 )
     return ""
 
