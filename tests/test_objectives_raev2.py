@@ -9,10 +9,13 @@ import pytest
 from flax import nnx
 from support.golden_files import GOLDEN, arrays, channels_last, relative_error
 from support.small_ddt import T, X, Y, awake_ddt
+from support.small_run import small_config
 
 from rae_dit.architecture import Compute
 from rae_dit.models.ddt import DDT
 from rae_dit.objectives.flow_matching import flow_matching
+from rae_dit.setup.objectives import make_task
+from rae_dit.training.sharding import make_mesh
 from rae_dit.weights.architecture import ddt_architecture
 from rae_dit.weights.mapping import export_tensors, parameters_of
 from rae_dit.weights.official import ddt_entries, import_ddt
@@ -72,6 +75,39 @@ def test_loss_of_each_sample_and_gradient(name):
     assert len(recorded) > 5
     for key in recorded:
         assert relative_error(exported[key], golden[f"grad/{key}"]) < 1e-4, key
+
+
+def test_training_goes_on_from_a_released_file_with_the_loss_of_that_file():
+    """Through config, task and `ddt.pretrained`, as --mode=train does."""
+    golden = arrays("raev2/dit_default")
+    config = small_config(
+        **{
+            "encoder.hidden_size": 24,
+            "data.num_classes": 10,
+            "ddt.pretrained": str(GOLDEN / "raev2" / "dit_default.pt"),
+            "ddt.hidden_size": (40, 64),
+            "ddt.depth": (4, 2),
+            "ddt.num_heads": (5, 4),
+            "ddt.use_qknorm": True,
+            "ddt.use_pos_embed": False,
+            "ddt.conditioning": "tokens",
+            "ddt.base_depth": 2,
+            "flow.prediction": "x",
+            "optim.name": "muon",
+            "compute.scan_layers": True,
+        }
+    )
+    task = make_task(config)
+    params = task.load_initial(make_mesh(1, jax.devices()[:1]))
+    inputs = {
+        "latent": jnp.asarray(channels_last(golden["latent"])),
+        "noise": jnp.asarray(channels_last(golden["noise"])),
+        "t": jnp.asarray(golden["loss_t"]),
+        "label": jnp.asarray(golden["loss_y"]),
+    }
+    loss, _ = jax.jit(task.objective.loss)(params, {}, inputs)
+    reference = golden["loss_full_per_sample"] + golden["loss_base_per_sample"]
+    np.testing.assert_allclose(loss, reference, rtol=1e-6)
 
 
 def _flat(tree, prefix=""):

@@ -13,6 +13,7 @@ from support.small_run import host, small_config, take_steps
 
 from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.training import muon
+from rae_dit.training.muon_account import update_rms
 from rae_dit.training.sharding import make_mesh, mesh_context
 
 GOLDEN = Path(__file__).parent / "golden" / "raev2"
@@ -57,6 +58,10 @@ def test_three_steps_are_the_references(reference):
                 np.testing.assert_allclose(params[name], rounded, atol=1e-6)
 
 
+def orthogonal(u: jax.Array | np.ndarray) -> jax.Array:
+    return muon.orthogonalize(muon.normalize(jnp.asarray(u), jnp.float32))
+
+
 def random_matrices(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
@@ -65,7 +70,7 @@ def random_matrices(*shape: int) -> np.ndarray:
 def test_singular_values_become_about_one(shape):
     u = random_matrices(*shape)
     left, values, right = np.linalg.svd(u, full_matrices=False)
-    x = np.asarray(muon.orthogonalize(u, jnp.float32))
+    x = np.asarray(orthogonal(u))
     new = np.einsum("kji,kjl,kml->kim", left, x, right)
     diagonal = np.diagonal(new, axis1=1, axis2=2)
     kept = values > 0.002 * np.linalg.norm(u, axis=(1, 2))[:, None]
@@ -86,17 +91,17 @@ def test_a_fused_kernel_is_its_parts_apart():
 
 
 def test_a_zero_gradient_changes_nothing():
-    assert not np.asarray(muon.orthogonalize(jnp.zeros((2, 4, 6)), jnp.float32)).any()
+    assert not np.asarray(orthogonal(jnp.zeros((2, 4, 6)))).any()
 
 
 @pytest.mark.parametrize(("matrices", "share"), [(11, "2,"), (3, "")])
 def test_eight_devices_make_the_same_update_each_a_part_of_it(matrices, share):
     u = random_matrices(matrices, 16, 24)
-    alone = muon.orthogonalize(u, jnp.float32)
+    alone = orthogonal(u)
     mesh = make_mesh(2)
     split = jax.device_put(u, NamedSharding(mesh, PartitionSpec(None, None, "fsdp")))
     with mesh_context(mesh):
-        program = jax.jit(lambda u: muon.orthogonalize(u, jnp.float32)).lower(split).compile()
+        program = jax.jit(orthogonal).lower(split).compile()
     np.testing.assert_allclose(program(split), alone, atol=1e-5)
     assert f"f32[{share}16,16]" in program.as_text(), "each device should make its share"
     assert f"f32[{matrices},16,16]" not in program.as_text()
@@ -119,7 +124,7 @@ def test_the_rms_of_a_role_is_over_all_its_blocks():
         "table": np.full((2, 2), 5.0),
     }
     matrices = jax.tree.map(lambda leaf: int(leaf.ndim > 1), updates)
-    found = muon.update_rms(jax.tree.map(jnp.asarray, updates), matrices=matrices)
+    found = update_rms(jax.tree.map(jnp.asarray, updates), matrices=matrices)
     expected = {"update_rms/mlp": ((12 * 4 + 8 * 16) / 20) ** 0.5, "update_rms/table": 5.0}
     assert found == pytest.approx(expected, rel=1e-6)
 

@@ -29,7 +29,7 @@ from rae_dit.setup import few_steps, gan, hooks, models, networks, stage1, teach
 from rae_dit.setup.endpoint import endpoint_hook
 from rae_dit.setup.optim import count_matrices, make_optimizer, make_schedule
 from rae_dit.training.hook import Hook
-from rae_dit.training.muon import muon_matmuls, update_rms
+from rae_dit.training.muon_account import muon_matmuls, update_rms
 from rae_dit.training.step import train_step
 from rae_dit.training.task import Task
 

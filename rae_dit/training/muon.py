@@ -22,7 +22,6 @@ Source: Keller Jordan et al., Muon; RAEv2 (arXiv 2605.18324), which trains with 
 """
 
 import itertools
-import math
 from collections import defaultdict
 from typing import Any, NamedTuple
 
@@ -34,7 +33,6 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from rae_dit.flops import Matmul
 from rae_dit.training.optim import clip
 
 COEFFICIENTS = (
@@ -133,15 +131,16 @@ def orthogonalize_leaves(
     """
     groups: dict[tuple[int, ...], dict[Path, Array]] = defaultdict(dict)
     for path, leaf in leaves.items():
-        batch = cut(leaf, counts[path])
+        batch = normalize(cut(leaf, counts[path]), dtype)  # where it lies, so that less travels
         groups[batch.shape[1:]][path] = batch
     result = {}
     for (_, columns), members in groups.items():
         scale = ROOT_MEAN_SQUARE * columns**0.5
-        whole = scale * orthogonalize(jnp.concatenate(list(members.values())), dtype)
+        whole = orthogonalize(jnp.concatenate(list(members.values())))
         ends = list(itertools.accumulate(len(batch) for batch in members.values()))
         for path, batch in zip(members, jnp.split(whole, ends[:-1]), strict=True):
-            result[path] = join(batch, counts[path], leaves[path].shape)
+            joined = join(batch, counts[path], leaves[path].shape)
+            result[path] = scale * joined.astype(jnp.float32)
     return result
 
 
@@ -163,24 +162,28 @@ def join(
     return batch.reshape(-1, count, width, part).swapaxes(1, 2).reshape(shape)
 
 
-def orthogonalize(
+def normalize(
     u: Float[Array, "k rows columns"], dtype: DTypeLike
 ) -> Float[Array, "k rows columns"]:
-    """Brings the singular values of matrices close to one: equation (3).
+    """Divides float32 matrices by their norms, the start of equation (3); a zero stays zero."""
+    norm = jnp.sqrt(jnp.sum(jnp.square(u), axis=(1, 2), keepdims=True))
+    return (u / (norm + NORM_EPS)).astype(dtype)
+
+
+def orthogonalize(x: Float[Array, "k rows columns"]) -> Float[Array, "k rows columns"]:
+    """Brings the singular values of normalized matrices close to one: equation (3).
 
     Args:
-        u: float32; rows <= columns. A zero matrix stays zero.
-        dtype: of the products; the norm is taken and the result returned in float32.
+        x: matrices of norm 1, or zero ones, which stay zero; rows <= columns. Products are in their
+            dtype.
     """
-    count = len(u)
-    u = split_over_devices(u)
-    norm = jnp.sqrt(jnp.sum(jnp.square(u), axis=(1, 2), keepdims=True))
-    x = (u / (norm + NORM_EPS)).astype(dtype)
+    count = len(x)
+    x = split_over_devices(x)
     for a, b, c in COEFFICIENTS:
         gram = jnp.einsum("kij,klj->kil", x, x)
         polynomial = b * gram + c * jnp.einsum("kij,kjl->kil", gram, gram)
         x = a * x + jnp.einsum("kij,kjl->kil", polynomial, x)
-    return x.astype(jnp.float32)[:count]
+    return x[:count]
 
 
 def split_over_devices(u: Float[Array, "k rows columns"]) -> Float[Array, "q rows columns"]:
@@ -193,56 +196,3 @@ def split_over_devices(u: Float[Array, "k rows columns"]) -> Float[Array, "q row
         return u
     padded = jnp.pad(u, ((0, -len(u) % mesh.size), (0, 0), (0, 0)))
     return jax.lax.with_sharding_constraint(padded, PartitionSpec(mesh.axis_names))
-
-
-def muon_matmuls(parameters: dict, matrices: dict) -> list[Matmul]:
-    """Counts the products of (3) in one step.
-
-    Args:
-        parameters: tree of arrays, or of shapes, [..., in, out].
-        matrices: as `muon_and_adamw` takes them.
-    """
-    groups: dict[tuple[int, int], int] = defaultdict(int)
-    counts = flatten_dict(matrices)
-    for path, leaf in flatten_dict(parameters).items():
-        if count := counts[path]:
-            *stacked, width, total = leaf.shape
-            rows, columns = sorted((width, total // count))
-            groups[rows, columns] += math.prod(stacked) * count
-    once = [
-        product
-        for (rows, columns), times in groups.items()
-        for product in (
-            Matmul(rows, columns, rows, times),
-            Matmul(rows, rows, rows, times),
-            Matmul(rows, rows, columns, times),
-        )
-    ]
-    return once * len(COEFFICIENTS)
-
-
-def update_rms(updates: dict, *, matrices: dict) -> dict[str, Float[Array, ""]]:
-    """Measures the root mean square of what is added to Muon's parameters, by their role.
-
-    A role is the name of a layer, such as "attention.qkv", in all blocks of all stacks. Muon adds
-    about 0.2 of the learning rate; less where gradients have a lower rank than the matrix.
-
-    Args:
-        updates: of all parameters, with rate and decay.
-        matrices: as `muon_and_adamw` takes them.
-
-    Returns:
-        float32 {"update_rms/ROLE": value}.
-    """
-    counts = flatten_dict(matrices)
-    roles: dict[str, list[Array]] = defaultdict(list)
-    for path, leaf in flatten_dict(updates).items():
-        if counts[path]:
-            inside = path[2:] if "blocks" in path[:2] else path
-            roles[".".join(name for name in inside if name != "kernel")].append(leaf)
-    return {
-        f"update_rms/{role}": (
-            optax.tree.norm(leaves) / math.sqrt(sum(leaf.size for leaf in leaves))
-        )
-        for role, leaves in roles.items()
-    }
