@@ -125,15 +125,15 @@ def open_folder(path: str, num_classes: int, *, numeric_classes: bool = False) -
             len(names),
             classes=classes,
             remarks=(*left_out(others), *hint),
-            sizes=_sizes(root, classes, names, starts),
+            sizes=sizes_of_some(root, classes, names, starts),
             before=_before(len(names), counts, before.hexdigest()[:12]),
         ),
         directories=tuple(directories),
     )
 
 
-def _sizes(
-    root: Path, classes: tuple[str, ...], names: list[bytes], first: np.ndarray
+def sizes_of_some(
+    root: Path, classes: tuple[str, ...], names: list[bytes] | PackedStrings, first: np.ndarray
 ) -> tuple[tuple[str, int], ...]:
     """Returns `Listing.sizes` of some of the images that are there: a link may lead nowhere."""
     places = np.unique(np.linspace(0, len(names) - 1, _COMPARED).astype(int))

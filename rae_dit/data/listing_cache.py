@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from rae_dit.data.files import Files, Listing, PackedStrings
-from rae_dit.data.folder import Folder
+from rae_dit.data.folder import Folder, sizes_of_some
 from rae_dit.data.shards import find_shards
 from rae_dit.data.tar import Tar
 from rae_dit.storage.files import write_bytes
@@ -133,13 +133,15 @@ def _restored(head: dict[str, Any], names: PackedStrings, numbers: np.ndarray) -
             fingerprint=head["fingerprint"],
             listing=listing,
         )
+    root, classes = Path(head["root"]), listing.classes or ()
+    sizes = sizes_of_some(root, classes, names, numbers)  # images may be written anew
     return Folder(
-        root=Path(head["root"]),
-        classes=listing.classes or (),
+        root=root,
+        classes=classes,
         files=names,
         first=numbers,
         fingerprint=head["fingerprint"],
-        listing=listing,
+        listing=dataclasses.replace(listing, sizes=sizes),
         directories=tuple(map(os.fsencode, head["directories"])),
     )
 
