@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.benchmarks import loader_files
+from launch.benchmarks import bench_loader, loader_files
 from launch.benchmarks.bench_loader import check_formats, check_pixels, measure
 from launch.benchmarks.loader_files import write_all
 from launch.benchmarks.plain_images import HEIGHT, WIDTH, PlainFolder, cpu_seconds, write_jpegs
@@ -88,7 +88,8 @@ def test_a_measurement_without_workers(monkeypatch, capsys) -> None:
         batch_size=4,
         workers=[0],
         seconds=0.1,
-        repeats=1,
+        repeats=3,
+        limit=0,
         ceiling_batch=8,
     )
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -104,4 +105,13 @@ def test_a_measurement_without_workers(monkeypatch, capsys) -> None:
     assert parquet["rate / folder"] == pytest.approx(parquet[rate] / folder[rate], rel=0.02)
     assert folder["rate / torch"] == pytest.approx(folder[rate] / torch[rate], rel=0.02)
     assert [row["ceiling"] for row in (floats, as_bytes)] == ["floats", "bytes"]
-    assert report["identical_pixels"] == 8
+    assert (report["identical_pixels"], report["repeats"]) == (8, 1)  # the limit ended it
+
+
+def test_what_does_not_run_is_a_row(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(loader_files, "installed", lambda name: False)
+    monkeypatch.setattr(bench_loader, "rate", int)  # fails in the process
+    sizes = {"files": 4, "size": 64, "batch_size": 4, "seconds": 0.1, "limit": 0}
+    report = measure(loaders=["tar"], workers=[0], repeats=1, ceiling_batch=0, **sizes)
+    (row,) = report["rows"]
+    assert row["left_out"].startswith("TypeError: int() argument must be")

@@ -1,6 +1,9 @@
 """The reader of parquet and arrow shards."""
 
 import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -226,3 +229,24 @@ def test_recent_keeps_what_weighs_little_enough_and_the_last_one():
     for value in (b"aa", b"bbb", b"aa", b"cc", b"bbb", b"a" * 9, b"a" * 9, b"cc"):
         assert recent.get(value, lambda value=value: made.append(value) or value) == value
     assert made == [b"aa", b"bbb", b"cc", b"bbb", b"a" * 9, b"cc"]
+
+
+def test_threads_that_want_the_same_wait_for_one():
+    made, recent, threads = [], LRUCache[int](2), 8
+    together = threading.Barrier(threads)
+
+    def make():
+        made.append(1)
+        time.sleep(0.05)
+        return 7
+
+    def want(_):
+        together.wait()
+        return recent.get(1, make)
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert list(pool.map(want, range(threads))) == [7] * threads
+    assert made == [1]
+    with pytest.raises(OSError, match="lost"):
+        recent.get(2, lambda: (_ for _ in ()).throw(OSError("lost")))
+    assert recent.get(2, lambda: 8) == 8  # a failure is not kept

@@ -1,7 +1,7 @@
 r"""Images per second of the loader from every kind of file, beside a torch DataLoader with PIL.
 
     python launch/benchmarks/bench_loader.py [--workers 0 1 16] [--loaders folder parquet torch] \
-        [--seconds 5] [--repeats 5] [--output FILE]
+        [--seconds 2] [--repeats 5] [--limit 150] [--output FILE]
 
 All read the same JPEGs of 500 x 375 pixels, cut out ADM's center crop of 256 pixels and yield
 shuffled batches of bytes; torch reads them from the folder. Pixels are compared first. "parquet"
@@ -11,12 +11,14 @@ records" is the same file in the order of before.
 Each measurement runs in a process of its own on as many cores as it has workers (0 workers: one
 core), so that images/s/core compares alike with alike; the loaders take turns. Beside it stands the
 CPU time of an image, all processes together, which means something on a machine that others use,
-too. Then the ceiling: what the thread of the training loop does with a batch of 1,024 that is
-ready, on the devices that JAX finds. Prints one line of JSON for each row. What is not installed
-(torch; tensorflow_datasets) is left out, in such a line.
+too. Rounds over all of them are made until the next would end after the limit of seconds, at least
+one; figures are medians. Then the ceiling: what the thread of the training loop does with a batch
+of 1,024 that is ready, on the devices that JAX finds. Prints one line of JSON for each row. What is
+not installed (torch; tensorflow_datasets) or does not run is left out, in such a line.
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -25,101 +27,24 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from launch.benchmarks.loader_files import Places, installed, write_all
-from launch.benchmarks.plain_images import CLASSES, PlainFolder, cpu_seconds, write_jpegs
-from rae_dit.data.pipeline import train_batches
-from rae_dit.data.position import Shuffle
-from rae_dit.data.readers import open_source
+from launch.benchmarks.loader_rates import BY_RECORDS, TORCH, Setting, open_images, rate
+from launch.benchmarks.plain_images import PlainFolder, write_jpegs
 from rae_dit.storage.files import write_json
 
 # Each picture has so many names, because grain's shuffle searches 65536 / records places for each
 # record: with the 512 of the default it would take longer than all else but pixels.
 NAMES = 8
-TORCH, FOLDER, BY_RECORDS = "torch", "folder", "parquet by records"
+FOLDER = "folder"
 LOADERS = (FOLDER, "parquet", BY_RECORDS, "arrow", "tar", "tfds", TORCH)
-
-
-class Setting(NamedTuple):
-    """One measurement: which loader, with how many workers, and on which cores."""
-
-    loader: str
-    source: tuple[str, str]  # data.source and path; torch reads the folder
-    workers: int
-    cores: list[int]
-    size: int
-    batch_size: int
-    seconds: float
-
-
-def open_images(source: tuple[str, str], size: int) -> Any:
-    """Opens the files with rae_dit."""
-    name, path = source
-    return open_source(
-        name,  # type: ignore[arg-type]  # one of those that loader_files writes
-        path,
-        split="train",
-        image_size=size,
-        num_classes=CLASSES,
-        crop="adm_center",
-        max_bad_share=0.0,
-    )
-
-
-def our_batches(setting: Setting) -> Iterator[int]:
-    """Yields the number of images of each of rae_dit's batches."""
-    shuffle: Shuffle = "records" if setting.loader == BY_RECORDS else "groups"
-    stream = train_batches(
-        open_images(setting.source, setting.size),
-        batch_size=setting.batch_size,
-        seed=0,
-        start_step=0,
-        num_workers=setting.workers,
-        flip=False,
-        shuffle=shuffle,
-    )
-    with stream:
-        for batch in stream:
-            yield len(batch["image"])
-
-
-def torch_batches(setting: Setting) -> Iterator[int]:
-    """Yields the number of images of each of torch's batches."""
-    from torch.utils.data import DataLoader  # noqa: TID251 - what ours is measured against
-
-    workers = setting.workers
-    loader = DataLoader(
-        PlainFolder(Path(setting.source[1]), setting.size), setting.batch_size, shuffle=True,
-        num_workers=workers, persistent_workers=workers > 0, drop_last=True,
-    )  # fmt: skip
-    while True:
-        for images, _ in loader:
-            yield len(images)
-
-
-def rate(setting: Setting) -> tuple[float, float]:
-    """Images per second once the first batches are through, and CPU milliseconds per image.
-
-    Runs in a process of its own.
-    """
-    os.sched_setaffinity(0, setting.cores)
-    batches = torch_batches(setting) if setting.loader == TORCH else our_batches(setting)
-    for _ in range(2 * max(1, setting.workers)):
-        next(batches)
-    images, begun, used = 0, time.perf_counter(), cpu_seconds()
-    while time.perf_counter() - begun < setting.seconds:
-        images += next(batches)
-    elapsed, used = time.perf_counter() - begun, cpu_seconds() - used
-    batches.close()
-    return images / elapsed, 1000 * used / images
 
 
 def check_pixels(folder: Path, size: int, names: int = 1) -> int:
@@ -162,6 +87,7 @@ def measure(
     workers: list[int],
     seconds: float,
     repeats: int,
+    limit: float,
     ceiling_batch: int,
 ) -> dict[str, Any]:
     """Measures every loader with each number of workers, in turns; prints each row.
@@ -173,7 +99,8 @@ def measure(
         batch_size: images per batch.
         workers: numbers of workers; 0 is a thread of the process itself, on one core.
         seconds: of one measurement.
-        repeats: measurements of which the median is taken.
+        repeats: rounds, at most; the median of their measurements is taken.
+        limit: seconds after which no round ends, if one has been made.
         ceiling_batch: images of the batch for `ceiling`; 0 for none.
 
     Returns:
@@ -182,6 +109,7 @@ def measure(
     spawn = multiprocessing.get_context("spawn")
     cores = sorted(os.sched_getaffinity(0))
     rows: list[dict[str, Any]] = []
+    begun = time.monotonic()
 
     def add(row: dict[str, Any]) -> None:
         rows.append(row)
@@ -202,16 +130,30 @@ def measure(
             if name in left_out:
                 add({"loader": name, "left_out": left_out[name]})
         names = [name for name in loaders if name in places]
-        for count in workers:
-            mine = cores[: max(1, count)]
-            found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-            for _ in range(repeats):
-                for name in names:
-                    setting = Setting(name, places[name], count, mine, size, batch_size, seconds)
+        found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+        failed: dict[tuple[str, int], str] = {}
+        prepared, made = time.monotonic(), 0
+        while made < repeats:
+            now = time.monotonic()
+            if made and now - begun + (now - prepared) / made > limit:
+                break
+            for count, name in itertools.product(workers, names):
+                if (name, count) in failed:
+                    continue
+                mine = cores[: max(1, count)]
+                setting = Setting(name, places[name], count, mine, size, batch_size, seconds)
+                try:
                     with ProcessPoolExecutor(1, spawn) as pool:
-                        found[name].append(pool.submit(rate, setting).result())
-            for name in names:
-                add(summary(name, found, count, len(mine)))
+                        figures = pool.submit(rate, setting).result()
+                    found.setdefault((name, count), []).append(figures)
+                except Exception as error:  # /dev/shm is too small for so many workers
+                    failed[name, count] = f"{type(error).__name__}: {error}"
+            made += 1
+        for count, name in itertools.product(workers, names):
+            if (name, count) in failed:
+                add({"loader": name, "workers": count, "left_out": failed[name, count]})
+            else:
+                add(summary(name, found, count, len(cores[: max(1, count)])))
     if ceiling_batch:
         with ProcessPoolExecutor(1, spawn) as pool:
             for row in pool.submit(ceiling_of, ceiling_batch, size).result():
@@ -222,7 +164,7 @@ def measure(
         "image_size": size,
         "batch_size": batch_size,
         "seconds": seconds,
-        "repeats": repeats,
+        "repeats": made,
         "python": platform.python_version(),
         "cores": len(cores),
         "rows": rows,
@@ -230,10 +172,11 @@ def measure(
 
 
 def summary(
-    name: str, found: dict[str, list[tuple[float, float]]], workers: int, cores: int
+    name: str, found: dict[tuple[str, int], list[tuple[float, float]]], workers: int, cores: int
 ) -> dict[str, Any]:
     """Makes the row of a loader: medians of its figures, and of their ratios to two others."""
-    rates, times = zip(*found[name], strict=True)
+    figures = found[name, workers]
+    rates, times = zip(*figures, strict=True)
     row: dict[str, Any] = {
         "loader": name,
         "workers": workers,
@@ -242,8 +185,8 @@ def summary(
         "cpu_ms_per_image": round(statistics.median(times), 2),
     }
     for other in (FOLDER, TORCH):
-        if other in found and other != name:
-            pairs = list(zip(found[name], found[other], strict=True))
+        if (other, workers) in found and other != name:
+            pairs = list(zip(figures, found[other, workers], strict=False))
             # Both above 1 where the loader is better.
             row[f"rate / {other}"] = round(statistics.median(a / b for (a, _), (b, _) in pairs), 3)
             row[f"{other} ms / ms"] = round(statistics.median(b / a for (_, a), (_, b) in pairs), 3)
@@ -262,8 +205,11 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     powers = [2**power for power in range(cores.bit_length())]
     parser.add_argument("--workers", type=int, nargs="+", default=[0, *powers])
-    parser.add_argument("--seconds", type=float, default=5.0, help="of one measurement")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds, at most")
+    parser.add_argument(
+        "--limit", type=float, default=150.0, help="seconds until the last round ends"
+    )
     parser.add_argument("--ceiling_batch", type=int, default=1024, help="images; 0 for no ceiling")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = vars(parser.parse_args())

@@ -44,7 +44,10 @@ def write_all(folder: Path, root: Path) -> tuple[Places, dict[str, str]]:
     missing = [name for name in ("tensorflow_datasets", "array_record") if not installed(name)]
     if missing:
         return places, {"tfds": f"{' and '.join(missing)} not installed"}
-    return places | {"tfds": ("tfds", f"{write_tfds(paths, root / 'tfds')}#train")}, {}
+    try:
+        return places | {"tfds": ("tfds", f"{write_tfds(paths, root / 'tfds')}#train")}, {}
+    except ImportError as error:  # tensorflow, which some versions of tensorflow_datasets need
+        return places, {"tfds": str(error)}
 
 
 def installed(name: str) -> bool:

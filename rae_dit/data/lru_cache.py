@@ -20,18 +20,28 @@ class LRUCache(Generic[Value]):
         self._size, self._weigh = size, weigh
         self._values: OrderedDict[Hashable, Value] = OrderedDict()
         self._lock = threading.Lock()
+        self._being_made: dict[Hashable, threading.Lock] = {}
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """Returns the value of `key`, calling `make` if needed; two threads may both do so."""
+        """Returns the value of `key`, calling `make` if needed; other threads wait for it."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
                 return self._values[key]
-        value = make()  # outside of the lock: reading takes long
-        with self._lock:
-            self._values[key] = value
-            while len(self._values) > 1 and self._total() > self._size:
-                self._values.popitem(last=False)
+            being_made = self._being_made.setdefault(key, threading.Lock())
+        with being_made:  # not the lock of all: reading takes long
+            with self._lock:
+                if key in self._values:
+                    return self._values[key]
+            try:
+                value = make()
+                with self._lock:
+                    self._values[key] = value
+                    while len(self._values) > 1 and self._total() > self._size:
+                        self._values.popitem(last=False)
+            finally:
+                with self._lock:
+                    self._being_made.pop(key, None)
         return value
 
     def _total(self) -> int:
