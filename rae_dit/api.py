@@ -16,6 +16,7 @@ from rae_dit.models.rae import RAE
 from rae_dit.setup import models
 from rae_dit.setup.models import make_compute, with_compute
 from rae_dit.setup.weights import place_decoder, place_rae, restore_ddt
+from rae_dit.storage.places import place
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights import released
 from rae_dit.weights.architecture import Pair
@@ -97,7 +98,7 @@ def load_ddt(
         raise ConfigError(
             f"{run} is a run with objective {config.objective!r}; load_ddt needs 'flow_matching'"
         )
-    return nnx.merge(*restore_ddt(config, Path(source), one_device()))
+    return nnx.merge(*restore_ddt(config, place(source), one_device()))
 
 
 def load_rae(
@@ -152,7 +153,9 @@ def load_rae(
         run = find_run(source)
         if run is not None:
             check_run_weights(run, weights)
-            return rae_of_run(with_compute(read_config(run), make_compute(**compute)), Path(source))
+            return rae_of_run(
+                with_compute(read_config(run), make_compute(**compute)), place(source)
+            )
         return read_diffusers(find(source, DIFFUSERS_FILES), make_compute(**compute))
     if encoder is None:
         raise ValueError("encoder: got None; expected an encoder, or `source` for a whole RAE")

@@ -3,10 +3,11 @@
 import functools
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+
+from rae_dit.storage.places import place
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -49,10 +50,10 @@ def use_compile_cache(directory: str) -> None:
     Call it before the first compile. JAX warns and continues if it cannot write there.
 
     Args:
-        directory: may begin with '~'; created if needed. '' turns the cache off. The environment
-            variable JAX_COMPILATION_CACHE_DIR takes precedence.
+        directory: may begin with '~', or be in a bucket; created if needed. '' turns the cache off.
+            The environment variable JAX_COMPILATION_CACHE_DIR takes precedence.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    path = str(Path(directory).expanduser()) if directory else None
+    path = str(place(directory)) if directory else None
     jax.config.update("jax_compilation_cache_dir", path)

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from rae_dit.storage.places import is_url
+
 STATUS = 2
 LENGTH = 400  # characters of a message
 PACKAGE = pathlib.Path(__file__).parent
@@ -48,8 +50,8 @@ def reported(
 
     Args:
         own: errors whose message says all; they pass.
-        directory: for the file of the traceback, if it can be written there; else the system's
-            directory of temporary files.
+        directory: for the file of the traceback, if it is on a disk and can be written; else the
+            system's directory of temporary files.
         debug: whether to print the traceback, too.
 
     Raises:
@@ -111,7 +113,7 @@ def write_traceback(error: BaseException, directory: pathlib.Path | None) -> pat
     text = "".join(traceback.format_exception(error))
     entry = f"{dt.datetime.now().astimezone():%F %T %z} {' '.join(sys.argv)}\n{text}\n"
     for place in (directory, pathlib.Path(tempfile.gettempdir())):
-        if place is not None and place.is_dir():
+        if place is not None and not is_url(place) and place.is_dir():
             path = place / f"traceback-{os.getpid()}.log"
             try:
                 with path.open("a", errors="backslashreplace") as file:

@@ -24,7 +24,6 @@ from ml_collections import config_flags
 from rae_dit.command_line import parse_config
 from rae_dit.config import Config, ConfigError, check_devices, from_config_dict, to_dict
 from rae_dit.config.check import invalid_value
-from rae_dit.config.rules import check_local
 from rae_dit.config_help import define_help_flag, print_help, with_help_value
 from rae_dit.failures import ReportedError, exit_with, report, reported
 from rae_dit.hardware import unused_accelerator
@@ -32,12 +31,15 @@ from rae_dit.multihost import (
     EndTogether,
     ProcessInfo,
     StopAtOnce,
+    decide,
     find_process_info,
     initialize,
     require_same,
 )
 from rae_dit.provenance import running_code, running_command
-from rae_dit.storage.files import first_unwritable
+from rae_dit.storage.errors import StorageError
+from rae_dit.storage.files import check_writable, first_unwritable
+from rae_dit.storage.places import check_output, place
 
 log = logging.getLogger("rae_dit.main")  # as __main__, too
 
@@ -97,7 +99,7 @@ def read_request(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> Req
     Raises:
         SystemExit: status 2 after one line on stderr, when something is wrong.
     """
-    own = (ConfigError, flags.Error)
+    own = (ConfigError, StorageError, flags.Error)
     try:
         with reported(own, None, debug="--debug" in argv):
             return parse(argv, values)
@@ -110,6 +112,7 @@ def parse(argv: list[str], values: flags.FlagValues) -> Request:
 
     Raises:
         ConfigError: a path, field or value that cannot be used.
+        StorageError: a URL that cannot be written to.
         absl.flags.Error: an unknown flag or mode.
     """
     settings = parse_config(with_help_value(argv), values)
@@ -118,6 +121,10 @@ def parse(argv: list[str], values: flags.FlagValues) -> Request:
     workdir = find_workdir(values.workdir, written=values.mode != "sample")
     process = find_process_info(values.coordinator_address, values.num_processes, values.process_id)
     config = from_config_dict(settings)
+    check_output("sample.output_dir", config.sample.output_dir)
+    check_output("stats.output", config.stats.output)
+    check_output("latents.output", config.latents.output)
+    check_output("evaluate.reference_cache", config.evaluate.reference_cache)
     return Request(config, workdir, values.mode, process, values.debug, values.dry_run)
 
 
@@ -130,16 +137,17 @@ def find_workdir(text: str | None, *, written: bool) -> pathlib.Path:
 
     Raises:
         ConfigError: none is given, or it could not be made or written.
+        StorageError: a URL that cannot be written to.
     """
     if not text:
         raise ConfigError("--workdir: missing; expected the directory of the run such as runs/a")
-    check_local("--workdir", text)
     if text.startswith("-"):  # a flag that took the next one for its value
         raise invalid_value("--workdir", text, "the directory of the run such as runs/a")
-    workdir = pathlib.Path(text)
-    place = first_unwritable(workdir)
-    if place is not None and (written or not place.is_dir()):
-        raise invalid_value("--workdir", text, f"a writable directory; {place} is not writable")
+    check_output("--workdir", text)
+    workdir = place(text)
+    blocked = first_unwritable(workdir)
+    if blocked is not None and (written or not blocked.is_dir()):
+        raise invalid_value("--workdir", text, f"a writable directory; {blocked} is not writable")
     return workdir
 
 
@@ -178,7 +186,7 @@ def start(request: Request) -> None:
     initialize(request.process)
     set_up_log(jax.process_index())
     own = (
-        *(ConfigError, CheckpointError, WeightsError, SourceError),
+        *(ConfigError, StorageError, CheckpointError, WeightsError, SourceError),
         *(BadShareError, ChangedDataError, DivergedError, NotFiniteError),
     )
     in_one_line = functools.partial(report, own=own, directory=request.workdir, debug=request.debug)
@@ -187,6 +195,8 @@ def start(request: Request) -> None:
         with EndTogether(own, in_one_line), nullcontext() if stops_at_a_step else StopAtOnce():
             settings = to_dict(request.config)
             require_same(lambda: running_code() | running_command(request.mode, settings))
+            if request.mode != "sample":  # which may write elsewhere
+                decide(lambda: check_writable(request.workdir), StorageError)
             run_mode(
                 request,
                 platform=jax.default_backend(),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 from rae_dit import __version__
 from rae_dit.config import ConfigError
 from rae_dit.config.compatibility import added
+from rae_dit.storage.places import place
 
 _SHOWN = 60  # characters of a value in a message
 _MISSING = object()
@@ -101,13 +102,14 @@ def file_record(path: str) -> dict[str, str] | None:
     """Returns a path and, if it is a file, its SHA-256, for a report; None for ''."""
     if not path:
         return None
-    return {"path": path} | ({"sha256": file_hash(path)} if Path(path).is_file() else {})
+    return {"path": path} | ({"sha256": file_hash(path)} if place(path).is_file() else {})
 
 
 def file_hash(path: str | Path) -> str:
     """Returns the SHA-256 of a file; computed again only if its size or time changes."""
-    status = Path(path).stat()
-    return _file_hash(Path(path), status.st_size, status.st_mtime_ns)
+    path = place(path)
+    status = path.stat()
+    return _file_hash(path, status.st_size, status.st_mtime_ns)
 
 
 def software() -> dict[str, str]:

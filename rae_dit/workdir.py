@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
@@ -18,7 +18,10 @@ from rae_dit.config import Config, ConfigError, from_config_dict
 from rae_dit.config.check import invalid_value
 from rae_dit.config.compatibility import complete
 from rae_dit.multihost import decide, on_first_process, wait_until_visible
+from rae_dit.storage.errors import StorageError
 from rae_dit.storage.files import write_text
+from rae_dit.storage.lease import Lease
+from rae_dit.storage.places import is_committed, is_url, place
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ LISTINGS = "listings"  # directory where listings of the data are kept
 
 def find_run(path: str | Path) -> Path | None:
     """Finds the workdir of a workdir, checkpoints directory or step directory; else None."""
-    path = Path(path).absolute()
+    path = place(path).absolute()
     if not path.is_dir():
         return None
     for directory in (path, path.parent, path.parent.parent):
@@ -39,13 +42,14 @@ def find_run(path: str | Path) -> Path | None:
 
 def has_checkpoint(workdir: Path) -> bool:
     """Tells whether a run has saved a step, damaged or not."""
-    return any((workdir / "checkpoints").glob("[0-9]*"))
+    return newest_step(workdir) is not None
 
 
 def newest_step(workdir: Path) -> int | None:
     """Finds the newest saved step; None if there is none."""
-    names = (path.name for path in (workdir / "checkpoints").glob("[0-9]*"))
-    return max((int(name) for name in names if name.isdigit()), default=None)
+    found = (path for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdigit())
+    newest_first = sorted(found, key=lambda path: int(path.name), reverse=True)
+    return next((int(path.name) for path in newest_first if is_committed(path)), None)
 
 
 def read_config(workdir: Path) -> Config:
@@ -70,19 +74,31 @@ def parse_config(path: Path, text: str) -> Config:
 
 
 @contextlib.contextmanager
-def workdir_lock(workdir: Path, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+def workdir_lock(
+    workdir: Path, *, wait_seconds: float = WAIT_SECONDS
+) -> Iterator[Callable[[], None]]:
     """Locks a workdir, which is created if needed, for the duration of a `with` block.
 
-    The system releases the lock when the process ends, in whatever way. A killed process may need
-    a moment for that, hence the wait. A file system without locks only logs a warning.
+    On a disk, the system releases the lock when the process ends, in whatever way. A killed process
+    may need a moment for that, hence the wait. A file system without locks only logs a warning. In
+    a bucket it is a lease (storage/lease.py).
 
     Args:
         workdir: the directory.
-        wait_seconds: how long to wait for another run to end.
+        wait_seconds: how long to wait for another run to end, on a disk.
+
+    Yields:
+        A function that makes sure of the lock before something is written; raises StorageError if
+        another run has taken it.
 
     Raises:
         ConfigError: another run holds the lock.
+        StorageError: another run holds the lease, or the bucket cannot be used.
     """
+    if is_url(workdir):
+        with Lease(workdir) as lease:
+            yield lease.check
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(workdir / ".lock")
     try:
@@ -97,23 +113,34 @@ def workdir_lock(workdir: Path, *, wait_seconds: float = WAIT_SECONDS) -> Iterat
     except (OSError, NotImplementedError) as error:
         log.warning("%s cannot be locked (%s); do not start a second run there", workdir, error)
     try:
-        yield
+        yield lambda: None
     finally:
         lock.release()
 
 
 @contextlib.contextmanager
-def lock_for_all(workdir: Path) -> Iterator[None]:
+def lock_for_all(workdir: Path) -> Iterator[Callable[[], None]]:
     """Locks a workdir on process 0, for all processes of a run.
+
+    Yields:
+        The function of `workdir_lock`, which does nothing on other processes.
 
     Raises:
         ConfigError: another run holds the lock, or a process does not see what process 0 writes
             there, as on a disk of its own: its part of a checkpoint would be lost. On all.
     """
+    checks: list[Callable[[], None]] = []
     with contextlib.ExitStack() as stack:
-        on_first_process(lambda: stack.enter_context(workdir_lock(workdir)))
+
+        def lock() -> None:
+            try:
+                checks.append(stack.enter_context(workdir_lock(workdir)))
+            except StorageError as error:
+                raise ConfigError(f"--workdir: {error}") from error
+
+        on_first_process(lock)
         check_shared(workdir)
-        yield
+        yield checks[0] if checks else lambda: None
 
 
 def check_shared(workdir: Path) -> None:

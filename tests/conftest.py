@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.bucket import bucket
 from support.compile_flags import CHEAP
+
+__all__ = ["bucket"]  # a fixture
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {CHEAP}"

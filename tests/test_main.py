@@ -15,6 +15,7 @@ from absl import flags
 
 from rae_dit import main as command
 from rae_dit.config import ConfigError
+from rae_dit.storage.errors import StorageError
 
 ROOT = pathlib.Path(__file__).parent.parent
 DUMMY = f"--config={ROOT}/configs/dit_dummy.py"
@@ -147,7 +148,8 @@ def test_wrong_override(parse: Parse, arguments: list[str], start: str, end: str
     [
         ([DUMMY], "--workdir: missing;", "runs/a"),
         ([], "--config: missing;", "configs/dit_digits.py"),
-        ([DUMMY, "--workdir=gs://a/b"], "--workdir: got 'gs://a/b';", "(docs/many_hosts.md)"),
+        ([DUMMY, "--workdir=s3://a/b"], "--workdir: got 's3://a/b';", "(docs/many_hosts.md)"),
+        ([DUMMY, "--config.stats.output=hf://b/c.npz", WORKDIR], "stats.output: got", "mounted"),
         ([DUMMY, f"--workdir={__file__}"], "--workdir: got ", "is not writable"),
         ([DUMMY, f"--workdir={__file__}/a/b"], "--workdir: got ", "is not writable"),
         ([WORKDIR], "--config: missing;", "configs/dit_digits.py"),
@@ -157,7 +159,7 @@ def test_wrong_override(parse: Parse, arguments: list[str], start: str, end: str
     ],
 )
 def test_wrong_paths(parse: Parse, arguments: list[str], start: str, end: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises((ConfigError, StorageError)) as caught:
         parse(*arguments)
     message = str(caught.value)
     assert message.startswith(start)

@@ -7,12 +7,10 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orbax.checkpoint as ocp
-from etils import epath
 from flax.traverse_util import unflatten_dict
 
 from rae_dit.checkpoint import integrity
@@ -26,8 +24,11 @@ from rae_dit.checkpoint.restore import (
     restore_state,
 )
 from rae_dit.checkpoint.retention import Best, KeepBest, preservation_policy
-from rae_dit.checkpoint.steps import CheckpointError, DamagedCheckpointError, short
+from rae_dit.checkpoint.steps import CheckpointError, DamagedCheckpointError, unwritten
 from rae_dit.multihost import closing, decide, wait_until_visible
+from rae_dit.storage.errors import StorageError
+from rae_dit.storage.places import checkpoint_path
+from rae_dit.storage.waiting import speaking
 
 __all__ = [
     "CheckpointError",
@@ -65,7 +66,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         """
         if save_every < 1:
             raise ValueError(f"checkpoint.save_every: got {save_every}; expected at least 1")
-        self._directory = epath.Path(directory).resolve()
+        self._directory = checkpoint_path(directory)
         self._save_every = save_every
         self._writing: int | None = None  # step handed to Orbax and not yet known to be on disk
         self._current: int | None = None  # newest step that this object saved or restored
@@ -85,6 +86,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         *,
         force: bool = False,
         best: Best | None = None,
+        before: Callable[[], None] = lambda: None,
     ) -> bool:
         """Starts writing a checkpoint if one is due: a multiple of save_every, or `force`.
 
@@ -96,6 +98,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             data: position of the data stream, JSON values.
             force: save even off the interval (last step of a run, preemption, best step).
             best: the best step so far, perhaps this one; it stays, and `best.json` will name it.
+            before: called before a write starts: what must be there when the step is.
 
         Returns:
             True if this call started a write; False if none is due, or if this step is on disk.
@@ -121,6 +124,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             {item: integrity.leaf_records(named) for item, named in items.items()},
             integrity.json_checksum(position),
         )
+        before()
         self._writing = step
         self._keep_best.follow(best)
         try:
@@ -204,7 +208,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         if step not in steps:
             raise CheckpointError(f"no step {step} in {self._directory}; there are {steps}")
         directory = self._directory / str(step)
-        wait_until_visible(Path(directory), CheckpointError)
+        wait_until_visible(directory, CheckpointError)
         restored = read_state(directory, like)
         self._current = step
         return restored
@@ -229,7 +233,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
 
     def _wait(self) -> None:
         try:
-            self._manager.wait_until_finished()
+            with speaking(self._directory, f"the write of step {self._writing}"):
+                self._manager.wait_until_finished()
             self._keep_best.write(self._directory)
         except Exception as error:  # whatever the writing threads met: disk full, permissions, ...
             raise self._write_failed(error) from error
@@ -239,9 +244,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         """Forgets the failed write and makes Orbax reread the directory: it forgot older steps."""
         failed, self._writing = self._writing, None
         self._keep_best.forget()
-        self._manager.reload()
-        self._current = self._manager.latest_step()
-        return CheckpointError(
-            f"step {failed} could not be written to {self._directory}: {short(error)}. "
-            f"The last good step is {self._current}; check free space and permissions"
-        )
+        with contextlib.suppress(StorageError):  # it is not reached now, either
+            self._manager.reload()
+            self._current = self._manager.latest_step()
+        return unwritten(self._directory, failed, self._current, error)

@@ -2,17 +2,19 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import jax
-from etils import epath
 
 from rae_dit.checkpoint.steps import CheckpointError, short
 from rae_dit.multihost import first_error
+from rae_dit.storage.errors import StorageError
+from rae_dit.storage.files import set_aside
 
 log = logging.getLogger(__name__)
 
 
-def quarantine(directory: epath.Path, damaged: Mapping[int, str]) -> None:
+def quarantine(directory: Path, damaged: Mapping[int, str]) -> None:
     """Renames damaged steps (step -> reason) to `quarantined-STEP-N`, which Orbax ignores.
 
     Called by all processes; the first one renames.
@@ -28,9 +30,9 @@ def quarantine(directory: epath.Path, damaged: Mapping[int, str]) -> None:
                 while (directory / f"quarantined-{step}-{number}").exists():
                     number += 1
                 target = directory / f"quarantined-{step}-{number}"
-                (directory / str(step)).rename(target)
+                set_aside(directory / str(step), target)
                 log.error("%s. Set aside as %s", reason, target)
-        except OSError as error:
+        except (OSError, StorageError) as error:
             problem = f"a damaged step could not be renamed: {short(error)}"
     problem = first_error(problem)  # also the barrier before everyone looks again
     if problem:

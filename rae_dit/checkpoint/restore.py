@@ -9,11 +9,11 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
-from etils import epath
 from flax.traverse_util import unflatten_dict
 from jax.sharding import SingleDeviceSharding
 
@@ -28,6 +28,7 @@ from rae_dit.checkpoint.steps import (
     short,
 )
 from rae_dit.multihost import decide, first_error
+from rae_dit.storage.errors import StorageError, storage_failure
 
 Read = TypeVar("Read")
 
@@ -77,15 +78,13 @@ def items_of(state: State) -> dict[str, Any]:
     return {"train": train, "ema": state.ema}
 
 
-def read_state(directory: epath.Path, like: AnyState) -> tuple[AnyState, dict[str, Any]]:
+def read_state(directory: Path, like: AnyState) -> tuple[AnyState, dict[str, Any]]:
     """Reads and verifies one step directory; raises like `restore_state`."""
     trees, position = _read_step(directory, items_of(like))
     return dataclasses.replace(like, **trees["train"], ema=trees["ema"]), position
 
 
-def _read_step(
-    directory: epath.Path, like: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_step(directory: Path, like: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads the items named in `like` and the data position."""
     record = _read_record(directory)
     wanted = {item: _placed_leaves(tree) for item, tree in like.items()}
@@ -118,7 +117,7 @@ def _placed_leaves(tree: Any) -> Structs:
     }
 
 
-def _read_record(directory: epath.Path) -> integrity.Record:
+def _read_record(directory: Path) -> integrity.Record:
     """Reads the record on process 0, for all: arrays that agree with it agree with each other."""
 
     def read() -> dict[str, Any]:
@@ -129,7 +128,7 @@ def _read_record(directory: epath.Path) -> integrity.Record:
     return integrity.Record.from_json(_from_first(directory, "integrity record", read))
 
 
-def _read_position(directory: epath.Path, record: integrity.Record) -> dict[str, Any]:
+def _read_position(directory: Path, record: integrity.Record) -> dict[str, Any]:
     """Reads the data position on process 0, for all."""
 
     def read() -> dict[str, Any]:
@@ -141,7 +140,7 @@ def _read_position(directory: epath.Path, record: integrity.Record) -> dict[str,
     return _from_first(directory, "data position", read)
 
 
-def _read_item(directory: epath.Path, structs: Structs) -> dict[str, jax.Array]:
+def _read_item(directory: Path, structs: Structs) -> dict[str, jax.Array]:
     """Returns the leaves in the order of `structs`."""
     if not structs:
         return {}
@@ -165,9 +164,7 @@ def _disagreement(
     return f"checksum of {integrity.first_few(wrong)} differs" if wrong else ""
 
 
-def _check_wanted(
-    directory: epath.Path, record: integrity.Record, wanted: Mapping[str, Structs]
-) -> None:
+def _check_wanted(directory: Path, record: integrity.Record, wanted: Mapping[str, Structs]) -> None:
     """Raises CheckpointError if the wanted leaves are not those that are stored."""
     for item, structs in wanted.items():
         if item not in record.trees:
@@ -192,32 +189,58 @@ def _check_wanted(
                 ) from error
 
 
-def _together(directory: epath.Path, what: str, read: Callable[[], Read]) -> Read:
-    """Runs `read` on this process; a failure on any process is a damaged checkpoint on all."""
-    result, problem = None, ""
+def _together(directory: Path, what: str, read: Callable[[], Read]) -> Read:
+    """Runs `read` on this process; a failure on any process is one on all.
+
+    Raises:
+        DamagedCheckpointError: the files are damaged.
+        StorageError: they could not be reached, which says nothing about them.
+    """
+    result, problem, unreachable = None, "", ""
     try:
         result = _or_damage(directory, what, read)
     except DamagedCheckpointError as error:
         problem = str(error)
+    except StorageError as error:
+        unreachable = str(error)
+    unreachable = first_error(unreachable)
+    if unreachable:
+        raise StorageError(unreachable)
     problem = first_error(problem)
     if problem or result is None:
         raise DamagedCheckpointError(problem)
     return result
 
 
-def _from_first(directory: epath.Path, what: str, read: Callable[[], Read]) -> Read:
+def _from_first(directory: Path, what: str, read: Callable[[], Read]) -> Read:
     """Returns on every process the JSON that process 0 reads; raises as `_together`."""
-    return decide(lambda: _or_damage(directory, what, read), DamagedCheckpointError)
+
+    def attempt() -> dict[str, Any]:
+        try:
+            return {"read": _or_damage(directory, what, read)}
+        except StorageError as error:
+            return {"unreachable": str(error)}
+
+    found = decide(attempt, DamagedCheckpointError)
+    if "unreachable" in found:
+        raise StorageError(found["unreachable"])
+    result: Read = found["read"]
+    return result
 
 
-def _or_damage(directory: epath.Path, what: str, read: Callable[[], Read]) -> Read:
+def _or_damage(directory: Path, what: str, read: Callable[[], Read]) -> Read:
     """Runs `read`; a failure is a damaged checkpoint.
 
-    Lack of memory or permission says nothing about the files and is re-raised.
+    Lack of memory, of permission or of the network says nothing about the files and is re-raised.
     """
     try:
         return read()
-    except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
+    except (MemoryError, PermissionError, StorageError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:  # for damaged files Orbax raises anything, even plain Exception
+        if reason := storage_failure(error):
+            raise StorageError(
+                f"{directory}: {what} could not be read ({reason}); expected storage that can be "
+                "reached; nothing was set aside, and the same command continues"
+            ) from error
         raise DamagedCheckpointError(damage(directory, what, short(error))) from error

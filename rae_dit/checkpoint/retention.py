@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from rae_dit.storage.files import write_json
+from rae_dit.storage.places import is_committed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,20 +47,21 @@ class KeepBest(checkpoint_managers.PreservationPolicy):
         self._step = None if best is None else best.step
         self._unwritten = best
 
-    def write(self, directory: epath.Path) -> None:
+    def write(self, directory: Path) -> None:
         """Writes `best.json` on process 0; call it once all saves are on disk."""
         if self._unwritten is not None and jax.process_index() == 0:
-            write_json(Path(directory) / "best.json", dataclasses.asdict(self._unwritten))
+            write_json(directory / "best.json", dataclasses.asdict(self._unwritten))
         self._unwritten = None
 
-    def write_if_saved(self, directory: epath.Path) -> None:
+    def write_if_saved(self, directory: Path) -> None:
         """Writes `best.json` on process 0 if its step is on disk by now; never waits.
 
-        A step gets its name when it is whole, so a directory of that name is enough.
+        On a disk a step gets its name when it is whole, so a directory of that name is enough.
         """
         if self._unwritten is None or jax.process_index() > 0:
             return
-        if (directory / str(self._unwritten.step)).is_dir():
+        step = directory / str(self._unwritten.step)
+        if step.is_dir() and is_committed(step):
             self.write(directory)
 
     def forget(self) -> None:

@@ -9,7 +9,6 @@ import dataclasses
 from typing import Literal, get_args
 
 from rae_dit.config.check import invalid_value
-from rae_dit.config.rules import check_local
 from rae_dit.ranges import Count
 
 InceptionMetric = Literal["fid", "sfid", "inception_score", "precision", "recall"]
@@ -35,8 +34,7 @@ class EvaluateConfig:
     sample_batch_size: Count | None  # generated at once over all devices; None = sample.batch_size
 
     def __post_init__(self) -> None:
-        """Checks that `judge` supports `metrics` and that the reference cache is local."""
-        check_local("evaluate.reference_cache", self.reference_cache)
+        """Checks that `judge` supports `metrics`."""
         offered = METRICS_OF[self.judge]
         for metric in self.metrics:
             if metric not in offered:

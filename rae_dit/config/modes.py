@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 
 from rae_dit.architecture import LatentStorage
 from rae_dit.config.check import invalid_value
-from rae_dit.config.rules import check_local
 from rae_dit.ranges import Count, NonNegative, Positive, Probability, Range, Seed
 
 
@@ -45,8 +44,7 @@ class SampleConfig:
     seed: Seed  # of the initial noise, of random labels, and of the noise of 'sde'
 
     def __post_init__(self) -> None:
-        """Checks time grid, guidance, chosen classes and output directory."""
-        check_local("sample.output_dir", self.output_dir)
+        """Checks time grid, guidance and chosen classes."""
         if self.method == "sde" and self.num_steps < 2:
             raise invalid_value("sample.num_steps", self.num_steps, ">= 2 points for method 'sde'")
         if self.grid == "official" and self.num_steps < 2:
@@ -110,8 +108,7 @@ class StatsConfig:
     save_every: Count  # batches between saves of the state that a killed job resumes from
 
     def __post_init__(self) -> None:
-        """Checks that the path is local and its ending one of the two."""
-        check_local("stats.output", self.output)
+        """Checks that the ending is one of the two."""
         if self.output and not self.output.endswith((".npz", ".pt")):
             raise invalid_value("stats.output", self.output, "'' or a file name in .npz or .pt")
 
@@ -124,7 +121,3 @@ class LatentsConfig:
     # 'fp8' is e4m3 with a scale for each channel of an image; bytes an element: 4, 2, 1
     storage: LatentStorage
     images_per_shard: Count  # a job that is killed repeats up to so many of each process
-
-    def __post_init__(self) -> None:
-        """Checks that the path is local."""
-        check_local("latents.output", self.output)

@@ -55,17 +55,6 @@ def check_one_origin(section: str, pretrained: str, checkpoint: str) -> None:
         )
 
 
-def check_local(field: str, path: str) -> None:
-    """Rejects URLs such as gs://… where a local output path is required.
-
-    Raises:
-        ConfigError: it is a URL, which would be taken for the name of a local directory.
-    """
-    if "://" in path:
-        expected = "a path on this machine; a bucket can be mounted (docs/many_hosts.md)"
-        raise invalid_value(field, path, expected)
-
-
 def check_attention(attention: str, precision: str, platform: str) -> None:
     """Checks that the attention kernel exists on this platform.
 

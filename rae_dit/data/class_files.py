@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from rae_dit.data.files import SourceError
+from rae_dit.storage.places import place
 
 _EXPECTED = (
     "a text file with one class name a line (perhaps behind its WordNet id), or a list or "
@@ -89,7 +90,7 @@ def short_name(name: str) -> str:
 
 def _text(path: str | Path) -> str:
     """Reads a text file of moderate size."""
-    file = Path(path).expanduser()
+    file = place(path)
     try:
         if file.stat().st_size > _LARGEST:
             raise SourceError(

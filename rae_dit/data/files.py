@@ -21,6 +21,7 @@ from rae_dit.data.images import (
     random_resized_crop,
 )
 from rae_dit.data.sources import Record, checked_index
+from rae_dit.storage.places import is_url, place
 
 Crop = Literal["adm_center", "random", "random_resized"]
 
@@ -60,15 +61,16 @@ class Listing:
 
 
 def sizes_of(paths: Iterable[str | Path]) -> tuple[tuple[str, int], ...]:
-    """Returns `Listing.sizes` of files."""
-    return tuple((str(path), Path(path).stat().st_size) for path in paths)
+    """Returns `Listing.sizes` of files; of none in a bucket, which is the same for all hosts."""
+    files = [path for path in paths if not is_url(path)]
+    return tuple((str(path), place(path).stat().st_size) for path in files)
 
 
 def changed_here(listing: Listing) -> str:
     """Describes the first file that is another one than the listing's on this host; '' if none."""
     for path, size in listing.sizes:
         try:
-            found = f"{Path(path).stat().st_size:,} bytes"
+            found = f"{place(path).stat().st_size:,} bytes"
         except OSError as error:
             found = error.strerror or str(error)
         if found != (expected := f"{size:,} bytes"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from rae_dit.data.files import Listing, SourceError
 from rae_dit.data.images import SUFFIXES
 from rae_dit.data.shards import kind_of, left_out
+from rae_dit.storage.places import place
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ def open_pictures(path: str | Path) -> Pictures:
     Raises:
         SourceError: there is no such path, or no picture in it; one line.
     """
-    path = Path(path).expanduser()
+    path = place(path)
     entries = list(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
     found = sorted(p for p in entries if not p.name.startswith(".") and _is_picture(p))
     if not found:

@@ -11,7 +11,10 @@ import numpy as np
 
 from rae_dit.data.files import Listing, PackedStrings, SourceError, sizes_of
 from rae_dit.data.images import SUFFIXES
+from rae_dit.data.object_folder import by_class, images_among
 from rae_dit.data.shards import directory, found_in, is_number, kind_of, left_out, sorted_as_strings
+from rae_dit.storage.places import is_url
+from rae_dit.storage.reading import paths_below
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +93,8 @@ def open_folder(path: str, num_classes: int, *, numeric_classes: bool = False) -
             f"got {path!r}, which holds {found_in(root)}; expected {expected}, "
             f"and data.num_classes = {num_classes} of them"
         )
+    # In a bucket one listing of everything, in place of one for each class.
+    below = by_class(paths_below(root)) if is_url(root) else {}
     names: list[bytes] = []
     first = [0]
     directories: list[bytes] = []
@@ -97,8 +102,11 @@ def open_folder(path: str, num_classes: int, *, numeric_classes: bool = False) -
     before, counts = hashlib.sha256(), []
     others = Counter(kind_of(p.name) for p in root.iterdir() if p.name not in {*classes})
     for label in classes:
-        images, below = _images(root / label, others)
-        directories += [os.path.join(os.fsencode(label), path) for path in below]
+        if is_url(root):
+            images = images_among(below.get(label, []), others)
+        else:
+            images, deeper = _images(root / label, others)
+            directories += [os.path.join(os.fsencode(label), path) for path in deeper]
         if not images:
             raise SourceError(
                 f"got {path!r}, where the class {label!r} holds {found_in(root / label)}; "
@@ -136,6 +144,8 @@ def sizes_of_some(
     root: Path, classes: tuple[str, ...], names: list[bytes] | PackedStrings, first: np.ndarray
 ) -> tuple[tuple[str, int], ...]:
     """Returns `Listing.sizes` of some of the images that are there: a link may lead nowhere."""
+    if is_url(root):
+        return ()
     places = np.unique(np.linspace(0, len(names) - 1, _COMPARED).astype(int))
     labels = np.searchsorted(first, places, side="right") - 1
     paths = [
@@ -161,8 +171,8 @@ def class_directories(root: Path, *, numeric_classes: bool) -> tuple[str, ...]:
     Raises:
         SourceError: they should be numbers, and one is not.
     """
-    with os.scandir(root) as entries:
-        classes = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    entries = root.iterdir() if is_url(root) else _scan(root)
+    classes = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     if not numeric_classes:
         return tuple(classes)
     if names := [name for name in classes if not is_number(name)]:
@@ -171,6 +181,11 @@ def class_directories(root: Path, *, numeric_classes: bool) -> tuple[str, ...]:
             "data.numeric_classes is True"
         )
     return tuple(sorted(classes, key=int))
+
+
+def _scan(root: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(root) as entries:
+        return list(entries)
 
 
 def _images(folder: Path, others: Counter[str]) -> tuple[list[bytes], list[bytes]]:

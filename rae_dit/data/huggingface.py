@@ -12,7 +12,8 @@ import pyarrow.parquet
 from rae_dit.data.files import Listing, SourceError, sizes_of
 from rae_dit.data.lru_cache import LRUCache
 from rae_dit.data.shards import find_shards, sorted_as_strings
-from rae_dit.data.table_schema import Columns, Shard, describe, map_arrow
+from rae_dit.data.table_schema import Columns, Shard, describe, map_arrow, open_parquet
+from rae_dit.storage.errors import StorageError
 
 # In each process that reads; a row group of ImageNet is about 11 MB. The last group read is kept
 # whatever its size.
@@ -59,6 +60,8 @@ class Tables:
             table = self.recent.get(group, lambda: _read(self.shards[shard], number, names))
             image = _cell(table.column(self.columns.image), row)
             label = _cell(table.column(self.columns.label), row)
+        except StorageError:
+            raise
         except (OSError, pa.ArrowException, ValueError) as error:
             raise OSError(f"row group {number} is damaged: {error}") from error
         content = image["bytes"] if self.columns.nested and image is not None else image
@@ -142,6 +145,8 @@ def open_shard(shard: Path) -> Shard:
     """
     try:
         return describe(shard)
+    except StorageError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise SourceError(
             f"got {str(shard)!r}, which cannot be read ({' '.join(str(error).split())}); "
@@ -181,7 +186,7 @@ def _read(shard: Path, group: int, columns: list[str]) -> pa.Table:
     if shard.suffix == ".arrow":
         return map_arrow(shard).select(columns)
     # Opened again: a ParquetFile is not for several threads, and hundreds of shards are many files.
-    with pyarrow.parquet.ParquetFile(shard, memory_map=True) as file:
+    with open_parquet(shard) as file:
         return file.read_row_group(group, columns=columns, use_threads=False)
 
 

@@ -21,7 +21,9 @@ from rae_dit.architecture import LatentStorage
 from rae_dit.data.files import SourceError
 from rae_dit.data.sources import checked_index
 from rae_dit.data.transforms import Example
+from rae_dit.storage.errors import StorageError, storage_failure
 from rae_dit.storage.files import write_json
+from rae_dit.storage.places import place
 
 MANIFEST = "latents.json"
 DTYPES: dict[LatentStorage, np.dtype] = {
@@ -173,6 +175,8 @@ class StoredLatents:
         try:
             content = self.records[index * manifest.records_per_image + mirrored]
         except Exception as error:  # of array_record
+            if failure := storage_failure(error):
+                raise StorageError(f"{self.directory}: {failure}") from error
             raise self._damaged(index, " ".join(str(error).split())) from error
         if len(content) != manifest.record_bytes:
             raise self._damaged(index, f"{len(content)} bytes for {manifest.record_bytes}")
@@ -201,7 +205,7 @@ def open_latents(path: str, num_classes: int) -> StoredLatents:
     Raises:
         SourceError: it is none, unfinished, of other classes, or a shard is missing.
     """
-    directory = Path(path).expanduser()
+    directory = place(path)
     manifest = Manifest.read(directory)
     missing = manifest.missing(directory)
     if missing or not manifest.complete:

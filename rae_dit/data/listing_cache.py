@@ -16,6 +16,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from rae_dit.data.folder import Folder, sizes_of_some
 from rae_dit.data.shards import find_shards
 from rae_dit.data.tar import Tar
 from rae_dit.storage.files import write_bytes
+from rae_dit.storage.places import is_url, place
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +48,10 @@ def kept_or_listed(
         settings: all else that the listing depends on, JSON values.
         make: lists.
     """
-    place = os.path.abspath(os.path.expanduser(path))
-    key = json.dumps([_FORMAT, place, *settings])
+    if is_url(path) and settings[0] == "folder":
+        return make()  # one listing, which is all that could be asked to see whether it changed
+    whole = path if is_url(path) else os.path.abspath(os.path.expanduser(path))
+    key = json.dumps([_FORMAT, whole, *settings])
     file = directory / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     if (kept := _read(file, key, path)) is not None:
         log.info("%s: unchanged since it was listed into %s", path, file)
@@ -58,7 +62,8 @@ def kept_or_listed(
         return made
     try:
         stamps = _stamps(watched(made))
-        if stamps[:, :2].max() < (begun - SETTLED_SECONDS) * 1e9:
+        # The version of an object is another one with every write, whatever the clocks say.
+        if is_url(path) or stamps[:, :2].max() < (begun - SETTLED_SECONDS) * 1e9:
             write_bytes(file, _to_bytes(made, stamps, key))
     except OSError as error:
         log.warning("the listing of %s cannot be kept (%s)", path, error)
@@ -75,9 +80,22 @@ def watched(files: Kept) -> list[bytes]:
 
 def _stamps(paths: Sequence[bytes]) -> np.ndarray:
     """Returns int64 [paths, 4]: times of content and status in nanoseconds, size and inode."""
+    if is_url(os.fsdecode(paths[0])):
+        return _object_stamps([os.fsdecode(path) for path in paths])
     found = [os.stat(path) for path in paths]
     return np.array(
         [(s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino % 2**63) for s in found], np.int64
+    )
+
+
+def _object_stamps(paths: Sequence[str]) -> np.ndarray:
+    """Returns int64 [paths, 4] for objects in a bucket: hash of the version, and size."""
+    with ThreadPoolExecutor(16) as pool:
+        found: list[Any] = list(pool.map(lambda path: place(path).stat(), paths))
+    versions = [hashlib.sha256(s.version.encode()).digest()[:7] for s in found]
+    return np.array(
+        [(int.from_bytes(v), 0, s.st_size, 0) for v, s in zip(versions, found, strict=True)],
+        np.int64,
     )
 
 
@@ -127,13 +145,13 @@ def _restored(head: dict[str, Any], names: PackedStrings, numbers: np.ndarray) -
     listing = Listing(**{name: _tuples(value) for name, value in head["listing"].items()})
     if "shards" in head:
         return Tar(
-            shards=tuple(map(Path, head["shards"])),
+            shards=tuple(map(place, head["shards"])),
             keys=names,
             table=numbers,
             fingerprint=head["fingerprint"],
             listing=listing,
         )
-    root, classes = Path(head["root"]), listing.classes or ()
+    root, classes = place(head["root"]), listing.classes or ()
     sizes = sizes_of_some(root, classes, names, numbers)  # images may be written anew
     return Folder(
         root=root,

@@ -3,11 +3,13 @@
 import glob
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from rae_dit.data import shard_names
 from rae_dit.data.files import SourceError
+from rae_dit.storage.places import is_url, place
+from rae_dit.storage.reading import matches
 
 _SHOWN = 5
 
@@ -26,7 +28,7 @@ class Shards(NamedTuple):
 
 def kind_of(name: str) -> str:
     """Returns the ending of a file's name or "hidden": what is left out is counted by it."""
-    return "hidden" if name.startswith(".") else Path(name).suffix.lower() or "no ending"
+    return "hidden" if name.startswith(".") else PurePath(name).suffix.lower() or "no ending"
 
 
 def left_out(kinds: Counter[str]) -> tuple[str, ...]:
@@ -82,11 +84,13 @@ def directory(path: str, expected: str) -> Path:
     """
     if not path:
         raise SourceError(f"got ''; expected {expected}")
-    folder = Path(path).expanduser()
+    folder = place(path)
     if folder.is_dir():
         return folder
     if folder.exists():
         raise SourceError(f"got {path!r}, which is a file; expected {expected}")
+    if is_url(folder):
+        raise SourceError(f"got {path!r}, below which nothing is; expected {expected}")
     parent = next(above for above in folder.absolute().parents if above.is_dir())
     raise SourceError(
         f"got {path!r}, which does not exist ({parent} holds {found_in(parent)}); "
@@ -133,7 +137,7 @@ def find_shards(path: str, suffixes: tuple[str, ...]) -> Shards:
 
 def _matches(path: str, expected: str) -> tuple[list[Path], str, Counter[str]]:
     """Lists the files that a path names, describes it, and counts by-products left out."""
-    given = Path(path).expanduser()
+    given = place(path)
     if given.is_file() and path:
         return [given], f"the file {path!r}", Counter()
     if given.exists() or not (glob.has_magic(path) or "{" in path):
@@ -146,7 +150,7 @@ def _matches(path: str, expected: str) -> tuple[list[Path], str, Counter[str]]:
         patterns = shard_names.expand_braces(str(given))
     except ValueError as error:
         raise SourceError(f"got {path!r}, which names {error}; expected fewer") from error
-    found = {pattern: [Path(name) for name in glob.glob(pattern)] for pattern in patterns}
+    found = matches(patterns)
     matched = [file for files in found.values() for file in files]
     lost = [pattern for pattern, files in found.items() if not files]
     if lost and matched:
@@ -172,7 +176,7 @@ def _check_numbers(path: str, what: str, shards: Iterable[Path]) -> tuple[str, .
     problem = shard_names.missing(names)
     if problem is None:
         return ()
-    if Path(path).expanduser().is_dir() or not shard_names.chooses_shards(path):
+    if place(path).is_dir() or not shard_names.chooses_shards(path):
         raise SourceError(
             f"got {what}, {problem}; expected whole sets; download again what is missing, "
             "or give a pattern of the files to read"

@@ -1,6 +1,8 @@
 """Schema and statistics of Parquet and Arrow shards, read without reading an image."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +11,8 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from rae_dit.data.files import SourceError
+from rae_dit.storage.places import is_url
+from rae_dit.storage.reading import local_copy, open_binary
 
 
 class Columns(NamedTuple):
@@ -53,7 +57,7 @@ def describe(shard: Path) -> Shard:
         without_bytes = _nulls_of(table.column(columns.image))
         schema = table.schema
     else:
-        with pyarrow.parquet.ParquetFile(shard) as file:
+        with open_parquet(shard) as file:
             schema, metadata = file.schema_arrow, file.metadata
             columns = find_columns(schema, shard)
             groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
@@ -107,9 +111,23 @@ def class_names(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
         return None
 
 
+@contextmanager
+def open_parquet(shard: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
+    """Opens a parquet file: mapped into memory, or in a bucket, of which only parts are read."""
+    if not is_url(shard):
+        with pyarrow.parquet.ParquetFile(shard, memory_map=True) as file:
+            yield file
+        return
+    with (
+        open_binary(shard) as content,
+        pyarrow.parquet.ParquetFile(content, pre_buffer=True) as file,
+    ):
+        yield file
+
+
 def map_arrow(shard: Path) -> pa.Table:
-    """Maps a whole arrow file into memory without reading it."""
-    mapped = pa.memory_map(str(shard))
+    """Maps a whole arrow file into memory without reading it; downloads it first from a bucket."""
+    mapped = pa.memory_map(str(local_copy(shard)))
     if mapped.read(6) == b"ARROW1":
         return pyarrow.ipc.open_file(mapped).read_all()
     mapped.seek(0)

@@ -4,6 +4,8 @@ import hashlib
 import logging
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,12 +15,15 @@ import numpy as np
 from rae_dit.data.files import Listing, PackedStrings, SourceError, sizes_of
 from rae_dit.data.images import SUFFIXES
 from rae_dit.data.shards import find_shards, kind_of, left_out
+from rae_dit.storage.places import is_url
+from rae_dit.storage.reading import open_binary, read_range
 
 log = logging.getLogger(__name__)
 
 _IMAGES = frozenset(suffix[1:] for suffix in SUFFIXES)
 _LABEL = "cls"
 _LONGEST_LABEL = 64  # bytes
+_LISTED_AT_ONCE = 16  # shards in a bucket, whose latency is much of the time
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +50,7 @@ class Tar:
     def read(self, index: int) -> tuple[bytes, int]:
         """See `Files`."""
         shard, offset, size, label = self.table[index].tolist()
-        with self.shards[shard].open("rb") as file:
-            file.seek(offset)
-            return file.read(size), label
+        return read_range(self.shards[shard], offset, size), label
 
     def name(self, index: int) -> str:
         """See `Files`."""
@@ -84,8 +87,10 @@ def open_tar(path: str) -> Tar:
     rows: list[tuple[int, int, int, int]] = []
     others: Counter[str] = Counter()
     digest = hashlib.sha256()
-    for number, shard in enumerate(shards):
-        for record in _records(shard, others):
+    for number, (shard, records) in enumerate(
+        zip(shards, _all_records(shards, others), strict=True)
+    ):
+        for record in records:
             keys.append(record.key.encode(errors="surrogateescape"))
             rows.append((number, record.offset, record.size, record.label))
         if number % 100 == 99:
@@ -111,11 +116,27 @@ def open_tar(path: str) -> Tar:
     )
 
 
+def _all_records(shards: list[Path], others: Counter[str]) -> Iterator[list[_Record]]:
+    """Lists the records of all shards in order; in a bucket, of several shards at once."""
+    if not is_url(shards[0]):
+        yield from (_records(shard, others) for shard in shards)
+        return
+
+    def listed(shard: Path) -> tuple[list[_Record], Counter[str]]:
+        own: Counter[str] = Counter()
+        return _records(shard, own), own
+
+    with ThreadPoolExecutor(_LISTED_AT_ONCE) as pool:
+        for records, own in pool.map(listed, shards):
+            others.update(own)
+            yield records
+
+
 def _records(shard: Path, others: Counter[str]) -> list[_Record]:
     """Lists one shard's records in the order of their images; counts other members by kind."""
     pairs, dotted = _Pairs(shard), _Pairs(shard)
     try:
-        with tarfile.open(shard, "r:") as archive:
+        with open_binary(shard) as file, tarfile.open(shard.name, "r:", file) as archive:
             for member in archive:
                 name = member.name.rpartition("/")[2]
                 first, last = name.partition(".")[2].lower(), name.rpartition(".")[2].lower()

@@ -6,6 +6,7 @@ from typing import Any
 
 from rae_dit.data.files import Listing, SourceError, sizes_of
 from rae_dit.data.shards import directory, found_in
+from rae_dit.storage.errors import StorageError, storage_failure
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,8 @@ class Tfds:
             record = self.records[index]
             return bytes(record[self.image]), int(record[self.label])
         except Exception as error:  # of array_record, protobuf and numpy
+            if reason := storage_failure(error):
+                raise StorageError(f"{self.name(index)}: {reason}") from error
             raise OSError(f"the record is damaged: {error}") from error
 
     def name(self, index: int) -> str:
@@ -68,7 +71,7 @@ def open_tfds(path: str, split: str) -> Tfds:
         raise SourceError(f"got {path!r}, which holds {found_in(folder)}; expected {expected}")
     try:
         return _open(folder, path, split)
-    except SourceError:
+    except (SourceError, StorageError):
         raise
     except Exception as error:  # of JSON, protobuf and array_record, and of attributes they miss
         raise SourceError(

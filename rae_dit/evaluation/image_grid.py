@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rae_dit.storage.files import replacing
+from rae_dit.storage.places import place
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +34,7 @@ def png_path(path: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: it does not end in .png.
     """
-    path = Path(path)
+    path = place(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"picture {path}: got suffix '{path.suffix}'; expected '.png'")
     path.parent.mkdir(parents=True, exist_ok=True)

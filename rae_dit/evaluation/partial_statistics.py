@@ -45,7 +45,7 @@ def read_partial(path: Path, provenance: Provenance) -> tuple[Totals, int]:
         ConfigError: the file is damaged or of other settings; names them.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {OLD_NAMES.get(name, name): array for name, array in file.items()}
         found = json.loads(str(arrays.pop("provenance")))
         done = int(arrays.pop("done"))

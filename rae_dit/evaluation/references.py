@@ -17,6 +17,7 @@ from rae_dit.evaluation.metric_state import MetricState
 from rae_dit.evaluation.metrics import metrics_named
 from rae_dit.evaluation.metrics.base import Metric
 from rae_dit.evaluation.npz_file import one_line, read_headers
+from rae_dit.storage.reading import local_copy
 
 MOMENTS = (("mu", "sigma"), ("mu_s", "sigma_s"))
 WIDTH = {"mu": 2048, "mu_s": 2023}
@@ -66,7 +67,7 @@ def open_reference(path: str | Path, metrics: tuple[str, ...]) -> ReferenceFile:
     Raises:
         SourceError: there is no such file, or metrics need what it lacks; one line.
     """
-    path = Path(path).expanduser()
+    path = local_copy(path)
     headers = read_headers(path, "an ADM-style .npz")
     shapes = {name: header.shape for name, header in headers.items()}
     for mean, covariance in MOMENTS:

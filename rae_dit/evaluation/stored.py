@@ -21,6 +21,7 @@ from rae_dit.data.files import SourceError
 from rae_dit.data.images import SUFFIXES, BadImageError, decode
 from rae_dit.data.shards import kind_of, left_out
 from rae_dit.evaluation.npz_file import one_line, read_headers
+from rae_dit.storage.reading import local_copy
 from rae_dit.weights.npz_file import read_header
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def open_stored(path: str | Path) -> StoredImages:
     Raises:
         SourceError: there is no such path, or no images of the expected kind in it; one line.
     """
-    path = Path(path).expanduser()
+    path = local_copy(path)
     if path.is_dir():
         names = [p for p in path.iterdir() if p.name not in (_MANIFEST, _GRID, _NPZ)]
         files = tuple(sorted(p for p in names if _is_picture(p)))

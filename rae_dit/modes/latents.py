@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import math
 import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -40,6 +41,7 @@ from rae_dit.setup import data, models, weights
 from rae_dit.setup.latents import describe
 from rae_dit.setup.weights import Model
 from rae_dit.storage.files import first_unwritable
+from rae_dit.storage.places import is_url, place
 from rae_dit.training.sharding import make_mesh, replicated, shard_batch
 
 log = logging.getLogger(__name__)
@@ -55,9 +57,9 @@ def latents(config: Config, workdir: Path) -> None:
     if config.data.crop != "adm_center":
         expected = "'adm_center': a random crop differs in every epoch and cannot be stored"
         raise invalid_value("data.crop", config.data.crop, expected)
-    output = Path(config.latents.output) if config.latents.output else workdir / "latents"
-    if (place := first_unwritable(output)) is not None:
-        expected = f"a writable directory; {place} is not writable"
+    output = place(config.latents.output) if config.latents.output else workdir / "latents"
+    if (blocked := first_unwritable(output)) is not None:
+        expected = f"a writable directory; {blocked} is not writable"
         raise invalid_value("latents.output", config.latents.output, expected)
     train = data.open_source(config, "train")
     held_out = data.open_source(config, "validation")
@@ -144,7 +146,7 @@ def begin(directory: Path, manifest: Manifest) -> None:
     missing = manifest.missing(directory)
     images = sum(len(manifest.images_of(shard)) for shard in missing)
     needed = images * manifest.records_per_image * manifest.record_bytes
-    free = shutil.disk_usage(directory).free
+    free = math.inf if is_url(directory) else shutil.disk_usage(directory).free
     if needed > free:
         expected = f"a disk with {needed / 1e9:.3g} GB free; this one has {free / 1e9:.3g} GB"
         raise invalid_value("latents.output", str(directory.parent), expected)

@@ -7,7 +7,7 @@ are kept in memory.
 import json
 import logging
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import jax
@@ -38,6 +38,7 @@ from rae_dit.sampling import codec
 from rae_dit.setup import data, models, weights
 from rae_dit.setup.evaluation import make_inception
 from rae_dit.storage.files import replacing, write_json
+from rae_dit.storage.places import place as storage_place
 from rae_dit.training.sharding import (
     batch_sharding,
     local_rows,
@@ -115,7 +116,7 @@ def check(config: Config) -> None:
         ("perceptual.vgg", config.perceptual.vgg),
         ("perceptual.linear", config.perceptual.linear),
     ):
-        if path and not Path(path).is_file():
+        if path and not storage_place(path).is_file():
             raise ConfigError(f"{field}: got {path!r}; expected a file of weights or ''")
     if config.perceptual.vgg and config.data.image_size < LPIPS_MINIMUM:
         raise ConfigError(
@@ -213,7 +214,7 @@ def write_pairs(folder: Path, source: Source, pair: Pair) -> None:
     for number, both in zip(
         pair.numbers, zip(pair.originals, pair.results, strict=True), strict=True
     ):
-        name = Path(source.name(int(number))).name
+        name = PurePath(source.name(int(number))).name
         picture = Image.fromarray(to_uint8(np.concatenate(both, axis=1)))
         with replacing(folder / f"{name}.png") as temporary:
             picture.save(temporary, "PNG")

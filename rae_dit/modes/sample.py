@@ -23,6 +23,7 @@ from rae_dit.setup.sampling import (
     sample_provenance,
     weights_provenance,
 )
+from rae_dit.storage.places import place
 from rae_dit.workdir import newest_step
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def sample(config: Config, workdir: Path) -> None:
         NotFiniteError: an image is not finite.
     """
     labels, names = image_labels(config), display_names(config)
-    output = Path(config.sample.output_dir) if config.sample.output_dir else workdir / "samples"
+    output = place(config.sample.output_dir) if config.sample.output_dir else workdir / "samples"
     directory = ImageDirectory(output, labels)
     # Once: training may save another one meanwhile.
     step = decide(lambda: newest_step(workdir))

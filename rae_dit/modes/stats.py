@@ -39,6 +39,7 @@ from rae_dit.sampling import codec
 from rae_dit.setup import data, models, weights
 from rae_dit.setup.weights import Model
 from rae_dit.storage.files import first_unwritable
+from rae_dit.storage.places import place as storage_place
 from rae_dit.training.sharding import local_rows, make_mesh, replicated, shard_batch
 from rae_dit.weights.statistics import write_statistics
 
@@ -64,9 +65,11 @@ def stats(config: Config, workdir: Path) -> None:
             f"data.path: got {len(source)} images; expected at most {MAX_IMAGES} for --mode=stats"
         )
     resume_file = workdir / "statistics.partial.npz"
-    output = Path(config.stats.output) if config.stats.output else workdir / "statistics.npz"
-    if (place := first_unwritable(output.parent)) is not None:
-        expected = f"a file in a writable directory; {place} is not writable"
+    output = (
+        storage_place(config.stats.output) if config.stats.output else workdir / "statistics.npz"
+    )
+    if (blocked := first_unwritable(output.parent)) is not None:
+        expected = f"a file in a writable directory; {blocked} is not writable"
         raise invalid_value("stats.output", config.stats.output, expected)
     with jax.default_matmul_precision(models.matmul_precision(config)):
         encoder = weights.place_rae(config, mesh, decoder=False)

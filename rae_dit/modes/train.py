@@ -19,7 +19,7 @@ from rae_dit.training.metrics import MetricsWriter
 from rae_dit.training.run import describe, restore_or_create
 from rae_dit.training.sharding import make_mesh
 from rae_dit.training.weights_and_biases import WeightsAndBiases, check_installed
-from rae_dit.workdir import LISTINGS, lock_for_all, parse_config
+from rae_dit.workdir import LISTINGS, has_checkpoint, lock_for_all, parse_config
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Con
     check_installed(config.metrics.wandb_project)
     with (
         Preemption() as preemption,  # first: SIGTERM is heard while the lock is waited for, too
-        lock_for_all(workdir),
+        lock_for_all(workdir) as check_lock,
         jax.default_matmul_precision(models.matmul_precision(config)),
         Goodput(workdir / "goodput.json" if is_main else None, started=started) as goodput,
         Checkpoints(
@@ -77,6 +77,11 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Con
             if is_main:
                 log_changed_settings(workdir, run.config)
                 write_json(workdir / "config.json", values)
+
+            def before_save() -> None:
+                check_lock()
+                writer.upload()
+
             run_steps(
                 run,
                 state,
@@ -87,6 +92,7 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Con
                 writer=writer,
                 goodput=goodput,
                 workdir=workdir,
+                before_save=before_save,
             )
         goodput.switch("save")  # leaving `checkpoints` waits for the last write
     return run.config
@@ -99,7 +105,7 @@ def log_changed_settings(workdir: Path, config: Config) -> None:
     so nothing in it may ask the others.
     """
     path = workdir / "config.json"
-    if not any((workdir / "checkpoints").glob("[0-9]*")):
+    if not has_checkpoint(workdir):
         return
     try:
         before = to_dict(parse_config(path, path.read_text()))

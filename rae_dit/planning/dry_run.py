@@ -11,6 +11,7 @@ import jax
 from rae_dit.config import Config, ConfigError, check_devices, to_dict
 from rae_dit.planning.compiled import Step, abstract_step, without_files
 from rae_dit.planning.memory import count_memory
+from rae_dit.storage.places import is_url
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.hub import HubId, hub_name
@@ -151,7 +152,7 @@ def may_be_file(config: Config, field: str) -> bool:
 
 def look_for(field: str, value: str) -> Needed:
     """Says whether a path, a pattern or a hub id is there; asks no network."""
-    if "://" in value:
+    if is_url(value):
         return Needed(field, value, "on a remote store, which was not asked", False)
     path = value.split("#")[0] if field.startswith("data.") else value  # TFDS: PATH#split
     if Path(path).is_dir():

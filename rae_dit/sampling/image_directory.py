@@ -20,6 +20,7 @@ from PIL import Image
 from rae_dit.config import ConfigError
 from rae_dit.provenance import Provenance
 from rae_dit.storage.files import replacing, write_json
+from rae_dit.storage.places import is_url
 
 MANIFEST, GRID, NPZ = "manifest.json", "grid.png", "samples.npz"
 _END_OF_PNG = b"IEND\xaeB`\x82"
@@ -55,16 +56,20 @@ class ImageDirectory:
             ConfigError: it is not writable, holds images of other settings or without a manifest,
                 or more images than asked for; the message suggests another directory.
         """
-        nearest = next(p for p in (self.root, *self.root.parents) if p.exists())
-        if not nearest.is_dir():
-            raise self._unwritable(f"{nearest} is a file")
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise self._unwritable(f"no permission to write in {nearest}")
+        if not is_url(self.root):
+            self._check_disk()
         before = self._read_manifest()
         if before is None and any(self.root.glob("*.png")):
             raise self._refusal("holds images without a manifest.json")
         if before is not None:
             self._compare(before, settings)
+
+    def _check_disk(self) -> None:
+        nearest = next(p for p in (self.root, *self.root.parents) if p.exists())
+        if not nearest.is_dir():
+            raise self._unwritable(f"{nearest} is a file")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise self._unwritable(f"no permission to write in {nearest}")
 
     def claim(self, manifest: Provenance) -> None:
         """Checks the directory, writes the manifest and deletes temporary files of a killed run.
@@ -78,18 +83,23 @@ class ImageDirectory:
                 for summary in (GRID, NPZ):
                     (self.root / summary).unlink(missing_ok=True)
                 write_json(self.root / MANIFEST, manifest.values)
-            for partial in self.root.glob(".*.*.*"):
-                partial.unlink()
+            if not is_url(self.root):  # where an image is there as a whole, or not
+                for partial in self.root.glob(".*.*.*"):
+                    partial.unlink()
         except OSError as error:
             raise self._unwritable(str(error.strerror)) from error
 
     def missing(self) -> set[int]:
         """Returns the numbers of the images that are missing or incomplete."""
-        return {i for i in range(len(self.labels)) if not _is_complete(self.path(i))}
+        numbers = range(len(self.labels))
+        if is_url(self.root):
+            there = {path.name for path in self.root.glob("*.png")}
+            return {i for i in numbers if self.path(i).name not in there}
+        return {i for i in numbers if not _is_complete(self.path(i))}
 
     def read(self, number: int) -> UInt8[np.ndarray, "H W 3"]:
         """Reads one image."""
-        with Image.open(self.path(number)) as image:
+        with self.path(number).open("rb") as file, Image.open(file) as image:
             return np.asarray(image)
 
     def read_all(self) -> Iterator[UInt8[np.ndarray, "H W 3"]]:

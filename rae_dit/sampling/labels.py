@@ -1,7 +1,5 @@
 """Labels of the images to sample, and names of the classes."""
 
-from pathlib import Path
-
 import numpy as np
 
 from rae_dit.config import Config, ConfigError, parse_labels
@@ -9,6 +7,7 @@ from rae_dit.data.class_files import read_lines, read_names, short_name
 from rae_dit.data.classes import match_names, stored_names
 from rae_dit.data.files import SourceError
 from rae_dit.data.latents import Manifest
+from rae_dit.storage.places import place
 
 
 def image_labels(config: Config) -> list[int]:
@@ -72,7 +71,7 @@ def class_names(config: Config) -> tuple[str, ...] | None:
         elif data.source == "digits" or data.source == "synthetic":
             found = tuple(str(label) for label in range(data.num_classes))
         elif data.source == "latents":
-            found = Manifest.read(Path(path).expanduser()).classes
+            found = Manifest.read(place(path)).classes
         else:
             found = stored_names(data.source, path, numeric_classes=data.numeric_classes)
     except SourceError as error:

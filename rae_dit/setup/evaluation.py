@@ -40,6 +40,7 @@ from rae_dit.setup import data, models
 from rae_dit.setup.references import make_reference
 from rae_dit.setup.sampling import generation_settings
 from rae_dit.storage.files import first_unwritable
+from rae_dit.storage.places import place
 from rae_dit.weights.inception import read_inception
 
 
@@ -78,7 +79,7 @@ def check_evaluation(config: Config, stored: StoredImages | None = None) -> Conf
     if settings.judge == "digits" and config.data.image_size % DIGIT_SIDE:
         expected = f"a multiple of {DIGIT_SIDE} for evaluate.judge 'digits'"
         raise invalid_value("data.image_size", config.data.image_size, expected)
-    if settings.judge == "inception" and not Path(settings.inception).is_file():
+    if settings.judge == "inception" and not place(settings.inception).is_file():
         raise ConfigError(
             f"evaluate.inception: got {settings.inception!r}; expected the file "
             "pt_inception-2015-12-05-6726825d.pth (docs/evaluation.md says where it is)"
@@ -109,8 +110,8 @@ def check_evaluation(config: Config, stored: StoredImages | None = None) -> Conf
             f"evaluate.{field}: got {count} images; expected at least {needed} for "
             f"{', '.join(settings.metrics)}"
         )
-    if settings.reference_cache and (place := first_unwritable(Path(settings.reference_cache))):
-        expected = f"a writable directory; {place} is not writable"
+    if settings.reference_cache and (blocked := first_unwritable(place(settings.reference_cache))):
+        expected = f"a writable directory; {blocked} is not writable"
         raise invalid_value("evaluate.reference_cache", settings.reference_cache, expected)
     return config
 

@@ -1,7 +1,6 @@
 """Config -> LPIPS, discriminator and training step of stage 1."""
 
 import functools
-from pathlib import Path
 
 import jax
 import optax
@@ -18,6 +17,7 @@ from rae_dit.objectives.augment import augment
 from rae_dit.objectives.base import Objective, Tree
 from rae_dit.objectives.reconstruction import decode
 from rae_dit.setup import models
+from rae_dit.storage.reading import local_copy
 from rae_dit.training.gan_step import gan_step
 from rae_dit.training.gan_updates import Discriminator, Perceptual, create_discriminator
 from rae_dit.training.keys import run_keys
@@ -154,7 +154,7 @@ def make_heads(config: Config, rngs: nnx.Rngs) -> Heads:
 
 def pretrained_lpips(config: Config) -> LPIPS:
     """Reads LPIPS from the files of `perceptual`; raises as `read_lpips`."""
-    vgg, linear = Path(config.perceptual.vgg), Path(config.perceptual.linear)
+    vgg, linear = local_copy(config.perceptual.vgg), local_copy(config.perceptual.linear)
     return read_lpips(vgg, linear, dtype=models.compute_dtype(config))
 
 

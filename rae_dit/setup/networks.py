@@ -7,7 +7,6 @@ and classes are those of the config.
 import dataclasses
 import functools
 import logging
-from pathlib import Path
 
 import jax
 from flax import nnx
@@ -21,6 +20,7 @@ from rae_dit.objectives.base import Tree
 from rae_dit.setup import pretrained
 from rae_dit.setup.models import abstract, compute, latent_grid, make_ddt
 from rae_dit.setup.weights import Model, restore_ddt, to_devices
+from rae_dit.storage.places import place as storage_place
 from rae_dit.training.sharding import parameter_shardings
 from rae_dit.weights import released
 from rae_dit.weights.architecture import ddt_architecture
@@ -54,7 +54,7 @@ def place_network(config: Config, field: str, path: str, mesh: Mesh) -> Model:
         check_network(config, field, path, network)
         return Model(nnx.graphdef(network), to_devices(network, mesh))
     check_network(config, field, path, abstract(make_ddt, theirs))
-    return restore_ddt(theirs, Path(path), mesh)
+    return restore_ddt(theirs, storage_place(path), mesh)
 
 
 def abstract_network(config: Config, field: str, path: str) -> DDT:
@@ -79,7 +79,7 @@ def config_of_run(config: Config, field: str, path: str) -> Config | None:
     run = decide(lambda: None if (found := find_run(path)) is None else str(found))
     if run is None:
         return None
-    theirs = share(lambda: read_config(Path(run)))
+    theirs = share(lambda: read_config(storage_place(run)))
     if theirs.trained_network != "ddt":
         expected = f"a stage-2 run; the objective of that one is {theirs.objective!r}"
         raise invalid_value(field, path, expected)

@@ -22,6 +22,7 @@ from rae_dit.evaluation.references import open_reference
 from rae_dit.evaluation.stored import open_stored
 from rae_dit.provenance import file_hash
 from rae_dit.setup import data
+from rae_dit.storage.places import place
 from rae_dit.workdir import LISTINGS
 
 
@@ -46,7 +47,7 @@ def make_reference(
     offered = comparing(METRICS_OF[settings.judge])
     if not compared:
         return None
-    folder = Path(settings.reference_cache) if settings.reference_cache else workdir / "references"
+    folder = place(settings.reference_cache) if settings.reference_cache else workdir / "references"
     if not settings.reference:
         source = data.open_source(config, "train", workdir / LISTINGS)
         stride = -(-len(source) // MAX_REAL)

@@ -34,6 +34,8 @@ from rae_dit.setup.models import (
     make_encoder,
     rae_graph,
 )
+from rae_dit.storage.places import place as storage_place
+from rae_dit.storage.reading import local_copy
 from rae_dit.training.sharding import parameter_shardings, replicated
 from rae_dit.weights.statistics import check_encoder, read_statistics
 from rae_dit.workdir import find_run, has_checkpoint, read_config
@@ -86,7 +88,7 @@ def place_rae(config: Config, mesh: Mesh, *, decoder: bool) -> Model:
     if decoder:
         parameters["decoder"] = place_decoder(config, mesh)
     if statistics:
-        parameters |= statistics_leaves(Path(statistics), config)
+        parameters |= statistics_leaves(local_copy(statistics), config)
     return Model(rae_graph(config, decoder=decoder), place(parameters, replicated(mesh)))
 
 
@@ -106,7 +108,7 @@ def place_encoder(config: Config, mesh: Mesh) -> Tree:
         return to_devices(pretrained.pretrained_encoder(config), mesh)
     if config.encoder.checkpoint:
         like = shapes(abstract(make_classifier, config), mesh)
-        return restore_ema(Path(config.encoder.checkpoint), like)["rae"]["encoder"]
+        return restore_ema(config.encoder.checkpoint, like)["rae"]["encoder"]
     log.warning("encoder: random weights; encoder.pretrained or encoder.checkpoint gives others")
     return initialize(make_encoder, config, mesh).parameters
 
@@ -116,9 +118,11 @@ def place_decoder(config: Config, mesh: Mesh) -> Tree:
     if config.decoder.pretrained:
         return to_devices(pretrained.pretrained_decoder(config), mesh)
     if config.decoder.checkpoint:
-        check_run(config, Path(config.decoder.checkpoint), "decoder.num_heads", "decoder.pixels")
+        check_run(
+            config, storage_place(config.decoder.checkpoint), "decoder.num_heads", "decoder.pixels"
+        )
         like = shapes(abstract(make_decoder, config), mesh)
-        return restore_ema(Path(config.decoder.checkpoint), like)
+        return restore_ema(config.decoder.checkpoint, like)
     log.warning("decoder: random weights; decoder.pretrained or decoder.checkpoint gives others")
     return initialize(make_decoder, config, mesh).parameters
 
@@ -160,7 +164,7 @@ def check_run(config: Config, path: Path, *fields: str) -> None:
     run = decide(lambda: None if (found := find_run(path)) is None else str(found))
     if run is None:
         return
-    theirs = read_config(Path(run))
+    theirs = read_config(storage_place(run))
     for name in fields:
         asked, trained = (operator.attrgetter(name)(values) for values in (config, theirs))
         if asked != trained:

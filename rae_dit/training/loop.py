@@ -6,8 +6,8 @@ not.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePath
 
 import jax
 
@@ -37,6 +37,7 @@ def run_steps(
     writer: MetricsWriter,
     goodput: Goodput,
     workdir: Path,
+    before_save: Callable[[], None] = lambda: None,
 ) -> TrainState:
     """Takes the steps that are left up to `optim.max_steps`, unless asked to stop.
 
@@ -50,6 +51,7 @@ def run_steps(
         writer: takes the metrics.
         goodput: books the time.
         workdir: where a profile goes.
+        before_save: called before a checkpoint is written.
 
     Returns:
         The last state.
@@ -127,6 +129,7 @@ def run_steps(
                     position(run, step) | {"history": history.to_json()},
                     force=step == last or preempted or is_best,
                     best=history.best,
+                    before=before_save,
                 )
             if preempted and step < last:
                 with goodput.spending("save"), preemption.suspended():
@@ -143,7 +146,7 @@ def write_values(
     """Writes the metrics and pictures of a step; returns the metrics."""
     scalars: dict[str, float] = {}
     for name, value in values.items():
-        if isinstance(value, Path):
+        if isinstance(value, PurePath):
             writer.write_picture(step, name, value)
             log.info("step %d: %s", step, value)
         else:

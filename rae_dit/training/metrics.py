@@ -17,6 +17,8 @@ import numpy as np
 from PIL import Image
 
 from rae_dit.storage.files import write_bytes
+from rae_dit.storage.places import place
+from rae_dit.storage.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,9 @@ class MetricsWriter(AbstractContextManager):
     One line of the file is one call of `write`: `{"step": 10, "train/loss": 0.5}`. A value that is
     not finite is written as `null`, because JSON has no NaN; TensorBoard and the printed line show
     what it was. Each line reaches the operating system before `write` returns, so a killed run
-    loses none; a line torn by the kill is dropped when the file is opened again.
+    loses none; a line torn by the kill is dropped when the file is opened again. In a bucket, where
+    nothing can be appended to, that holds for the lines up to a saved step: `upload` puts them
+    there, a thread does at times, and a killed run loses what came since.
     """
 
     def __init__(
@@ -47,15 +51,19 @@ class MetricsWriter(AbstractContextManager):
         """Opens the files on the main process; on the others every method does nothing.
 
         Args:
-            workdir: directory of the run on a local disk; made if needed.
+            workdir: directory of the run; made if needed.
             is_main: True on the one process that writes (`jax.process_index() == 0`).
             others: writers that get the same metrics; closed with this one.
         """
-        self._path = Path(workdir) / "metrics.jsonl"
+        # Others have nothing to write, so they need no spool.
+        self._spool = Spool(place(workdir)) if is_main else None
+        directory = self._spool.directory if self._spool else place(workdir)
+        self._path = directory / "metrics.jsonl"
         self._lines: IO[str] | None = None
         self._events = list(others)
-        if is_main:
+        if self._spool is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._spool.fetch(self._path.name)
             if self._path.exists():
                 self._rewrite(None)
             self._lines = self._path.open("a", encoding="utf-8")
@@ -93,7 +101,7 @@ class MetricsWriter(AbstractContextManager):
         """
         if not self._events:
             return
-        with Image.open(path) as picture:
+        with place(path).open("rb") as file, Image.open(file) as picture:
             pixels = np.asarray(picture.convert("RGB"))[None]
         for events in self._events:
             events.write_images(int(step), {name: pixels})
@@ -112,11 +120,21 @@ class MetricsWriter(AbstractContextManager):
         self._lines.close()
         self._rewrite(step)
         self._lines = self._path.open("a", encoding="utf-8")
+        self.upload()
 
     def flush(self) -> None:
         """Waits until everything written so far is in the files."""
         for events in self._events:
             events.flush()
+
+    def upload(self) -> None:
+        """Waits until every line written so far is in the workdir, if that is in a bucket.
+
+        Raises:
+            StorageError: it cannot be written to.
+        """
+        if self._spool is not None:
+            self._spool.upload()
 
     def __exit__(self, *exception: object) -> None:
         """Closes; an exception of the block propagates."""
@@ -129,6 +147,8 @@ class MetricsWriter(AbstractContextManager):
             self._lines = None
         while self._events:
             self._events.pop().close()
+        if self._spool is not None:
+            self._spool.close()
 
     def _rewrite(self, last_step: int | None) -> None:
         """Keeps whole lines up to `last_step` (None: all); leaves a good file alone."""

@@ -1,10 +1,15 @@
 """Profiler traces of a few steps, for TensorBoard's profile plug-in, Perfetto or XProf."""
 
 import logging
+import shutil
+import tempfile
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import jax
+
+from rae_dit.storage.files import upload_tree
+from rae_dit.storage.places import is_url
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +25,10 @@ class Profile(AbstractContextManager):
             first: number of the first step to record; None records nothing.
             count: how many.
         """
-        self._directory = workdir / "profile"
+        self._target = workdir / "profile"
+        self._directory = self._target
+        if first is not None and is_url(workdir):
+            self._directory = Path(tempfile.mkdtemp(prefix="rae_dit-profile-"))
         self._steps = range(0) if first is None else range(first, first + count)
         self._recording = False
 
@@ -45,7 +53,10 @@ class Profile(AbstractContextManager):
         if self._recording:
             self._recording = False
             jax.profiler.stop_trace()
-            log.info("a trace of steps from %d is in %s", self._steps[0], self._directory)
+            if self._directory is not self._target:
+                upload_tree(self._directory, self._target)
+                shutil.rmtree(self._directory)
+            log.info("a trace of steps from %d is in %s", self._steps[0], self._target)
 
 
 def without_python() -> jax.profiler.ProfileOptions:

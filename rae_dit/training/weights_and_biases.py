@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import secrets
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from rae_dit.config import ConfigError
 from rae_dit.storage.files import write_text
+from rae_dit.storage.places import is_url
 
 
 def check_installed(project: str) -> None:
@@ -50,7 +52,7 @@ class WeightsAndBiases:
             id=path.read_text().strip(),
             resume="allow",
             name=workdir.name,
-            dir=str(workdir),
+            dir=tempfile.mkdtemp(prefix="rae_dit-wandb-") if is_url(workdir) else str(workdir),
             config=config,
         )
         self._run.define_metric("*", step_metric="step")

@@ -25,6 +25,7 @@ from rae_dit.config import ConfigError
 from rae_dit.failures import ReportedError, exit_with, reported
 from rae_dit.models.decoder import Decoder
 from rae_dit.storage.files import write_json
+from rae_dit.storage.places import place
 from rae_dit.weights.architecture import Pair
 from rae_dit.weights.config_file import refuse_other
 from rae_dit.weights.diffusers_export import save_diffusers
@@ -46,11 +47,11 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     inspect = commands.add_parser("inspect", help="list the tensors of files")
-    inspect.add_argument("files", nargs="+", type=Path)
+    inspect.add_argument("files", nargs="+", type=place)
     for what in ("ddt", "decoder"):
         command = commands.add_parser(f"export-{what}", help=f"write a {what} in official form")
         command.add_argument("source")
-        command.add_argument("target", type=Path)
+        command.add_argument("target", type=place)
     ddt = commands.choices["export-ddt"]
     ddt.add_argument("--input-size", type=int, help="side of the latent, if SOURCE does not tell")
     for name in ("--depth", "--num-heads"):
@@ -71,7 +72,7 @@ def main() -> None:
             "--weights", choices=get_args(Weights), default="ema", help="of a training checkpoint"
         )
     arguments = parser.parse_args()
-    own = (WeightsError, ConfigError, CheckpointError)
+    own = (WeightsError, ConfigError, CheckpointError, StorageError)
     try:
         with reported(own, None, debug=arguments.debug):
             run(arguments)
@@ -132,11 +133,11 @@ def run_and_target(paths: list[str]) -> tuple[str | None, Path]:
     """
     match paths:
         case [target]:
-            return None, Path(target)
+            return None, place(target)
         case [first, second] if find_run(second) and not find_run(first):
-            return second, Path(first)
+            return second, place(first)
         case [first, second]:
-            return first, Path(second)
+            return first, place(second)
     raise WeightsError(f"export-diffusers: got {len(paths)} paths; expected [RUN] TARGET")
 
 

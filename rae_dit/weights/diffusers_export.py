@@ -14,6 +14,7 @@ from rae_dit.models.encoders import find_family
 from rae_dit.models.encoders.family import DiffusersEncoder
 from rae_dit.models.rae import RAE
 from rae_dit.storage.files import write_json
+from rae_dit.storage.places import place
 from rae_dit.weights.config_file import refuse_other
 from rae_dit.weights.diffusers import (
     ATTENTION,
@@ -83,7 +84,7 @@ def save_diffusers(rae: RAE, directory: str | Path) -> None:
         "scaling_factor": 1.0,
         "use_encoder_loss": False,
     }
-    directory = Path(directory)
+    directory = place(directory)
     refuse_other(directory / "config.json", config)
     save_tensors(directory / "diffusion_pytorch_model.safetensors", tensors)
     write_json(directory / "config.json", config)

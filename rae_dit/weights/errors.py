@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rae_dit.storage.places import place
+
 GIT_LFS = b"version https://git-lfs.github.com/spec/"
 GIT_LFS_BYTES = 1024  # a pointer is never larger
 
@@ -104,7 +106,7 @@ def reading(path: str | Path) -> Iterator[None]:
 def path_size(path: str | Path) -> str:
     """Describes the size of a file, where it can be told."""
     try:
-        return f"{Path(path).stat().st_size:,} bytes"
+        return f"{place(path).stat().st_size:,} bytes"
     except OSError:
         return "numbers"
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from rae_dit.models.encoders import FAMILIES
+from rae_dit.storage.places import place
+from rae_dit.storage.reading import local_copy
 from rae_dit.weights.errors import WeightsError
 
 log = logging.getLogger(__name__)
@@ -72,8 +74,8 @@ class HubId(NamedTuple):
 
 def find_encoder(name: str | Path) -> Path:
     """Finds the directory of an encoder: a local one, a hub id, or one of the reference's names."""
-    if (local := Path(name).expanduser()).exists():
-        return local
+    if (local := place(name)).exists():
+        return local_copy(local)
     name = hub_name(str(name))
     path = find(name, (*ENCODER_FILES, *SAFE_FILES))
     if path.is_dir() and not list(path.glob("*.safetensors")):
@@ -98,8 +100,8 @@ def find(name: str | Path, patterns: tuple[str, ...]) -> Path:
     Raises:
         WeightsError: if there is no such path and the hub does not give it.
     """
-    if (local := Path(name).expanduser()).exists():
-        return local
+    if (local := place(name)).exists():
+        return local_copy(local)
     wanted = HubId.parse(str(name))
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -127,7 +129,7 @@ def pinned(name: str) -> str:
 
     It asks the hub's cache on this disk, not the hub.
     """
-    if not name or Path(name).expanduser().exists():
+    if not name or place(name).exists():
         return name
     try:
         wanted = HubId.parse(hub_name(name))

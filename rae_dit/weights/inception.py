@@ -12,6 +12,7 @@ from flax import nnx
 
 from rae_dit.models.inception import InceptionV3
 from rae_dit.models.inception_blocks import BLOCKS, convolutions
+from rae_dit.storage.reading import local_copy
 from rae_dit.weights.inception_names import from_nvidia, is_nvidia
 from rae_dit.weights.mapping import (
     Entry,
@@ -47,7 +48,7 @@ def read_inception(path: str | Path) -> InceptionV3:
         WeightsError: there is no such file, it is damaged, or its tensors are not exactly those
             of the 2015 Inception; names every one that is missing, not known or misshapen.
     """
-    path = Path(path)
+    path = local_copy(path)
     if not path.is_file():
         raise WeightsError(
             f"{path}: got no file; expected pt_inception-2015-12-05-6726825d.pth "

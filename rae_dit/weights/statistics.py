@@ -6,7 +6,7 @@ import logging
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from jaxtyping import Float
 
 from rae_dit.architecture import EncoderArchitecture
 from rae_dit.storage.files import replacing, write_bytes
+from rae_dit.storage.places import place
+from rae_dit.storage.reading import local_copy
 from rae_dit.weights.errors import WeightsError, reading, refuse_pointer
 from rae_dit.weights.npz_file import check_sizes
 from rae_dit.weights.torch_file import LazyTensor, read_torch_file, write_torch_file
@@ -57,7 +59,7 @@ def read_statistics(path: str | Path, grid: int, width: int) -> LatentStatistics
         WeightsError: if there is no file, or it holds neither, or has another shape, or numbers
             that are not finite, or negative variances.
     """
-    path = Path(path)
+    path = local_copy(path)
     if not path.is_file():
         raise WeightsError(
             f"statistics: got {str(path)!r}, which does not exist; expected a .pt or .npz file"
@@ -176,14 +178,14 @@ def write_statistics(
         WeightsError: if the name ends in neither .npz nor .pt.
     """
     mean, variance = np.asarray(mean, np.float32), np.asarray(variance, np.float32)
-    match Path(path).suffix:
+    match PurePath(path).suffix:
         case ".npz":
             buffer = io.BytesIO()
             np.savez(buffer, mean=mean, variance=variance, count=count, provenance=provenance)
-            write_bytes(Path(path), buffer.getvalue())
+            write_bytes(place(path), buffer.getvalue())
         case ".pt":
             arrays = {"mean": mean.transpose(2, 0, 1), "var": variance.transpose(2, 0, 1)}
-            with replacing(Path(path)) as temporary:
+            with replacing(place(path)) as temporary:
                 write_torch_file(temporary, arrays)
         case suffix:
             raise WeightsError(f"{path}: got {suffix!r}; expected a name in .npz or .pt")

@@ -5,12 +5,14 @@ holding a plain state dict or a training checkpoint, of which `state_dict` choos
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from rae_dit.storage.files import replacing
+from rae_dit.storage.places import place
+from rae_dit.storage.reading import local_copy
 from rae_dit.weights.checkpoint_tree import Leaf
 from rae_dit.weights.directory import contents
 from rae_dit.weights.distributed_checkpoint import is_distributed, read_distributed
@@ -70,7 +72,7 @@ def open_tensors(path: str | Path, weights: Weights = "ema") -> Mapping[str, np.
         WeightsError: if the file is damaged, of another kind, or holds no state dict, or not the
             weights that are asked for.
     """
-    path = Path(path)
+    path = local_copy(path)
     found = find_state_dict(read_content(path), path, weights)
     check_names(found, path)
     return LazyTensors(found, path)
@@ -127,15 +129,15 @@ def save_tensors(
         WeightsError: if the suffix is another.
     """
     header = {} if facts is None else {NAME: write_header(facts)}
-    match Path(path).suffix:
+    match PurePath(path).suffix:
         case ".safetensors":
             from safetensors.numpy import save_file
 
             whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-            with replacing(Path(path)) as temporary:
+            with replacing(place(path)) as temporary:
                 save_file(whole, temporary, header)
         case ".pt" | ".pth" | ".bin":
-            with replacing(Path(path)) as temporary:
+            with replacing(place(path)) as temporary:
                 write_torch_file(temporary, tensors, header)
         case suffix:
             raise WeightsError(f"{path}: got {suffix!r}; expected a name in .pt or .safetensors")

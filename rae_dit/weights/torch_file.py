@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from rae_dit.storage.reading import local_copy
 from rae_dit.weights.errors import WeightsError, naming, refuse_pointer
 from rae_dit.weights.lazy_tensor import LazyTensor as LazyTensor
 from rae_dit.weights.lazy_tensor import Storage
@@ -59,7 +60,7 @@ def read_torch_file(path: str | Path) -> Any:
         WeightsError: if the file is not a torch zip, is truncated or damaged, or was made to
             do harm.
     """
-    path = Path(path)
+    path = local_copy(path)
     with naming(path):
         refuse_pointer(path)
         return read_torch_content(path.open("rb"), path)

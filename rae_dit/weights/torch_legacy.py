@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from rae_dit.storage.places import place
 from rae_dit.weights.errors import WeightsError, naming, reading
 from rae_dit.weights.lazy_tensor import Storage
 from rae_dit.weights.tensor_pickle import load_pickle, storage_of
@@ -25,7 +26,7 @@ COUNT_BYTES = 8  # of the number of elements before each storage
 
 def is_legacy(path: str | Path) -> bool:
     """Tells whether a file starts with the magic number of this format."""
-    with Path(path).open("rb") as file:
+    with place(path).open("rb") as file:
         return file.read(len(START)) == START
 
 
@@ -57,7 +58,7 @@ class LegacyReader:
     """Reads storages of one file; their offsets are known once the pickles are read."""
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = place(path)
         self.places: dict[str, int] = {}
 
     def locate(self, keys: Any, storages: dict[str, Storage], start: int) -> None:
@@ -113,8 +114,8 @@ def read_legacy(path: str | Path) -> Any:
                 return storages[key]
         raise WeightsError("It is damaged: its pickle has a record that is no storage.")
 
-    with naming(path), Path(path).open("rb") as opened:
-        file = Bounded(opened, Path(path).stat().st_size)
+    with naming(path), place(path).open("rb") as opened:
+        file = Bounded(opened, place(path).stat().st_size)
         parts = (load_pickle(file, load_storage, reader) for _ in range(5))
         magic, version, machine = (next(parts) for _ in range(3))
         if not isinstance(machine, dict):
