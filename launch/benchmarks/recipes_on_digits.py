@@ -87,10 +87,11 @@ def steps_in(seconds: float, directory: Path, flags: list[str]) -> int:
     run(directory / "log", *flags, f"--workdir={directory}/short", *short)
     lines = read_lines(directory / "short/metrics.jsonl")
     times = [line[SECONDS] for line in lines if SECONDS in line]
-    return max(20, round(seconds / times[-1] / 20) * 20)
+    return max(SHORTEST, round(seconds / times[-1] / 20) * 20)
 
 
 SECONDS = "speed/seconds_per_step"
+SHORTEST = 200  # steps: the rate rises for 100
 
 
 def read_lines(path: Path) -> list[dict]:
