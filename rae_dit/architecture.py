@@ -117,7 +117,7 @@ class ViTArchitecture:
         depth: number of blocks.
         num_heads: heads; they divide D.
         intermediate_size: hidden width of the MLPs.
-        activation: of the MLPs: exact GELU, or its tanh approximation.
+        activation: of the MLPs: exact GELU, its tanh approximation, or "swiglu" for gated ones.
         eps: added to the variance in every norm.
         layer_scale: a learned factor for each channel of each branch.
         key_bias: whether keys have a bias, as queries and values do.
@@ -127,7 +127,7 @@ class ViTArchitecture:
     depth: int
     num_heads: int
     intermediate_size: int
-    activation: Literal["gelu", "gelu_tanh"] = "gelu"
+    activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
     eps: float = 1e-6
     layer_scale: bool = False
     key_bias: bool = True

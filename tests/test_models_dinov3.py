@@ -12,6 +12,7 @@ from support.golden_files import GOLDEN, arrays
 from rae_dit.api import load_rae
 from rae_dit.architecture import Compute
 from rae_dit.weights.diffusers_export import save_diffusers
+from rae_dit.weights.dinov3_meta import hub_names
 from rae_dit.weights.huggingface import read_encoder
 from rae_dit.weights.mapping import WeightsError
 
@@ -131,3 +132,51 @@ def test_a_whole_rae_of_raev2(golden):
     np.testing.assert_allclose(image, golden["reconstruction"].transpose(0, 2, 3, 1), atol=2e-6)
     with pytest.raises(WeightsError, match=r"dinov3"):
         save_diffusers(rae, GOLDEN / "nowhere")
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory):
+    """A DINOv3 with the gated MLPs of S+ and H+: transformers' own module, random weights."""
+    from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 40}
+    config = DINOv3ViTConfig(
+        **sizes,
+        num_hidden_layers=2,
+        num_register_tokens=4,
+        patch_size=8,
+        image_size=32,
+        use_gated_mlp=True,
+        hidden_act="silu",
+    )
+    torch.manual_seed(0)
+    model = DINOv3ViTModel(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not name.startswith("norm."):  # its affine part is not used
+                parameter.copy_(0.2 * torch.randn(parameter.shape) + ("norm" in name))
+    path = tmp_path_factory.mktemp("gated")
+    model.save_pretrained(path)
+    return model, path
+
+
+def test_gated_mlps_of_the_plus_sizes(gated, tmp_path):
+    model, path = gated
+    image = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = model(torch.tensor(image.transpose(0, 3, 1, 2))).last_hidden_state[:, 5:]
+    encoder, _, _ = read_encoder(path, Compute(), input_size=32, grid=None)
+    assert encoder.architecture.activation == "swiglu"
+    np.testing.assert_allclose(encoder(image), expected, atol=2e-5)
+
+    # Meta's names of the same tensors: w1 is the gate.
+    names = {"gate_proj": "w1", "up_proj": "w2", "down_proj": "w3"}
+    for hub, meta in names.items():
+        found = hub_names(f"blocks.1.mlp.{meta}.weight")
+        assert found == {f"layer.1.mlp.{hub}.weight": (f"blocks.1.mlp.{meta}.weight", None)}
+    (tmp_path / "config.json").write_text(
+        (path / "config.json").read_text().replace("silu", "gelu")
+    )
+    (tmp_path / "model.safetensors").symlink_to(path / "model.safetensors")
+    with pytest.raises(WeightsError, match="hidden_act: got 'gelu'; expected 'silu' of gated MLPs"):
+        read_encoder(tmp_path, Compute(), input_size=32, grid=None)

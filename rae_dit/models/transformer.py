@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from rae_dit.architecture import Compute, ViTArchitecture
 from rae_dit.models.attention import SelfAttention, apply_rope_halves
 from rae_dit.models.layers import LayerNorm, compute_dtype
-from rae_dit.models.mlp import MLP, gelu_exact, gelu_tanh
+from rae_dit.models.mlp import MLP, SwiGLU, gelu_exact, gelu_tanh
 from rae_dit.models.stack import Stack
 
 
@@ -37,13 +37,13 @@ class TransformerBlock(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.mlp = MLP(
-            width,
-            architecture.intermediate_size,
-            activation=activation_function(architecture.activation),
-            dtype=dtype,
-            rngs=rngs,
-        )
+        hidden, activation = architecture.intermediate_size, architecture.activation
+        self.mlp: MLP | SwiGLU
+        if activation == "swiglu":
+            self.mlp = SwiGLU(width, hidden, dtype=dtype, rngs=rngs)
+        else:
+            function = activation_function(activation)
+            self.mlp = MLP(width, hidden, activation=function, dtype=dtype, rngs=rngs)
         self.scale1 = nnx.Param(jnp.ones(width)) if scaled else None
         self.scale2 = nnx.Param(jnp.ones(width)) if scaled else None
 

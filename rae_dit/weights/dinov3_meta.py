@@ -26,6 +26,9 @@ BLOCK = {
     "attn.proj": "attention.o_proj",
     "mlp.fc1": "mlp.up_proj",
     "mlp.fc2": "mlp.down_proj",
+    "mlp.w1": "mlp.gate_proj",
+    "mlp.w2": "mlp.up_proj",
+    "mlp.w3": "mlp.down_proj",
     "ls1.gamma": "layer_scale1.lambda1",
     "ls2.gamma": "layer_scale2.lambda1",
 }
@@ -115,15 +118,12 @@ def meta_architecture(tensors: Tensors, *, input_size: int) -> EncoderArchitectu
         input_size: pixels a side that the encoder will see.
 
     Raises:
-        WeightsError: it is a size with gated MLPs.
+        WeightsError: a tensor is missing or has an odd shape.
     """
     numbers = block_numbers(tensors, "blocks")
-    if "blocks.0.mlp.fc1.weight" not in tensors:
-        raise WeightsError(
-            "blocks.0.mlp: got a gated MLP (DINOv3 S+, H+ and 7B); expected fc1 and fc2, as of S, "
-            "B and L"
-        )
-    intermediate_size, hidden_size = shape_of(tensors, "blocks.0.mlp.fc1.weight", WHAT, 2)
+    gated = "blocks.0.mlp.w1.weight" in tensors  # S+ and H+
+    first = f"blocks.0.mlp.{'w1' if gated else 'fc1'}.weight"
+    intermediate_size, hidden_size = shape_of(tensors, first, WHAT, 2)
     head_width = 4 * shape_of(tensors, PERIODS, WHAT, 1)[0]
     num_heads = divide(hidden_size, head_width, PERIODS)
     periods = tensors[PERIODS]
@@ -146,7 +146,7 @@ def meta_architecture(tensors: Tensors, *, input_size: int) -> EncoderArchitectu
         depth=len(numbers),
         num_heads=num_heads,
         intermediate_size=intermediate_size,
-        activation=DINOV3.activation,
+        activation="swiglu" if gated else DINOV3.activation,
         eps=DINOV3.eps,
         layer_scale=DINOV3.layer_scale,
         key_bias=DINOV3.key_bias,

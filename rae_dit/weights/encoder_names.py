@@ -37,13 +37,15 @@ OLDER = {
 def encoder_entries(encoder: VisionTransformer) -> list[Entry]:
     """Returns the canonical names of an encoder, which may be abstract."""
     names = find_family(encoder.architecture.family).huggingface.tensors
+    mlp = [*linear("mlp.fc1", names.mlp[0]), *linear("mlp.fc2", names.mlp[1])]
+    if encoder.architecture.activation == "swiglu":
+        mlp = [*linear("mlp.w12", names.gate, names.mlp[0]), *linear("mlp.w3", names.mlp[1])]
     block = [
         *layer_norm("norm1", names.norms[0]),
         *layer_norm("norm2", names.norms[1]),
         *linear("attention.qkv", *names.qkv),
         *linear("attention.proj", names.attention_output),
-        *linear("mlp.fc1", names.mlp[0]),
-        *linear("mlp.fc2", names.mlp[1]),
+        *mlp,
         *(Entry(path, (key,)) for path, key in names.scales.items()),
     ]
     numbers = range(encoder.architecture.depth)

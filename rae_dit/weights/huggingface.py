@@ -166,7 +166,7 @@ def encoder_architecture(
         depth=config.num_hidden_layers,
         num_heads=config.num_attention_heads,
         eps=config.layer_norm_eps,
-        activation=read_activation(config.hidden_act),
+        activation=sizes.pop("activation", None) or read_activation(config.hidden_act),
         layer_scale=family.layer_scale,
         key_bias=family.key_bias,
         **sizes,

@@ -69,16 +69,20 @@ def patch_angles(head_width: int, grid: int) -> Float[np.ndarray, "N Dh"]:
 
 
 def read_sizes(config: Any) -> dict[str, Any]:
-    """Reads MLP width and registers off a config."""
-    if config.use_gated_mlp:
-        raise ValueError(
-            "use_gated_mlp: got true (DINOv3 S+, H+ and 7B); expected false, as of S, B and L"
-        )
+    """Reads MLP, gated or not, and registers off a config."""
+    gated: dict[str, Any] = {}
+    if config.use_gated_mlp:  # S+ and H+
+        if config.hidden_act != "silu":
+            raise ValueError(
+                f"hidden_act: got {config.hidden_act!r}; expected 'silu' of gated MLPs"
+            )
+        gated = {"activation": "swiglu"}
     if config.rope_theta != ROPE_BASE:
         raise ValueError(f"rope_theta: got {config.rope_theta}; expected {ROPE_BASE}")
     return {
         "intermediate_size": config.intermediate_size,
         "num_registers": config.num_register_tokens,
+        **gated,
     }
 
 
@@ -116,6 +120,7 @@ DINOV3 = EncoderFamily(
             blocks="layer.{}",
             norms=("norm1", "norm2"),
             mlp=("mlp.up_proj", "mlp.down_proj"),
+            gate="mlp.gate_proj",
             scales={"scale1": "layer_scale1.lambda1", "scale2": "layer_scale2.lambda1"},
             unused=r"norm\..*",
         ),

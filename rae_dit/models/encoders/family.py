@@ -30,6 +30,7 @@ class TensorNames:
         qkv: projections to queries, keys and values.
         attention_output: projection after attention.
         mlp: both linear layers.
+        gate: the one beside the first, of gated MLPs.
         scales: LayerScale vectors: our path -> their name.
         unused: pattern of the names that RAE does not use. Every other tensor must find its place.
         older: older spellings: pattern -> newest spelling.
@@ -44,6 +45,7 @@ class TensorNames:
     qkv: tuple[str, str, str] = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
     attention_output: str = "attention.o_proj"
     mlp: tuple[str, str] = ("mlp.fc1", "mlp.fc2")
+    gate: str = ""
     scales: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unused: str
     older: Mapping[str, str] = dataclasses.field(default_factory=dict)
