@@ -33,6 +33,12 @@ STAGE1 = (
     "launch/benchmarks/bench_stage1.py --config=configs/rae_dino.py --config.data.batch_size=32 "
     "--windows=3"
 )
+SAMPLING = (
+    "launch/benchmarks/bench_sampling.py --config=configs/dit_dino.py --config.precision=bf16 "
+    "--config.sample.batch_size=64"
+)
+SHORT = "--config.sample.num_steps=11"
+MEMORY = "launch/benchmarks/bench_memory.py --config.precision=bf16"
 START = (
     "launch/benchmarks/bench_start.py --config=configs/dit_dino.py --config.data.source=synthetic "
     "--config.encoder.pretrained= --config.decoder.pretrained= --config.data.batch_size=64 "
@@ -86,6 +92,19 @@ SETS = {
             90,
         ),
     ],
+    "sampling": [
+        Measurement("guidance interval", f"{SAMPLING} --measure=interval", 200),
+        Measurement("sampling batches", f"{SAMPLING} {SHORT} --measure=batch,loop", 200),
+    ],
+    "memory": [
+        Measurement(
+            "memory 256", f"{MEMORY} --config=configs/dit_dino.py --batches=64,128,256", 450
+        ),
+        Measurement(
+            "memory 512", f"{MEMORY} --config=configs/dit_dino_512.py --batches=16,32,64", 500
+        ),
+    ],
+    "latents": [Measurement("latents", "launch/benchmarks/bench_latents.py", 240)],
     "two_gpus": [
         Measurement("one of two", f"{TRAIN}=128", 85),
         Measurement("data parallel", f"{TRAIN}=256", 95, gpus=2),
