@@ -26,7 +26,7 @@ make_environment() {
   if [ -n "$base" ] || [ -z "${PYTHON:-}" ]; then
     command -v uv >/dev/null && uv venv --quiet --seed --python "${base:-3.12}" .venv && return
   fi
-  echo "$(hostname): ${PYTHON:-python3} is $("${PYTHON:-python3}" -V 2>&1 | tail -n 1); expected Python 3.11" \
+  echo "$(hostname): ${PYTHON:-python3} is $(version_of "${PYTHON:-python3}"); expected Python 3.11" \
     "or newer with its module venv; name one by PYTHON, or install uv, which fetches one" >&2
   return 1
 }
@@ -42,7 +42,7 @@ is_usable() {
 if [ -n "${VIRTUAL_ENV:-}" ]; then
   python="$VIRTUAL_ENV/bin/python"
   is_new_enough "$python" || {
-    echo "$(hostname): $python is $("$python" -V 2>&1 | tail -n 1); expected Python 3.11 or newer; deactivate that" \
+    echo "$(hostname): $python is $(version_of "$python"); expected Python 3.11 or newer; deactivate that" \
       "environment and run this again" >&2
     exit 1
   }
@@ -52,7 +52,7 @@ if [ -n "${VIRTUAL_ENV:-}" ]; then
   }
 else
   is_usable || {
-    echo ".venv is $(.venv/bin/python -V 2>&1 | tail -n 1), which is older than 3.11 or has no pip: moved to .venv.old"
+    echo ".venv has $(version_of .venv/bin/python); expected Python 3.11 or newer with pip: moved to .venv.old"
     rm -rf .venv.old
     mv .venv .venv.old
   }

@@ -3,7 +3,11 @@
 A notebook needs four names: `open_images`, `load_rae`, `load_ddt` and `sample_latents`.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.version_info < (3, 11):  # noqa: UP036  (a clone runs without pip, which would tell)
+    raise ImportError(f"Python: got {sys.version.split()[0]}; expected 3.11 or newer")
 
 if TYPE_CHECKING:
     from rae_dit.api import load_ddt, load_rae

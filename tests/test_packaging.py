@@ -63,7 +63,8 @@ def test_the_wheel_finds_its_configs_anywhere(
     here = tmp_path / "project"
     (here / "configs").mkdir(parents=True)
     (here / "configs" / "__init__.py").write_text("")
-    (here / "mine.py").write_text("from configs.dit_digits import get_config\n")
+    code = (ROOT / "docs" / "install.md").read_text().split("```python\n")[1].split("```")[0]
+    (here / "mine.py").write_text(code.replace("dit_dino", "dit_digits"))
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path / "site")!r})
@@ -74,7 +75,7 @@ from rae_dit.main import define_flags, read_request
 sys.argv = ["main", "--config={config}", "--workdir=runs/a", "--config.seed=7"]
 define_flags(flags.FLAGS)
 request = read_request(sys.argv)
-print(request.config.seed, request.config.data.source)
+print(request.config.seed, request.config.data.source, request.config.data.batch_size)
 import configs
 print(configs.__file__)
 """
@@ -82,7 +83,11 @@ print(configs.__file__)
         [sys.executable, "-c", code], cwd=here, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["7 digits", str(here / "configs" / "__init__.py")]
+    batch_size = 256 if config == "mine.py" else 64
+    assert done.stdout.splitlines() == [
+        f"7 digits {batch_size}",
+        str(here / "configs" / "__init__.py"),
+    ]
 
 
 def test_every_requirements_file_is_an_extra() -> None:

@@ -80,7 +80,7 @@ QUOTED = {  # symptom's words -> the file that says them
     "is whole, but it is not the model of this config": "checkpoint/restore.py",
     "no usable checkpoint in": "checkpoint/manager.py",
     "a directory that no other run has locked": "workdir.py",
-    "is a Git LFS pointer": "weights/errors.py",
+    "got a Git LFS pointer": "weights/errors.py",
     "is not on this disk, and the Hugging Face hub did not give it": "weights/hub.py",
     "the hub was not asked": "weights/hub.py",
     "expected a config file": "command_line.py",

@@ -64,6 +64,8 @@ def run_steps(
     if preemption.reached_before(first):
         log.info("asked to stop before the first step; the same command continues")
         return state
+    if first < last:
+        log.info("compiling the first step: minutes for large models, less from the cache")
     step, throttle = first, Throttle()
     with (
         train_stream(run, first, history) as batches,
