@@ -1,6 +1,6 @@
 """Values shared by the stages of few-step generation on ImageNet: network, optimizer, sampling.
 
-Sources, cited at the values: [M] sony/mf-rae at fffc544 and arXiv 2511.13019, by FEWSTEP.md 3;
+Sources, cited at the values: [M] sony/mf-rae at fffc544 and arXiv 2511.13019;
 [O] ours. Values without a comment are those of configs/dit_dino.py.
 """
 
