@@ -143,15 +143,15 @@ def lock_for_all(workdir: Path) -> Iterator[Callable[[], None]]:
         yield checks[0] if checks else lambda: None
 
 
-def check_shared(workdir: Path) -> None:
-    """Checks that every process sees what process 0 writes into a workdir.
+def check_shared(directory: Path) -> None:
+    """Checks that every process sees what process 0 writes into a directory, which exists.
 
     Raises:
         ConfigError: one does not; on all processes.
     """
     if jax.process_count() == 1:
         return
-    sign = workdir / decide(lambda: f".shared-{secrets.token_hex(8)}")
+    sign = directory / decide(lambda: f".shared-{secrets.token_hex(8)}")
     on_first_process(lambda: write_text(sign, ""))
     try:
         wait_until_visible(sign)

@@ -1,5 +1,8 @@
 """Directories of samples whose manifest is not ours are refused in one line, and not written."""
 
+import threading
+
+import numpy as np
 import pytest
 
 from rae_dit.config import ConfigError
@@ -34,3 +37,15 @@ def test_the_same_settings_go_on(tmp_path):
     directory = ImageDirectory(tmp_path, [0, 1])
     directory.claim(SETTINGS)
     assert directory.missing() == {0, 1}
+
+
+def test_images_of_other_hosts_are_waited_for(tmp_path):
+    """Shared storage shows them late; where it never does, that is one line."""
+    directory = ImageDirectory(tmp_path, [0, 1])
+    image = np.zeros((8, 8, 3), np.uint8)
+    late = threading.Timer(0.5, lambda: directory.write(1, image))
+    late.start()
+    directory.wait_for([1], 60)
+    assert directory.missing() == {0}
+    with pytest.raises(ConfigError, match=r"where 1 images that .* not seen after 0.2 s; expected"):
+        directory.wait_for([0, 1], 0.2)

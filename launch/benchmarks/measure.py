@@ -46,6 +46,13 @@ START = (
 )
 
 
+# Devices of a CPU that many use are late for each other; what is only tried compiles fast.
+FORCED = (
+    "--xla_cpu_collective_call_terminate_timeout_seconds=600 --xla_backend_optimization_level=0 "
+    "--xla_force_host_platform_device_count="
+)
+
+
 class Measurement(NamedTuple):
     """One command.
 
@@ -160,7 +167,7 @@ def measure(each: Measurement, output: Path, seconds: float) -> None:
     """Runs one; appends its lines, and one with its exit status and duration."""
     visible = ",".join(str(number) for number in range(each.gpus))
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": visible, "PYTHONUNBUFFERED": "1"}
-    forced = f"--xla_force_host_platform_device_count={each.gpus}" if each.forced else ""
+    forced = f"{FORCED}{each.gpus}" if each.forced else ""
     environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {each.flags} {forced}".strip()
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
     begun = time.monotonic()

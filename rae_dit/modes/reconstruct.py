@@ -31,7 +31,7 @@ from rae_dit.evaluation.pipeline import as_config_error, progress
 from rae_dit.evaluation.reconstruction import errors, means
 from rae_dit.models.lpips import MINIMUM_SIZE as LPIPS_MINIMUM
 from rae_dit.models.pixels import to_unit
-from rae_dit.multihost import allgather_bytes, place, share
+from rae_dit.multihost import allgather_bytes, on_first_process, place, share
 from rae_dit.objectives.base import Tree
 from rae_dit.provenance import file_record, software
 from rae_dit.sampling import codec
@@ -48,6 +48,7 @@ from rae_dit.training.sharding import (
 )
 from rae_dit.weights.hub import pinned
 from rae_dit.weights.lpips import read_lpips
+from rae_dit.workdir import check_shared
 
 log = logging.getLogger(__name__)
 SHOWN = 16
@@ -77,6 +78,10 @@ def reconstruct(config: Config, workdir: Path) -> None:
     check(config)
     source = open_images(config)
     extractor = rfid_extractor(config, source)
+    if config.reconstruct.path:  # every process writes its pictures
+        folder = workdir / "reconstructions"
+        on_first_process(lambda: folder.mkdir(parents=True, exist_ok=True))
+        check_shared(folder)
     mesh = make_mesh(config.sharding.fsdp)
     sums = {"images": 0.0}
     before, after = MetricState.of([FID]), MetricState.of([FID])
@@ -94,7 +99,7 @@ def reconstruct(config: Config, workdir: Path) -> None:
             if sum(len(some.numbers) for some in shown) < SHOWN:
                 shown.append(pair)
             if config.reconstruct.path:
-                write_pairs(workdir / "reconstructions", source, pair)
+                write_pairs(folder, source, pair)
     report = means([json.loads(part) for part in allgather_bytes(json.dumps(sums).encode())])
     if extractor is not None:
         reference, made = merge_processes(before), merge_processes(after)

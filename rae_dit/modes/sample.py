@@ -11,7 +11,7 @@ from tqdm import tqdm
 from rae_dit.config import Config
 from rae_dit.data.transforms import to_float, to_uint8
 from rae_dit.evaluation.figures import sample_grid
-from rae_dit.multihost import broadcast_set, decide, on_first_process
+from rae_dit.multihost import VISIBLE_SECONDS, broadcast_set, decide, on_first_process
 from rae_dit.sampling.generate import generate_shares
 from rae_dit.sampling.image_directory import GRID, NPZ, ImageDirectory, ImageWriter
 from rae_dit.sampling.labels import display_names, image_labels
@@ -24,7 +24,7 @@ from rae_dit.setup.sampling import (
     weights_provenance,
 )
 from rae_dit.storage.places import place
-from rae_dit.workdir import newest_step
+from rae_dit.workdir import check_shared, newest_step
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ def sample(config: Config, workdir: Path) -> None:
         generator = load_generator(config, workdir, step)
         manifest = settings | weights_provenance(generator)
         on_first_process(lambda: directory.claim(manifest))
+        check_shared(output)
         missing = broadcast_set(directory.missing, len(labels))
         with ImageWriter(directory) as writer:
             for share in generate_shares(
@@ -66,6 +67,7 @@ def sample(config: Config, workdir: Path) -> None:
             ):
                 writer.write(share.numbers, to_uint8(share.images))
     multihost_utils.sync_global_devices("all images are written")
+    on_first_process(lambda: directory.wait_for(missing, VISIBLE_SECONDS))
     on_first_process(lambda: write_summary(directory, names))
     log.info("%d images, %d of them new, in %s", len(labels), len(missing), output)
 

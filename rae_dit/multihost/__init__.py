@@ -5,6 +5,7 @@ mistakes in the flags before JAX is imported.
 """
 
 from rae_dit.multihost.agreement import (
+    VISIBLE_SECONDS,
     allgather_bytes,
     broadcast_bytes,
     broadcast_set,
@@ -21,6 +22,7 @@ from rae_dit.multihost.preemption import Preemption
 from rae_dit.multihost.processes import ProcessInfo, find_process_info, in_cluster, initialize
 
 __all__ = [
+    "VISIBLE_SECONDS",
     "EndTogether",
     "Preemption",
     "ProcessInfo",

@@ -21,7 +21,7 @@ from rae_dit.multihost import coordination
 
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 5.0  # for a process that is about to end with the same error by itself
-CLOSE_SECONDS = 300.0  # for the last writes of a process, such as a checkpoint on slow storage
+CLOSE_SECONDS = 60.0  # for the last writes of a process, beyond those of another
 FAREWELL_SECONDS = 15.0  # process 0, which serves the others, ends this long after them at most
 REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # statuses
 _LONGEST_WAIT = 24 * 3600 * 1000  # milliseconds; for a process that still writes its results

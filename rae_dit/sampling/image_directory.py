@@ -8,6 +8,7 @@ makes the missing ones.
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -96,6 +97,23 @@ class ImageDirectory:
             there = {path.name for path in self.root.glob("*.png")}
             return {i for i in numbers if self.path(i).name not in there}
         return {i for i in numbers if not _is_complete(self.path(i))}
+
+    def wait_for(self, numbers: Iterable[int], seconds: float) -> None:
+        """Waits until images that other processes have written are seen here.
+
+        Raises:
+            ConfigError: some are not, after so many seconds.
+        """
+        left, last = set(numbers), time.monotonic() + seconds
+        while left := {number for number in left if not _is_complete(self.path(number))}:
+            if time.monotonic() > last:
+                raise ConfigError(
+                    f"sample.output_dir: got {str(self.root)!r}, where {len(left)} images that "
+                    f"other processes wrote are not seen after {seconds:g} s; expected storage "
+                    "that all hosts share"
+                )
+            os.listdir(self.root)  # NFS then asks for what it has taken for absent
+            time.sleep(0.2)
 
     def read(self, number: int) -> UInt8[np.ndarray, "H W 3"]:
         """Reads one image."""
