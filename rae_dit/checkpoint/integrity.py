@@ -178,9 +178,10 @@ def checksums(named: Mapping[str, jax.Array]) -> dict[str, int]:
             else None
         )
         pending[name] = _jitted_checksum(replicated)(leaf)
-        if jax.process_count() > 1:
+        if jax.process_count() > 1 or jax.default_backend() == "cpu":
             # On CPUs programs in flight together run in any order, and processes that take their
-            # collectives in different orders deadlock.
+            # collectives in different orders deadlock; so do devices of one process, which share
+            # its threads.
             jax.block_until_ready(pending[name])
     return {name: int(value) for name, value in jax.device_get(pending).items()}
 

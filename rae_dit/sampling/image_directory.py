@@ -112,7 +112,7 @@ class ImageDirectory:
                     f"other processes wrote are not seen after {seconds:g} s; expected storage "
                     "that all hosts share"
                 )
-            os.listdir(self.root)  # NFS then asks for what it has taken for absent
+            list(self.root.iterdir())  # NFS then asks for what it has taken for absent
             time.sleep(0.2)
 
     def read(self, number: int) -> UInt8[np.ndarray, "H W 3"]:
