@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from launch.campaigns import damaged_data
-from launch.campaigns.damaged_files import KINDS, Case, damage, make, write_sound
+from launch.campaigns.damaged_files import KINDS, SOURCES, Case, damage, make, write_sound
 from rae_dit.data import images
 
 
@@ -21,7 +21,7 @@ def test_damaged_files_are_read_or_refused(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_sound_files_are_read(kind, tmp_path):
     files = write_sound(kind, tmp_path)
-    damaged_data.read(kind, tmp_path if kind in damaged_data.SOURCES else files[0])
+    damaged_data.read(kind, tmp_path if kind in SOURCES else files[0])
 
 
 def test_the_same_seed_damages_alike(tmp_path):
