@@ -9,7 +9,7 @@ from launch.campaigns.commands import Ended, judge
 
 ROOT = Path(__file__).parent.parent
 
-# argv: directory. Damaged files through the commands that compile nothing, and a command that fails.
+# argv: directory. Damaged files through commands that compile nothing, and one that fails.
 SHORT = """
 import json, random, sys
 from pathlib import Path
