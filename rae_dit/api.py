@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import jax
 from flax import nnx
@@ -80,24 +80,23 @@ def load_ddt(
         ConfigError: if the run is not of stage 2, or of another version.
         CheckpointError: if the run has no sound checkpoint.
     """
+    told: dict[str, Any] = {
+        "input_size": input_size,
+        "depth": depth,
+        "num_heads": num_heads,
+        "base_depth": base_depth,
+        "prediction": prediction,
+    }
     run = find_run(source)
     if run is None:
-        return released.read_ddt(
-            source,
-            make_compute(**compute),
-            input_size=input_size,
-            depth=depth,
-            num_heads=num_heads,
-            base_depth=base_depth,
-            prediction=prediction,
-            weights=weights,
-        )
+        return released.read_ddt(source, make_compute(**compute), **told, weights=weights)
     check_run_weights(run, weights)
     config = with_compute(read_config(run), make_compute(**compute))
     if config.trained_network != "ddt":
         raise ConfigError(
             f"{run} is a run with objective {config.objective!r}; load_ddt needs 'flow_matching'"
         )
+    released.check_told(models.ddt_architecture(config), told, source)
     return nnx.merge(*restore_ddt(config, place(source), one_device()))
 
 

@@ -16,6 +16,7 @@ from support.golden_files import GOLDEN, relative_error
 import rae_dit
 from rae_dit.modes.sample import sample
 from rae_dit.modes.train import train
+from rae_dit.weights.mapping import WeightsError
 from rae_dit.workdir import read_config
 
 RUN = GOLDEN / "run_c46889a"
@@ -125,6 +126,12 @@ def test_load_ddt_gives_the_same_velocity_and_latents(workdirs, recorded):
         ddt, recorded["x"], recorded["classes"], steps=5, cfg_scale=1.5
     )
     assert relative_error(latents, recorded["sampled_latents"]) < TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "value"), [("base_depth", 1), ("prediction", "x")])
+def test_load_ddt_takes_no_argument_that_the_run_contradicts(workdirs, name, value):
+    with pytest.raises(WeightsError, match=f"{name}: got {value}; expected ., which .*stage2 has"):
+        rae_dit.load_ddt(workdirs / "stage2", **{name: value})
 
 
 def test_load_rae_gives_the_same_latent_and_image(workdirs, recorded):

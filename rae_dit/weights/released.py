@@ -1,12 +1,13 @@
 """DiT^DH and decoders from third-party files: finds the file, reads its architecture, fills it."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from flax import nnx
 
-from rae_dit.architecture import Compute, Pixels, Prediction
+from rae_dit.architecture import Compute, DDTArchitecture, Pixels, Prediction
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.weights.architecture import (
@@ -91,11 +92,16 @@ def read_ddt(
             architecture.prediction,
         )
     for told in (facts, hints):  # a header that the tensors contradict is not theirs
-        for name, hint in told.items():
-            found = getattr(architecture, name)
-            if hint is not None and hint != found:
-                raise WeightsError(f"{name}: got {hint}; expected {found}, which {source} has")
+        check_told(architecture, told, source)
     return import_ddt(tensors, nnx.eval_shape(lambda: DDT(architecture, compute, rngs=nnx.Rngs(0))))
+
+
+def check_told(architecture: DDTArchitecture, told: Mapping[str, Any], source: str | Path) -> None:
+    """Raises WeightsError where what was told of a DiT^DH (None for nothing) is not what it is."""
+    for name, hint in told.items():
+        found = getattr(architecture, name)
+        if hint is not None and hint != found:
+            raise WeightsError(f"{name}: got {hint}; expected {found}, which {source} has")
 
 
 def told_pixels(source: str | Path) -> Pixels | None:
