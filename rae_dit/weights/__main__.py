@@ -24,6 +24,7 @@ from rae_dit.checkpoint.manager import CheckpointError
 from rae_dit.config import ConfigError
 from rae_dit.failures import ReportedError, exit_with, reported
 from rae_dit.models.decoder import Decoder
+from rae_dit.storage.errors import StorageError
 from rae_dit.storage.files import write_json
 from rae_dit.storage.places import place
 from rae_dit.weights.architecture import Pair
