@@ -473,6 +473,10 @@ def test_no_advice_when_it_fits():
     assert advice_for(fits, on_tpu=True) == ["compute.scan_layers=True"]
     assert advice_for(fits, network_binds=True) == ["data.batch_size=16"]
     assert advice_for(fits, network_binds=True, largest=15) == []
+    assert advice_for(fits, **{"compute.remat": "full"}) == ["compute.remat=dots"]
+    assert advice_for(fits, **{"compute.remat": "dots"}) == ["compute.remat=none"]
+    tight = MEMORY._replace(temporaries=5 * GIB)  # 9 of 16 GiB
+    assert advice_for(tight, **{"compute.remat": "full"}) == []
     whole = [Replicated("w", (1152, 6144), GIB)]
     assert advice_for(fits, whole, **{"sharding.fsdp": 2}) == ["sharding.fsdp=8"]
     assert advice_for(fits, whole, **{"sharding.fsdp": 8}) == []

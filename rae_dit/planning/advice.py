@@ -59,6 +59,12 @@ def advise(
             f"--config.data.batch_size={2 * config.data.batch_size}: the network binds, and sends "
             "as many bytes for more images"
         )
+    weaker = {"none": None, "dots": "none", "full": "dots"}[config.compute.remat]
+    if limit is not None and weaker and memory.total <= limit / 2:
+        advice.append(
+            f"--config.compute.remat={weaker}: {(limit - memory.total) / GIB:.0f} GiB are free, "
+            "and what the backward pass computes again takes time"
+        )
     if limit is None or memory.total <= limit:
         return advice
     if memory.state > limit / 4 and config.sharding.fsdp < best_fsdp and not replicated:
