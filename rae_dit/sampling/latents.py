@@ -12,20 +12,13 @@ from jaxtyping import Array, ArrayLike, Float, Int, Key
 
 from rae_dit import compiler
 from rae_dit.diffusion.flow import time_shift
-from rae_dit.diffusion.guidance import (
-    Model,
-    VelocityField,
-    conditional,
-    guided_velocity,
-    internal,
-)
 from rae_dit.diffusion.mean_flow import jumps
-from rae_dit.diffusion.sampler import SamplerOptions, internal_settings, solver_and_times
+from rae_dit.diffusion.sampler import SamplerOptions, solver_and_times
 from rae_dit.models.conditioning import check_labels
 from rae_dit.models.ddt import DDT
-from rae_dit.models.float8_stack import quantize_stack
 from rae_dit.sampling.checks import check_guidance, check_inputs
 from rae_dit.sampling.mean_flow import METHOD, check_jumps, jump_times
+from rae_dit.sampling.velocity import average_velocity, velocity_field
 
 
 def sample_latents(
@@ -187,39 +180,24 @@ def integrate(
     options: SamplerOptions,
 ) -> Float[Array, "B h w C"]:
     """Runs the compiled part of `run_sampler`; parameters and guidance scale are traced."""
-    float8 = options.precision == "fp8"
-    ddt = merge_for_loop(graph, parameters, float8=float8)
-    guide = (
-        None
-        if guide_graph is None
-        else merge_for_loop(guide_graph, guide_parameters, float8=float8).velocity
-    )
     if options.method == METHOD:
-        return jumps(lambda z, t, r: ddt(z, t, labels, r), noise, jump_times(options))
-    model: Model = ddt.velocity
-    if (settings := internal_settings(options, cfg_scale)) is not None:
-        model = internal(ddt.heads, scale=settings[0], interval=settings[1])
-    plain = conditional(model, labels)
-    guided = guided_velocity(
-        options.guidance, model, guide, labels, cfg_scale, null_label=ddt.null_label
-    )
+        average = average_velocity(parameters, labels, graph=graph, options=options)
+        return jumps(average, noise, jump_times(options))
     solver, times = solver_and_times(options)
     return solver.integrate(
         noise,
         times,
-        VelocityField(plain, guided, options.interval),
+        velocity_field(
+            parameters,
+            guide_parameters,
+            labels,
+            cfg_scale,
+            graph=graph,
+            guide_graph=guide_graph,
+            options=options,
+        ),
         None if keys is None else lambda step: step_noise(keys, step, noise.shape[1:]),
     )
-
-
-def merge_for_loop(graph: nnx.GraphDef, parameters: nnx.State, *, float8: bool) -> DDT:
-    """Returns the model with matrices cast or rounded once, ahead of the solver's loop."""
-    ddt = nnx.merge(graph, parameters)
-    for stack in ddt.stacks().values():
-        if float8 or ddt.float8:
-            quantize_stack(stack)
-        stack.cast_matrices()
-    return ddt
 
 
 def sample_keys(key: Key[Array, ""], numbers: Int[ArrayLike, " B"]) -> Key[Array, " B"]:

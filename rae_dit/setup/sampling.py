@@ -7,6 +7,7 @@ from flax import nnx
 
 from rae_dit.checkpoint.integrity import tree_checksum
 from rae_dit.config import Config
+from rae_dit.config.modes import SampleConfig
 from rae_dit.diffusion.sampler import SamplerOptions
 from rae_dit.provenance import Provenance
 from rae_dit.sampling.generate import GenerationSettings, Generator
@@ -44,12 +45,16 @@ def load_generator(config: Config, workdir: Path, step: int | None = None) -> Ge
 
 def sampler_options(config: Config) -> SamplerOptions:
     """Returns the sampler settings of `config.sample`, with the time shift of `config.flow`."""
-    sample = config.sample
+    return options_of(config.sample, models.latent_shift(config))
+
+
+def options_of(sample: SampleConfig, shift: float) -> SamplerOptions:
+    """Returns the settings of a section `sample` with a time shift."""
     return SamplerOptions(
         method=sample.method,
         steps=sample.num_steps,
         grid=sample.grid,
-        shift=1.0 if sample.method == METHOD else models.latent_shift(config),
+        shift=1.0 if sample.method == METHOD else shift,
         guidance=sample.guidance,
         interval=sample.cfg_interval,
         internal_scale=sample.internal_scale,

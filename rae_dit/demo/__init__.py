@@ -1,0 +1,1 @@
+"""Demo page: samples, reconstructions and running trainings in a browser."""

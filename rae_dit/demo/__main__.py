@@ -1,0 +1,139 @@
+r"""Command line of the demo page.
+
+    python -m rae_dit.demo RUN [RUN ...]            a page at http://127.0.0.1:7860
+    python -m rae_dit.demo FILE --encoder=… --decoder=… [--stats=…]
+    python -m rae_dit.demo RUN --write=DIR [--classes=0,3 --number=8 --steps=50 …]
+
+RUN is a run of stage 2 or 1, its checkpoints, one step, or a directory of runs such as
+runs/quickstart; FILE a DiT^DH that `load_ddt` opens. With --write no page is served: the images go
+to DIR, the same as the page shows.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from rae_dit.checkpoint.manager import CheckpointError
+from rae_dit.compiler import use_compile_cache
+from rae_dit.config import ConfigError
+from rae_dit.config.check import invalid_value
+from rae_dit.data.files import SourceError
+from rae_dit.demo.catalog import Catalog
+from rae_dit.demo.images import write_images
+from rae_dit.demo.model import Model, Parts
+from rae_dit.demo.runs import RunsFolder
+from rae_dit.demo.settings import NONE, Settings, methods, read_settings
+from rae_dit.failures import ReportedError, exit_with, reported
+from rae_dit.sampling.generate import NotFiniteError
+from rae_dit.weights.errors import WeightsError
+from rae_dit.workdir import find_run
+
+OWN = (ConfigError, CheckpointError, WeightsError, SourceError, NotFiniteError)
+COMPILE_CACHE = "~/.cache/rae_dit/jax"
+
+
+def main() -> None:
+    """Parses the command line, and serves the page or writes images."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rae_dit.demo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("sources", nargs="+", metavar="RUN_OR_FILE")
+    parser.add_argument("--encoder", default="", help="of weights that are no run")
+    parser.add_argument("--decoder", default="")
+    parser.add_argument("--stats", default="")
+    parser.add_argument("--encoder-input-size", type=int)
+    parser.add_argument("--guide", default="", help="weaker model of AutoGuidance: run or file")
+    parser.add_argument("--class-names", default="", help="file of all classes' names")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    page = parser.add_argument_group("the page")
+    page.add_argument("--runs", default="", help="directory of the runs to list; '' = RUN's")
+    page.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
+    page.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    page.add_argument("--upload-mb", type=float, default=10.0, help="largest upload")
+    images = parser.add_argument_group("images without a page")
+    images.add_argument("--write", metavar="DIR", help="directory to write them to")
+    images.add_argument("--classes", default="", help="names, numbers, ranges; '' = all")
+    images.add_argument("--number", type=int, default=8)
+    images.add_argument("--seed", type=int, default=0)
+    images.add_argument("--method", choices=methods(), help="default: of the model's config")
+    images.add_argument("--steps", type=int)
+    images.add_argument("--guidance", help="none, cfg, autoguidance or internal")
+    images.add_argument("--scale", type=float)
+    images.add_argument("--interval", type=interval, metavar="LOW,HIGH")
+    arguments = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        with reported(OWN, None, debug=arguments.debug):
+            run(arguments)
+    except (*OWN, ReportedError) as error:
+        exit_with(error)
+
+
+def interval(text: str) -> tuple[float, float]:
+    """Reads two numbers such as "0.1,1.0"."""
+    low, high = text.split(",")
+    return float(low), float(high)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Serves the page or writes images."""
+    use_compile_cache(str(Path(COMPILE_CACHE).expanduser()))
+    parts = Parts(
+        encoder=arguments.encoder,
+        decoder=arguments.decoder,
+        stats=arguments.stats,
+        encoder_input_size=arguments.encoder_input_size,
+        guide=arguments.guide,
+        class_names=arguments.class_names,
+    )
+    catalog = Catalog(arguments.sources, parts)
+    if arguments.write:
+        model = catalog.load(catalog.names()[0])
+        directory = Path(arguments.write)
+        count = write_images(model, settings_of(model, arguments), directory)
+        print(f"{count} images in {directory}")
+        return
+    from rae_dit.demo.page import serve  # late: only the page needs gradio
+
+    most_bytes = round(arguments.upload_mb * 1e6)
+    runs = runs_folder(arguments.runs, catalog.sources[0])
+    serve(catalog, runs, host=arguments.host, port=arguments.port, most_bytes=most_bytes)
+
+
+def settings_of(model: Model, arguments: argparse.Namespace) -> Settings:
+    """Returns what the images are made with; what is not given is the model's."""
+    sample = model.sample
+    guided = sample.guidance if sample.cfg_scale != 1 else NONE
+    return read_settings(
+        model,
+        classes=[arguments.classes] if arguments.classes else [],
+        number=arguments.number,
+        seed=arguments.seed,
+        method=arguments.method or sample.method,
+        steps=sample.num_steps if arguments.steps is None else arguments.steps,
+        guidance=arguments.guidance or guided,
+        scale=sample.cfg_scale if arguments.scale is None else arguments.scale,
+        interval=arguments.interval or sample.cfg_interval,
+        most=None,
+    )
+
+
+def runs_folder(given: str, source: str) -> RunsFolder | None:
+    """Returns the runs to list: those below a directory, or beside the first run.
+
+    Raises:
+        ConfigError: the directory is none.
+    """
+    run = find_run(source)
+    if given:
+        if not Path(given).is_dir():
+            raise invalid_value("--runs", given, "a directory of runs")
+        return RunsFolder(Path(given))
+    return None if run is None else RunsFolder(run.parent)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""A model of the demo page: a run of ours, or weights from files, with all that it needs."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from rae_dit.api import load_ddt, load_rae, one_device, rae_of_run
+from rae_dit.config import Config, ConfigError
+from rae_dit.config.check import convert, invalid_value
+from rae_dit.config.compatibility import ADDED
+from rae_dit.config.modes import SampleConfig
+from rae_dit.data.class_files import read_names, short_name
+from rae_dit.data.files import SourceError
+from rae_dit.diffusion.flow import time_shift
+from rae_dit.models.rae import RAE
+from rae_dit.sampling.generate import Generator
+from rae_dit.sampling.labels import display_names
+from rae_dit.setup import models
+from rae_dit.setup.sampling import load_generator
+from rae_dit.workdir import find_run, read_config
+
+# Of weights that no config of ours comes with: the sampler of the RAE paper, unguided.
+RELEASED: SampleConfig = convert(
+    SampleConfig,
+    {
+        "num_samples": 8,
+        "num_steps": 50,
+        "method": "euler",
+        "grid": "official",
+        "rtol": 1e-3,
+        "atol": 1e-6,
+        "diffusion_norm": 1.0,
+        "last_step": "mean",
+        "last_step_size": 0.04,
+        "guidance": "cfg",
+        "guide_checkpoint": "",
+        "cfg_scale": 1.0,
+        "cfg_interval": (0.0, 1.0),
+        "internal_scale": 1.0,
+        "internal_interval": (0.0, 1.0),
+        "labels": "",
+        "class_list": "",
+        "class_names": "",
+        "label_mode": "equal",
+        "batch_size": 8,
+        "output_dir": "",
+        "seed": 0,
+    }
+    | {path.removeprefix("sample."): v for path, v in ADDED.items() if path.startswith("sample.")},
+    "sample",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What goes with weights that are no run; '' where nothing is given.
+
+    Attributes:
+        encoder: of the autoencoder, as `load_rae` takes it.
+        decoder: of the autoencoder.
+        stats: latent statistics.
+        encoder_input_size: side in pixels of what the encoder sees.
+        guide: weaker model of AutoGuidance, for runs too.
+        class_names: file of the names of all classes, for runs too.
+    """
+
+    encoder: str = ""
+    decoder: str = ""
+    stats: str = ""
+    encoder_input_size: int | None = None
+    guide: str = ""
+    class_names: str = ""
+
+    def arguments(self) -> list[str]:
+        """Returns the arguments of the command line that say the same."""
+        given = {name: value for name, value in dataclasses.asdict(self).items() if value}
+        return [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A loaded model, and what the page has to know of it.
+
+    Attributes:
+        source: names it on the command line: a step of a run, or what the user gave.
+        generator: makes images; None for a run of stage 1.
+        rae: encodes and decodes.
+        sample: sampler settings of its config, which the page starts from.
+        shift: time shift.
+        precision: for `jax.default_matmul_precision`; None leaves JAX's.
+        class_names: name of each class, in the order of the labels.
+    """
+
+    source: str
+    generator: Generator | None
+    rae: RAE
+    sample: SampleConfig
+    shift: float
+    precision: str | None
+    class_names: tuple[str, ...]
+
+    @property
+    def guidance_kinds(self) -> list[str]:
+        """Kinds of guidance that it has the networks for."""
+        if self.generator is None:
+            return ["none"]
+        guided = ["autoguidance"] if self.generator.guide is not None else []
+        internal = ["internal"] if self.generator.ddt.architecture.base_depth else []
+        return ["none", "cfg", *guided, *internal]
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of what its decoder makes."""
+        assert self.rae.decoder is not None  # of what `Catalog` loads
+        sizes = self.rae.decoder.architecture
+        return sizes.grid * sizes.patch_size
+
+
+def changed(sample: SampleConfig, changes: dict[str, Any]) -> SampleConfig:
+    """Returns settings with some changed, all checked.
+
+    Raises:
+        ConfigError: a value is not allowed, or does not go with the others.
+    """
+    found: SampleConfig = convert(SampleConfig, dataclasses.asdict(sample) | changes, "sample")
+    return found
+
+
+def load_model(source: str, parts: Parts) -> Model:
+    """Loads a model; raises as `Catalog.load`."""
+    run = find_run(source)
+    return load_files(source, parts) if run is None else load_run(source, run, parts)
+
+
+def load_run(source: str, run: Path, parts: Parts) -> Model:
+    """Loads a step of a run, with the autoencoder that its config names."""
+    config = with_parts(read_config(run), parts)
+    precision = models.matmul_precision(config)
+    with jax.default_matmul_precision(precision):
+        if config.trained_network == "ddt":
+            step = int(Path(source).name) if Path(source).name.isdigit() else None
+            generator = load_generator(config, run, step)
+            rae = generator.rae
+        else:
+            generator, rae = None, rae_of_run(config, Path(source))
+    names = tuple(display_names(config))
+    shift = models.latent_shift(config)
+    return Model(source, generator, rae, config.sample, shift, precision, names)
+
+
+def with_parts(config: Config, parts: Parts) -> Config:
+    """Returns the config of a run with the guide and the names of classes that are given."""
+    changes: dict[str, str] = {}
+    if parts.class_names:
+        changes["class_names"] = parts.class_names
+    if parts.guide:
+        changes |= {"guide_checkpoint": parts.guide, "guidance": "autoguidance"}
+    return dataclasses.replace(config, sample=changed(config.sample, changes))
+
+
+def load_files(source: str, parts: Parts) -> Model:
+    """Loads a DiT^DH and its autoencoder from files or the hub."""
+    if not parts.encoder:
+        whole = load_rae(source) if Path(source).is_dir() else None
+        if whole is None:
+            raise ConfigError(
+                "--encoder: missing; expected the encoder, and with --decoder and --stats the rest "
+                f"of the autoencoder, because {source} is no run"
+            )
+        rae = whole
+    else:
+        rae = load_rae(
+            encoder=parts.encoder,
+            decoder=parts.decoder or None,
+            stats=parts.stats or None,
+            encoder_input_size=parts.encoder_input_size,
+        )
+    if rae.decoder is None:
+        raise ConfigError("--decoder: missing; expected the decoder that makes images of latents")
+    ddt = load_ddt(source)
+    guide = load_ddt(parts.guide) if parts.guide else None
+    side = ddt.architecture.input_size
+    latent = (side, side, ddt.in_channels)
+    if latent != rae.latent_shape:
+        raise invalid_value("--encoder", parts.encoder, f"one with latents {latent} (h, w, C)")
+    changes = {"guide_checkpoint": parts.guide, "guidance": "autoguidance" if guide else "cfg"}
+    sample = changed(RELEASED, changes)
+    shift = time_shift(side * side * ddt.in_channels)
+    names = read_class_names(parts.class_names, ddt.null_label)
+    return Model(source, Generator(ddt, rae, one_device(), guide), rae, sample, shift, None, names)
+
+
+def read_class_names(path: str, num_classes: int) -> tuple[str, ...]:
+    """Reads a short name for each class; their numbers where there is no file.
+
+    Raises:
+        ConfigError: the file cannot be read, or has another number of classes.
+    """
+    if not path:
+        return tuple(map(str, range(num_classes)))
+    try:
+        names = read_names(path)
+    except SourceError as error:
+        raise ConfigError(f"--class-names: {error}") from error
+    if len(names) != num_classes:
+        raise invalid_value("--class-names", path, f"names of {num_classes} classes")
+    return tuple(map(short_name, names))
+
+
+def state_of(rae: RAE) -> tuple[nnx.GraphDef, nnx.State]:
+    """Splits an autoencoder for `sampling.codec`."""
+    graph, state = nnx.split(rae)
+    return graph, state
