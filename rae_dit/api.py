@@ -15,6 +15,7 @@ from rae_dit.models.decoder import Decoder
 from rae_dit.models.rae import RAE
 from rae_dit.setup import models
 from rae_dit.setup.models import make_compute, with_compute
+from rae_dit.setup.published import published_ddt, published_rae, read_published
 from rae_dit.setup.weights import place_decoder, place_rae, restore_ddt
 from rae_dit.storage.places import place
 from rae_dit.training.sharding import make_mesh
@@ -24,6 +25,8 @@ from rae_dit.weights.diffusers import read_diffusers
 from rae_dit.weights.hub import find, find_encoder
 from rae_dit.weights.huggingface import read_encoder
 from rae_dit.weights.mapping import WeightsError
+from rae_dit.weights.publish import find_published
+from rae_dit.weights.released import DDT_FILES
 from rae_dit.weights.state_dict import Weights
 from rae_dit.weights.statistics import check_encoder, read_statistics
 from rae_dit.workdir import find_run, read_config
@@ -55,7 +58,8 @@ def load_ddt(
 
     Args:
         source: an official file (.pt, .ckpt, .safetensors), a directory with one, or a hub id
-            with the path inside ("owner/repository/…/stage2_model.pt"); or a stage-2 run of this
+            with the path inside ("owner/repository/…/stage2_model.pt"); a published model
+            (`python -m rae_dit.weights publish`): its directory or hub id; or a stage-2 run of this
             project: its workdir, the checkpoints in it (both: newest step) or one step. Of a run
             the EMA is taken.
         input_size: side of the latent grid, if the file does not tell it (no RoPE, no position
@@ -88,6 +92,9 @@ def load_ddt(
         "prediction": prediction,
     }
     run = find_run(source)
+    if run is None and (published := find_published(source, DDT_FILES)) is not None:
+        check_run_weights(published, weights)
+        return published_ddt(published, read_published(published, make_compute(**compute)))
     if run is None:
         return released.read_ddt(source, make_compute(**compute), **told, weights=weights)
     check_run_weights(run, weights)
@@ -116,10 +123,11 @@ def load_rae(
     """Loads a representation autoencoder: from its parts, a diffusers directory or a run.
 
     Args:
-        source: a diffusers `AutoencoderRAE` directory or hub id, or the workdir, checkpoints or
-            step of a run; then nothing else is given. A reconstruction run gives its decoder (EMA),
-            a classification run its encoder if it trained that, and every run the other parts and
-            the statistics that its config names, relative to the current directory.
+        source: a diffusers `AutoencoderRAE` or a published model (directory or hub id), or the
+            workdir, checkpoints or step of a run; then nothing else is given. A reconstruction run
+            gives its decoder (EMA), a classification run its encoder if it trained that, and every
+            run the other parts and the statistics that its config names, relative to the current
+            directory.
         encoder: a Hugging Face directory or hub id, or a name of the reference ("Dinov2withNorm").
         decoder: an official file, a directory with one, a hub id with a path inside, or a
             reconstruction run of this project (its EMA); None for encoding only.
@@ -155,6 +163,9 @@ def load_rae(
             return rae_of_run(
                 with_compute(read_config(run), make_compute(**compute)), place(source)
             )
+        if (published := find_published(source, DIFFUSERS_FILES)) is not None:
+            check_run_weights(published, weights)
+            return published_rae(published, read_published(published, make_compute(**compute)))
         return read_diffusers(find(source, DIFFUSERS_FILES), make_compute(**compute))
     if encoder is None:
         raise ValueError("encoder: got None; expected an encoder, or `source` for a whole RAE")

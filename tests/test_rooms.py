@@ -189,6 +189,8 @@ LOCAL_PATHS = {  # modules -> what they make of a text: files of this program an
     "config_files": "text, __file__",
     "command_line": "file, frame.filename",
     "evaluation.image_grid": "mpl.get_data_path()",
+    "demo.reconstruct_tab": "path",  # an upload
+    "demo.runs": "folder",  # of os.walk
     "failures": "frame.filename, __file__, tempfile.gettempdir()",
     "planning.cross_compile": "directory",
     "planning.dry_run": "path, path.partition('{')[0]",  # no URL: said before

@@ -11,24 +11,19 @@ to DIR, the same as the page shows.
 
 import argparse
 import logging
-from pathlib import Path
 
-from rae_dit.checkpoint.manager import CheckpointError
 from rae_dit.compiler import use_compile_cache
-from rae_dit.config import ConfigError
 from rae_dit.config.check import invalid_value
-from rae_dit.data.files import SourceError
 from rae_dit.demo.catalog import Catalog
+from rae_dit.demo.drawing import OWN
 from rae_dit.demo.images import write_images
 from rae_dit.demo.model import Model, Parts
 from rae_dit.demo.runs import RunsFolder
 from rae_dit.demo.settings import NONE, Settings, methods, read_settings
 from rae_dit.failures import ReportedError, exit_with, reported
-from rae_dit.sampling.generate import NotFiniteError
-from rae_dit.weights.errors import WeightsError
+from rae_dit.storage.places import is_url, place
 from rae_dit.workdir import find_run
 
-OWN = (ConfigError, CheckpointError, WeightsError, SourceError, NotFiniteError)
 COMPILE_CACHE = "~/.cache/rae_dit/jax"
 
 
@@ -80,7 +75,7 @@ def interval(text: str) -> tuple[float, float]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Serves the page or writes images."""
-    use_compile_cache(str(Path(COMPILE_CACHE).expanduser()))
+    use_compile_cache(COMPILE_CACHE)
     parts = Parts(
         encoder=arguments.encoder,
         decoder=arguments.decoder,
@@ -92,7 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
     catalog = Catalog(arguments.sources, parts)
     if arguments.write:
         model = catalog.load(catalog.names()[0])
-        directory = Path(arguments.write)
+        directory = place(arguments.write)
         count = write_images(model, settings_of(model, arguments), directory)
         print(f"{count} images in {directory}")
         return
@@ -129,10 +124,10 @@ def runs_folder(given: str, source: str) -> RunsFolder | None:
     """
     run = find_run(source)
     if given:
-        if not Path(given).is_dir():
+        if is_url(given) or not place(given).is_dir():
             raise invalid_value("--runs", given, "a directory of runs")
-        return RunsFolder(Path(given))
-    return None if run is None else RunsFolder(run.parent)
+        return RunsFolder(place(given))
+    return None if run is None or is_url(source) else RunsFolder(run.parent)
 
 
 if __name__ == "__main__":

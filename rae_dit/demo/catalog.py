@@ -8,6 +8,7 @@ from pathlib import Path
 from rae_dit.config import ConfigError
 from rae_dit.config.check import did_you_mean, invalid_value
 from rae_dit.demo.model import Model, Parts, load_model
+from rae_dit.storage.places import is_committed, place
 from rae_dit.workdir import find_run, newest_step, read_config
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,8 @@ class Catalog:
         names = []
         for source in self.sources:
             names.append(source)
-            if find_run(source) == Path(source).absolute():
-                names += [str(step) for step in saved_steps(Path(source))]
+            if find_run(source) == place(source).absolute():
+                names += [str(step) for step in saved_steps(place(source))]
         return list(dict.fromkeys(names))
 
     def load(self, name: str) -> Model:
@@ -75,7 +76,7 @@ def expand(source: str) -> list[str]:
         if read_config(run).trained_network not in ("ddt", "decoder"):
             raise invalid_value("RUN", source, "a run of stage 2 or 1, which makes images")
         return [source]
-    if not Path(source).is_dir():
+    if not place(source).is_dir():
         return [source]
     below = [path.parent for depth in range(1, DEPTH + 1) for path in configs(source, depth)]
     runs = [path for path in sorted(below) if find_run(path) == path.absolute()]
@@ -96,20 +97,21 @@ def trained_network(run: Path) -> str:
 
 def configs(root: str, depth: int) -> list[Path]:
     """Lists the config files a number of folders below a directory."""
-    return list(Path(root).glob("/".join(["*"] * depth + ["config.json"])))
+    return list(place(root).glob("/".join(["*"] * depth + ["config.json"])))
 
 
 def saved_steps(workdir: Path) -> list[Path]:
     """Lists the steps that a run has saved, newest first."""
-    steps = [path for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdigit()]
-    return sorted(steps, key=lambda path: -int(path.name))
+    found = (path for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdigit())
+    return sorted(filter(is_committed, found), key=lambda path: -int(path.name))
 
 
 def resolve(name: str) -> str:
     """Returns the step that a run stands for at the moment; other names as they are."""
     run = find_run(name)
-    if run is None or Path(name).name.isdigit():
+    path = place(name)
+    if run is None or path.name.isdigit():
         return name
     step = newest_step(run)
-    base = Path(name) if Path(name).name == "checkpoints" else Path(name) / "checkpoints"
+    base = path if path.name == "checkpoints" else path / "checkpoints"
     return name if step is None else str(base / str(step))

@@ -6,7 +6,6 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,13 @@ from rae_dit.demo.settings import Settings, command, read_settings
 from rae_dit.evaluation.image_grid import write_mosaic
 from rae_dit.failures import describe_error
 from rae_dit.sampling.generate import NotFiniteError
+from rae_dit.storage.errors import StorageError
+from rae_dit.storage.places import place
 from rae_dit.weights.errors import WeightsError
 
 log = logging.getLogger(__name__)
 
-OWN = (ConfigError, CheckpointError, WeightsError, SourceError, NotFiniteError)
+OWN = (ConfigError, CheckpointError, WeightsError, SourceError, StorageError, NotFiniteError)
 NAMES = ("A", "B")
 
 
@@ -176,7 +177,7 @@ def strip_picture(model: Model, settings: Settings) -> np.ndarray:
     rows = [[enlarged(image) for image in row] for row in (strip.estimates, strip.states)]
     names = ["clean image\nseen in it", "state,\ndecoded"]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "strip.png")
+        path = place(folder) / "strip.png"
         write_mosaic(path, rows, names, captions=[f"t = {t:.2f}" for t in strip.times])
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))

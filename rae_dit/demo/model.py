@@ -19,7 +19,10 @@ from rae_dit.models.rae import RAE
 from rae_dit.sampling.generate import Generator
 from rae_dit.sampling.labels import display_names
 from rae_dit.setup import models
+from rae_dit.setup.published import published_ddt, published_rae, read_published
 from rae_dit.setup.sampling import load_generator
+from rae_dit.storage.places import place
+from rae_dit.weights.publish import find_published, read_manifest
 from rae_dit.workdir import find_run, read_config
 
 # Of weights that no config of ours comes with: the sampler of the RAE paper, unguided.
@@ -132,7 +135,10 @@ def changed(sample: SampleConfig, changes: dict[str, Any]) -> SampleConfig:
 def load_model(source: str, parts: Parts) -> Model:
     """Loads a model; raises as `Catalog.load`."""
     run = find_run(source)
-    return load_files(source, parts) if run is None else load_run(source, run, parts)
+    if run is not None:
+        return load_run(source, run, parts)
+    published = None if parts.encoder else find_published(source)
+    return load_files(source, parts) if published is None else load_published(source, published)
 
 
 def load_run(source: str, run: Path, parts: Parts) -> Model:
@@ -141,14 +147,27 @@ def load_run(source: str, run: Path, parts: Parts) -> Model:
     precision = models.matmul_precision(config)
     with jax.default_matmul_precision(precision):
         if config.trained_network == "ddt":
-            step = int(Path(source).name) if Path(source).name.isdigit() else None
+            named = place(source).name
+            step = int(named) if named.isdigit() else None
             generator = load_generator(config, run, step)
             rae = generator.rae
         else:
-            generator, rae = None, rae_of_run(config, Path(source))
+            generator, rae = None, rae_of_run(config, place(source))
     names = tuple(display_names(config))
     shift = models.latent_shift(config)
     return Model(source, generator, rae, config.sample, shift, precision, names)
+
+
+def load_published(source: str, directory: Path) -> Model:
+    """Loads a published model, which comes with its autoencoder and its config."""
+    config, manifest = read_published(directory), read_manifest(directory)
+    precision = models.matmul_precision(config)
+    with jax.default_matmul_precision(precision):
+        rae = published_rae(directory, config)
+        mesh = one_device()
+        generator = Generator(published_ddt(directory, config), rae, mesh) if manifest.ddt else None
+    shift = models.latent_shift(config)
+    return Model(source, generator, rae, config.sample, shift, precision, manifest.class_names)
 
 
 def with_parts(config: Config, parts: Parts) -> Config:
@@ -164,7 +183,7 @@ def with_parts(config: Config, parts: Parts) -> Config:
 def load_files(source: str, parts: Parts) -> Model:
     """Loads a DiT^DH and its autoencoder from files or the hub."""
     if not parts.encoder:
-        whole = load_rae(source) if Path(source).is_dir() else None
+        whole = load_rae(source) if place(source).is_dir() else None
         if whole is None:
             raise ConfigError(
                 "--encoder: missing; expected the encoder, and with --decoder and --stats the rest "

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from pathlib import Path
 from typing import Any
 
 from rae_dit.config import ConfigError
@@ -25,6 +24,7 @@ from rae_dit.demo.reconstruct_tab import reconstruct_tab
 from rae_dit.demo.runs_tab import runs_tab
 from rae_dit.demo.sample_tab import sample_tab
 from rae_dit.demo.shelf import Shelf
+from rae_dit.storage.places import place
 
 CACHE_SECONDS = 3600  # for which the server keeps images that it has shown
 # The browser asks no other address, whatever gradio's page may name.
@@ -105,7 +105,7 @@ def serve(
         ConfigError: the port is taken.
     """
     with tempfile.TemporaryDirectory(prefix="rae_dit_demo_") as folder:
-        page = build_page(catalog, runs, shelf=Shelf(Path(folder)), most_bytes=most_bytes)
+        page = build_page(catalog, runs, shelf=Shelf(place(folder)), most_bytes=most_bytes)
         page.queue(max_size=32)
         try:
             _, address, _ = page.launch(**launch_settings(host, port, most_bytes))

@@ -5,6 +5,7 @@
     python -m rae_dit.weights export-decoder SOURCE TARGET.pt|.safetensors
     python -m rae_dit.weights export-diffusers RUN TARGET
     python -m rae_dit.weights export-diffusers TARGET --encoder=… --decoder=… [--stats=…]
+    python -m rae_dit.weights publish RUN NAME [--license=…] [--output=DIR] [--upload]
 
 SOURCE is anything `load_ddt` or `load_rae(decoder=…)` opens: a released file or a run of rae_dit.
 RUN is a run of rae_dit. Floats become float32, and every tensor is checked on the way. Of a
@@ -24,6 +25,7 @@ from rae_dit.checkpoint.manager import CheckpointError
 from rae_dit.config import ConfigError
 from rae_dit.failures import ReportedError, exit_with, reported
 from rae_dit.models.decoder import Decoder
+from rae_dit.publish import publish
 from rae_dit.storage.errors import StorageError
 from rae_dit.storage.files import write_json
 from rae_dit.storage.places import place
@@ -34,6 +36,7 @@ from rae_dit.weights.directory import single_file
 from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.header import ddt_facts
 from rae_dit.weights.official import decoder_config, export_ddt, export_decoder
+from rae_dit.weights.publish import describe_upload, upload
 from rae_dit.weights.state_dict import Weights
 from rae_dit.weights.tensor_file import open_tensors, save_tensors
 from rae_dit.workdir import find_run
@@ -67,6 +70,15 @@ def main() -> None:
     diffusers.add_argument("--decoder")
     diffusers.add_argument("--stats")
     diffusers.add_argument("--encoder-input-size", type=int)
+    publishing = commands.add_parser("publish", help="make a directory for the hub")
+    publishing.add_argument("source", metavar="RUN")
+    publishing.add_argument("name", metavar="NAME", help="of the model: name or owner/name")
+    publishing.add_argument("--license", default="", help="of the weights, such as mit")
+    publishing.add_argument("--output", type=Path, help="default: published/NAME")
+    publishing.add_argument("--with-encoder", action="store_true", help="publish its weights, too")
+    publishing.add_argument("--no-samples", action="store_true", help="draw no picture")
+    publishing.add_argument("--upload", action="store_true", help="send it to the hub")
+    publishing.add_argument("--private", action="store_true", help="as a private repository")
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="print the traceback of an error")
         command.add_argument(
@@ -124,6 +136,31 @@ def run(arguments: argparse.Namespace) -> None:
                 weights=arguments.weights,
             )
             save_diffusers(rae, target)
+        case "publish":
+            publish_run(arguments)
+
+
+def publish_run(arguments: argparse.Namespace) -> None:
+    """Makes the directory; sends it to the hub only if that is asked for.
+
+    Raises:
+        WeightsError: an upload without a license, or what `publish` raises.
+    """
+    if arguments.weights != "ema":
+        raise WeightsError(f"--weights: got {arguments.weights!r}; expected 'ema', of a run")
+    if arguments.upload and not (arguments.license and "/" in arguments.name):
+        raise WeightsError("--upload: got no --license or no owner/name; expected both")
+    directory = publish(
+        arguments.source,
+        arguments.name,
+        arguments.output or Path("published", arguments.name),
+        license=arguments.license,
+        with_encoder=arguments.with_encoder,
+        samples=not arguments.no_samples,
+    )
+    print(f"{directory}:\n{describe_upload(directory, arguments.name)}")
+    if arguments.upload:
+        print(upload(directory, arguments.name, private=arguments.private))
 
 
 def run_and_target(paths: list[str]) -> tuple[str | None, Path]:
