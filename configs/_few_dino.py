@@ -22,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim.spike_factor = 4.0  # [O]: where these losses diverge, they do so within steps
     config.checkpoint.save_every = 1000  # [O]
     config.checkpoint.keep_every = None
-    config.checkpoint.best_metric = "endpoint/1_step"  # [O]: longer is not always better
+
     config.metrics.validate_every = 1000  # [O]
 
     config.sample.method = "mean_flow"

@@ -24,5 +24,4 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.batch_size = 128  # [M]
     config.optim.max_steps = 10_000  # [M]
     config.ema.decay = 0.9995  # [M]
-    config.checkpoint.best_metric = ""  # no teacher is there to compare with
     return config
