@@ -5,13 +5,18 @@
 # Every step is one `python -m rae_dit.main`, as on ImageNet. Run it again after an interruption:
 # finished steps are not repeated. Further arguments are passed to every step.
 set -euo pipefail
+caller="$PWD"
 cd "$(dirname "$0")/.."
 case "${RECIPE:-rae}" in
   rae) work="runs/quickstart" edition="" ;;
   raev2) work="runs/quickstart_raev2" edition=2 ;;
   *) echo "RECIPE: got $RECIPE; expected rae or raev2" >&2; exit 2 ;;
 esac
-case "${1:-}" in "" | --*) ;; *) work="$1"; shift ;; esac
+case "${1:-}" in
+  "" | --*) ;;
+  /*) work="$1"; shift ;;
+  *) if [ "$caller" = "$PWD" ]; then work="$1"; else work="$caller/$1"; fi; shift ;;
+esac
 . launch/environment.sh requirements.txt
 started=$SECONDS
 

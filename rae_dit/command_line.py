@@ -97,6 +97,16 @@ def with_config_found(arguments: list[str]) -> list[str]:
     return result
 
 
+def log_to_stderr(level: int) -> None:
+    """Sends this package's messages from a level on to stderr, with the time."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log = logging.getLogger("rae_dit")
+    log.handlers = [handler]
+    log.propagate = False
+    log.setLevel(level)
+
+
 @contextlib.contextmanager
 def quiet_absl() -> Iterator[None]:
     """Keeps absl from warnings about a config file, which end in an error of one line anyway."""

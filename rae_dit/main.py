@@ -21,7 +21,7 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from rae_dit.command_line import parse_config
+from rae_dit.command_line import log_to_stderr, parse_config
 from rae_dit.config import Config, ConfigError, check_devices, from_config_dict, to_dict
 from rae_dit.config.check import invalid_value
 from rae_dit.config_help import define_help_flag, print_help, with_help_value
@@ -269,12 +269,7 @@ def set_up_log(process_index: int) -> None:
     Args:
         process_index: processes other than the first are quiet below warnings.
     """
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    log = logging.getLogger("rae_dit")
-    log.handlers = [handler]
-    log.propagate = False
-    log.setLevel(logging.INFO if process_index == 0 else logging.WARNING)
+    log_to_stderr(logging.INFO if process_index == 0 else logging.WARNING)
 
 
 def run() -> None:

@@ -18,7 +18,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from rae_dit.command_line import parse_config
+from rae_dit.command_line import log_to_stderr, parse_config
 from rae_dit.config import Config, ConfigError, from_config_dict
 from rae_dit.config.check import invalid_value
 from rae_dit.failures import ReportedError, exit_with, reported
@@ -105,7 +105,7 @@ def make(request: Request) -> None:
     from rae_dit.planning.report import report
     from rae_dit.storage.files import write_json
 
-    logging.getLogger("rae_dit").setLevel(logging.ERROR)  # no word about random weights
+    log_to_stderr(logging.ERROR)  # no word about random weights
     logging.getLogger("rae_dit.planning").setLevel(logging.INFO)  # but about compiles
     plan = planner.make_plan(request.config, request.topology, find_largest=request.find_largest)
     sys.stdout.write(report(plan) + "\n")

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TOOLS = (
     *("bash", "sh", "git", "hostname", "tail", "cut", "cat", "dirname", "sleep", "seq", "rm"),
-    *("mkdir", "touch", "env", "cp", "mv", "sed", "uname"),
+    *("mkdir", "touch", "env", "cp", "mv", "sed", "uname", "date"),
 )
 
 # An interpreter of any version. It makes environments of itself, and writes down what it is to run.
@@ -452,3 +452,21 @@ def test_an_environment_without_pip_gets_it(machine: Machine, tmp_path: Path) ->
     assert second.startswith("-m pip install")
     assert environment(machine, root).returncode == 0
     assert len(machine.called.splitlines()) == 2  # installed once
+
+
+@pytest.mark.parametrize("place", ["root", "elsewhere"])
+def test_a_workdir_of_the_quickstart_is_where_it_was_called_from(
+    machine: Machine, tmp_path: Path, place: str
+) -> None:
+    """And each of its six steps says which it is."""
+    root = copy_launch(tmp_path / "a clone")
+    here = root if place == "root" else machine.home
+    made = machine.run("bash", root / "launch" / "quickstart.sh", "mine", "--x", cwd=here)
+    assert made.returncode == 0, made.stderr
+    work = "mine" if place == "root" else f"{here}/mine"
+    assert [line[:10] for line in made.stdout.splitlines() if line.startswith("---")] == [
+        f"--- {i} of 6" for i in range(1, 7)
+    ]
+    assert f"after step 3  {work}/rae/reconstructions.png" in made.stdout
+    assert machine.called.count(f"--workdir={work}/") == 6
+    assert machine.called.count("\n--x\n") == 6

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rae_dit.hardware import find_device
 from rae_dit.planning.planner import Plan
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 
 
 def report(plan: Plan) -> str:
@@ -22,9 +22,10 @@ def setting(plan: Plan) -> Iterator[str]:
 
 
 def memory(plan: Plan) -> Iterator[str]:
-    """Formats memory in GiB of one device."""
-    yield "\nMemory of one device, GiB"
+    """Formats memory of one device, in GiB, or in MiB where there is less than one GiB."""
     found = plan.memory
+    unit, name_of_unit = (GIB, "GiB") if found.total >= GIB else (MIB, "MiB")
+    yield f"\nMemory of one device, {name_of_unit}"
     rows = {
         "parameters": found.parameters,
         "EMA": found.ema,
@@ -37,10 +38,10 @@ def memory(plan: Plan) -> Iterator[str]:
     }
     for name, size in rows.items():
         if size or name != "discriminator":
-            yield f"  {name:<24}{size / GIB:10.3f}"
+            yield f"  {name:<24}{size / unit:10.3f}"
     if plan.limit is not None:
         verdict = "fits" if plan.fits else "DOES NOT FIT"
-        yield f"  {'there is':<24}{plan.limit / GIB:10.3f}   {verdict}"
+        yield f"  {'there is':<24}{plan.limit / unit:10.3f}   {verdict}"
     if plan.largest_batch is not None:
         each = plan.largest_batch / plan.num_devices
         yield f"  {'largest batch':<24}{plan.largest_batch:10d}   {each:g} a device, by a line"
@@ -48,7 +49,7 @@ def memory(plan: Plan) -> Iterator[str]:
         yield "  whole on every device, though parameters should be split:"
         for parameter in plan.replicated[:5]:
             shape = "x".join(map(str, parameter.shape))
-            yield f"    {parameter.path} {shape}: {parameter.bytes / GIB:.3f}"
+            yield f"    {parameter.path} {shape}: {parameter.bytes / unit:.3f}"
         if len(plan.replicated) > 5:
             yield f"    and {len(plan.replicated) - 5} more"
 
