@@ -27,7 +27,7 @@ class FewStepConfig:
     cfg_scale: NonNegative  # of the teacher's guidance; 1 = unguided
     cfg_interval: tuple[Probability, Probability]  # guided while low <= t <= high
     solver_steps: Count  # of the trajectories of 'trajectory': points ('official') or updates
-    solver_grid: Literal["official", "full"]
+    solver_grid: Literal["official", "full"]  # of that solver, and of the endpoint, as sample.grid
     pairs: Count  # of states that each trajectory gives; data.batch_size is a multiple
     # One row in so many has an interval, r < t, and the others r = t. data.batch_size is a multiple
     # of this number times devices and optim.accumulate_steps
@@ -38,7 +38,7 @@ class FewStepConfig:
     # Fixed noises whose jumps are compared with the teacher's endpoint, and the points of its
     # solver, whenever the run validates; 0 = no comparison
     endpoint_samples: Natural
-    endpoint_steps: Count
+    endpoint_steps: Count  # points of the solver that finds the endpoint
 
     def __post_init__(self) -> None:
         """Checks guidance and trajectories."""
