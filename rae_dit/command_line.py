@@ -56,6 +56,12 @@ def parse_config(argv: list[str], values: flags.FlagValues) -> ml_collections.Co
             if str(error).startswith(f"flag --config.{path}={value}:"):
                 allowed = expected[path].removesuffix(" or None")  # only a file can say None
                 raise ConfigError(f"{path}: got {value!r}; expected {allowed}") from error
+        if files and "Traceback (most recent call last)" in str(error):  # of the file's own code
+            last = str(error).strip().splitlines()[-1].strip()
+            raise ConfigError(
+                f"--config: got {files[-1]!r}, which ended in {last}; expected a file whose "
+                "get_config() returns a ConfigDict"
+            ) from error
         raise
     except (flags.Error, ConfigError):
         raise

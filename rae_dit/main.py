@@ -214,9 +214,9 @@ def print_dry_run(request: Request) -> None:
     from rae_dit.planning.dry_run import check_files, dry_run
 
     logging.getLogger("rae_dit").setLevel(logging.ERROR)  # no word about random weights
-    text, missing = dry_run(request.config, request.workdir, request.mode)
-    print(text, flush=True)
     try:
+        text, missing = dry_run(request.config, request.workdir, request.mode)
+        print(text, flush=True)
         check_files(missing)
     except ConfigError as error:
         exit_with(error)
@@ -274,7 +274,10 @@ def set_up_log(process_index: int) -> None:
 
 def run() -> None:
     """Runs the command line."""
-    define_flags(flags.FLAGS)
+    try:
+        define_flags(flags.FLAGS)
+    except flags.Error as error:  # ml_collections reads the files of --flagfile here already
+        exit_with(error)
     app.run(main, flags_parser=read_request)
 
 

@@ -115,7 +115,10 @@ def make(request: Request) -> None:
 
 def run() -> None:
     """Runs the command line."""
-    define_flags(flags.FLAGS)
+    try:
+        define_flags(flags.FLAGS)
+    except flags.Error as error:  # ml_collections reads the files of --flagfile here already
+        exit_with(error)
     app.run(main, flags_parser=read_request)
 
 

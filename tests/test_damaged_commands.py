@@ -29,6 +29,7 @@ for number, (kind, path) in enumerate(sound.items()):
     found.append(commands.judge(commands.run_command("rae_dit.weights", command, root)))
 (root / "a").mkdir()
 found.append(commands.judge(damaged_commands.try_config(3, root / "a")[1]))
+found.append(commands.judge(commands.run_command("rae_dit.main", ["--flagfile=/nowhere"], root)))
 
 def fail():
     raise KeyError("of ours")

@@ -103,6 +103,8 @@ def test_a_mistyped_path_never_asks_the_hub(hub, tmp_path, monkeypatch):
     for name in ("weights/decoders/model.pt", "weights/decoders", "elsewhere/model.pt"):
         with pytest.raises(WeightsError, match=rf"There is no file {name} \(the hub was not asked"):
             find(name, ())
+    with pytest.raises(WeightsError, match="There is no file or directory xxx"):
+        find_encoder("x" * 5000)
     assert hub == []
     with pytest.raises(WeightsError, match="hub did not give it"):
         find("weights/decoders@main", ())

@@ -14,7 +14,7 @@ from rae_dit.planning.memory import count_memory
 from rae_dit.storage.places import is_url
 from rae_dit.training.sharding import make_mesh
 from rae_dit.weights.errors import WeightsError
-from rae_dit.weights.hub import HubId, hub_name
+from rae_dit.weights.hub import HubId, hub_name, is_there
 from rae_dit.workdir import newest_step
 
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -155,17 +155,17 @@ def look_for(field: str, value: str) -> Needed:
     if is_url(value):
         return Needed(field, value, "on a remote store, which was not asked", False)
     path = value.split("#")[0] if field.startswith("data.") else value  # TFDS: PATH#split
-    if Path(path).is_dir():
+    if is_there(Path(path)) and Path(path).is_dir():
         return Needed(field, value, f"a directory of {sum(1 for _ in Path(path).iterdir())}", False)
-    if Path(path).exists():
+    if is_there(Path(path)):
         return Needed(field, value, f"{Path(path).stat().st_size:,} bytes", False)
     if any(sign in path for sign in "*?["):
         count = len(glob(path))
         return Needed(field, value, f"{count} files" if count else "MISSING", not count)
     if "{" in path:
-        is_there = Path(path.partition("{")[0]).parent.is_dir()
-        state = "a pattern, which was not opened" if is_there else "MISSING"
-        return Needed(field, value, state, not is_there)
+        inside = Path(path.partition("{")[0]).parent.is_dir()
+        state = "a pattern, which was not opened" if inside else "MISSING"
+        return Needed(field, value, state, not inside)
     return on_hub(field, value) if field in FROM_HUB else Needed(field, value, "MISSING", True)
 
 

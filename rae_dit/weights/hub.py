@@ -74,13 +74,21 @@ class HubId(NamedTuple):
 
 def find_encoder(name: str | Path) -> Path:
     """Finds the directory of an encoder: a local one, a hub id, or one of the reference's names."""
-    if (local := place(name)).exists():
+    if is_there(local := place(name)):
         return local_copy(local)
     name = hub_name(str(name))
     path = find(name, (*ENCODER_FILES, *SAFE_FILES))
     if path.is_dir() and not list(path.glob("*.safetensors")):
         return find(name, (*ENCODER_FILES, "pytorch_model.bin"))
     return path
+
+
+def is_there(path: Path) -> bool:
+    """Tells whether there is such a path; there is none of a name that is too long."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def hub_name(name: str) -> str:
@@ -100,7 +108,7 @@ def find(name: str | Path, patterns: tuple[str, ...]) -> Path:
     Raises:
         WeightsError: if there is no such path and the hub does not give it.
     """
-    if (local := place(name)).exists():
+    if is_there(local := place(name)):
         return local_copy(local)
     wanted = HubId.parse(str(name))
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -129,7 +137,7 @@ def pinned(name: str) -> str:
 
     It asks the hub's cache on this disk, not the hub.
     """
-    if not name or place(name).exists():
+    if not name or is_there(place(name)):
         return name
     try:
         wanted = HubId.parse(hub_name(name))
