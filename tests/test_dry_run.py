@@ -74,8 +74,12 @@ def test_a_source_that_needs_a_path_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("value", "is_missing"),
-    [("{0}/5.1.0#train[:98%]", False), ("{0}/x-{{0..3}}.tar", False), ("{0}/no/x-{{0..3}}", True)]
-    + [("x" * 5000, True)],
+    [
+        ("{0}/5.1.0#train[:98%]", False),
+        ("{0}/x-{{0..3}}.tar", False),
+        ("{0}/no/x-{{0..3}}", True),
+        ("x" * 5000, True),
+    ],
 )
 def test_other_forms_of_paths(tmp_path: Path, value: str, is_missing: bool) -> None:
     (tmp_path / "5.1.0").mkdir()

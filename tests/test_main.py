@@ -376,10 +376,10 @@ def test_debug_prints_the_traceback_of_our_own_errors_too(
     [
         ("import nowhere_to_be_found", "--config: got '{}', which ended in ModuleNotFoundError"),
         ("def get_config():\n    return 1 / 0", "--config: got '{}', which ended in ZeroDivision"),
-        ("get_config = 3", "--config: got '{}', which ended in TypeError: 'int' object"),
         ("def get_config(:", "--config: got '{}': SyntaxError"),
         ("\x00", "--config: got '{}': "),
         ("x = 1", "--config: got '{}': "),
+        ("get_config = 3", "--config: got '{}', which ended in TypeError: 'int' object"),
     ],
 )
 def test_a_config_file_that_fails_is_one_line(
