@@ -80,6 +80,11 @@ class DDTSizes:
     base_depth: Natural = 0
     interval_embedding: bool = False
 
+    @property
+    def head_width(self) -> int:
+        """Channels of a head of the backbone's attention."""
+        return self.hidden_size[0] // self.num_heads[0]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DDTArchitecture(DDTSizes):

@@ -66,21 +66,24 @@ def test_each_device_of_a_mesh_attends_its_own_examples() -> None:
 
 
 @pytest.mark.parametrize(
-    ("platform", "devices", "half", "batch", "tokens", "expected"),
+    ("platform", "devices", "half", "batch", "tokens", "width", "expected"),
     [
-        ("gpu", 8, True, 6, 256, "cudnn"),
-        ("gpu", 8, False, 8, 1024, "xla"),
-        ("tpu", 8, True, 8, 1024, "splash"),
-        ("tpu", 1, True, 3, 512, "splash"),
-        ("tpu", 8, True, 8, 256, "xla"),  # little to gain
-        ("tpu", 8, True, 6, 1024, "xla"),  # does not divide
-        ("tpu", None, True, 8, 1024, "xla"),  # nobody knows how it is split
-        ("tpu", 8, False, 8, 1024, "xla"),
-        ("cpu", 1, True, 8, 1024, "xla"),
+        ("gpu", 8, True, 6, 256, 72, "cudnn"),
+        ("gpu", 8, False, 8, 1024, 72, "xla"),
+        ("gpu", 1, True, 8, 256, 12, "xla"),  # cuDNN raises: "a multiple of 8, but got 12"
+        ("tpu", 8, True, 8, 1024, 72, "splash"),
+        ("tpu", 1, True, 3, 512, 72, "splash"),
+        ("tpu", 8, True, 8, 256, 72, "xla"),  # little to gain
+        ("tpu", 8, True, 6, 1024, 72, "xla"),  # does not divide
+        ("tpu", None, True, 8, 1024, 72, "xla"),  # nobody knows how it is split
+        ("tpu", 8, False, 8, 1024, 72, "xla"),
+        ("cpu", 1, True, 8, 1024, 72, "xla"),
     ],
 )
-def test_what_auto_means(platform, devices, half, batch, tokens, expected) -> None:
-    chosen = choose_attention(platform, devices, half=half, batch=batch, tokens=tokens)
+def test_what_auto_means(platform, devices, half, batch, tokens, width, expected) -> None:
+    chosen = choose_attention(
+        platform, devices, half=half, batch=batch, tokens=tokens, head_width=width
+    )
     assert chosen == expected
 
 
@@ -102,3 +105,5 @@ def test_an_unknown_kernel_is_refused() -> None:
     q = jnp.zeros((1, 2, 1, 4))
     with pytest.raises(ValueError, match="attention: got 'flash'; expected 'auto', 'xla'"):
         dot_product_attention(q, q, q, implementation="flash")
+    with pytest.raises(ValueError, match="'cudnn' for heads of 4 channels; expected a multiple"):
+        dot_product_attention(q, q, q, implementation="cudnn")

@@ -15,6 +15,7 @@ Rope = tuple[Float[Array, "N Dh"], Float[Array, "N Dh"]]
 
 HALF = (jnp.bfloat16, jnp.float16)
 SPLASH_TOKENS = 512
+CUDNN_WIDTHS = 8  # channels of a head must be a multiple of it
 
 
 class SelfAttention(nnx.Module):
@@ -127,9 +128,18 @@ def dot_product_attention(
     """
     if implementation == "auto":
         implementation = choose_attention(
-            *target_devices(), half=q.dtype in HALF, batch=q.shape[0], tokens=q.shape[1]
+            *target_devices(),
+            half=q.dtype in HALF,
+            batch=q.shape[0],
+            tokens=q.shape[1],
+            head_width=q.shape[-1],
         )
     match implementation:
+        case "cudnn" if q.shape[-1] % CUDNN_WIDTHS:
+            raise ValueError(
+                f"attention: got 'cudnn' for heads of {q.shape[-1]} channels; expected a multiple "
+                f"of {CUDNN_WIDTHS}, or 'auto'"
+            )
         case "cudnn" if q.shape[1] % 2:
             return odd_length_attention(q, k, v, implementation="cudnn")
         case "xla" | "cudnn":
@@ -144,14 +154,15 @@ def dot_product_attention(
 
 
 def choose_attention(
-    platform: str, devices: int | None, *, half: bool, batch: int, tokens: int
+    platform: str, devices: int | None, *, half: bool, batch: int, tokens: int, head_width: int
 ) -> Literal["xla", "cudnn", "splash"]:
     """Returns what "auto" means: the platform's fused kernel where it can be used and is faster.
 
-    cuDNN's kernel takes half precision only. Splash attention is for TPU, in half precision (XLA
-    follows the precision asked of matrix products, the kernel does not), and from 512 tokens on:
-    below, the logits that it avoids are small beside what a block keeps anyway. No compiler shards
-    the kernel, so the batch must divide by the devices of the current mesh.
+    cuDNN's kernel takes half precision only, and heads of a multiple of 8 channels. Splash
+    attention is for TPU, in half precision (XLA follows the precision asked of matrix products, the
+    kernel does not), and from 512 tokens on: below, the logits that it avoids are small beside what
+    a block keeps anyway. No compiler shards the kernel, so the batch must divide by the devices of
+    the current mesh.
 
     Args:
         platform: "gpu", "tpu" or another.
@@ -159,8 +170,9 @@ def choose_attention(
         half: whether the compute dtype is bfloat16 or float16.
         batch: examples.
         tokens: per example.
+        head_width: channels of a head.
     """
-    if platform == "gpu" and half:
+    if platform == "gpu" and half and head_width % CUDNN_WIDTHS == 0:
         return "cudnn"
     split = devices is not None and batch % devices == 0
     if platform == "tpu" and half and tokens >= SPLASH_TOKENS and split:

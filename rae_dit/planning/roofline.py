@@ -123,7 +123,7 @@ def recomputed(config: Config, trained: list[Matmul], device: Device) -> list[Ma
     fused = [
         product
         for product in attention
-        if product.rows == product.columns and is_fused(config, device, product.rows)
+        if product.rows == product.columns and is_fused(config, device, product.rows, product.inner)
     ]
     match config.compute.remat:
         case "full":
@@ -133,13 +133,15 @@ def recomputed(config: Config, trained: list[Matmul], device: Device) -> list[Ma
     return fused
 
 
-def is_fused(config: Config, device: Device, tokens: int) -> bool:
+def is_fused(config: Config, device: Device, tokens: int, head_width: int) -> bool:
     """Tells whether attention over so many tokens is a kernel that keeps no logits."""
     chosen = config.compute.attention
     if chosen == "auto":
         platform = "gpu" if device.is_gpu else "tpu"
         half = config.is_half
-        chosen = choose_attention(platform, 1, half=half, batch=1, tokens=tokens)
+        chosen = choose_attention(
+            platform, 1, half=half, batch=1, tokens=tokens, head_width=head_width
+        )
     return chosen != "xla"
 
 

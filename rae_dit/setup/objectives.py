@@ -91,7 +91,7 @@ def flow_matching_task(config: Config) -> Task:
         ),
         load_initial=lambda mesh: networks.initial_ddt(config, mesh),
         telemetry=observe if config.metrics.telemetry else None,
-        attention_tokens=ddt_tokens(config),
+        attention_shape=(ddt_tokens(config), config.ddt.head_width),
         make_image_hooks=functools.partial(hooks.sample_hooks, config),
     )
 
@@ -141,7 +141,7 @@ def few_step_task(
         load_frozen=lambda mesh: teacher.place_frozen(config, mesh, has_teacher=has_teacher),
         load_initial=lambda mesh: teacher.initial_student(config, mesh, has_teacher=has_teacher),
         telemetry=observe if config.metrics.telemetry else None,
-        attention_tokens=ddt_tokens(config),
+        attention_shape=(ddt_tokens(config), config.ddt.head_width),
         make_image_hooks=image_hooks,
     )
 

@@ -53,14 +53,15 @@ def describe(run: Run) -> str:
     """Describes devices and settings of a run for its log, with what attention "auto" chose."""
     config, mesh = run.config, run.mesh
     attention: str = config.compute.attention
-    if attention == "auto" and run.task.attention_tokens is not None:
-        tokens = run.task.attention_tokens
+    if attention == "auto" and run.task.attention_shape is not None:
+        tokens, head_width = run.task.attention_shape
         attention = choose_attention(
             mesh.devices.flat[0].platform,
             mesh.size,
             half=config.is_half,
             batch=config.data.batch_size // config.optim.accumulate_steps,
             tokens=tokens,
+            head_width=head_width,
         )
         attention += f" over {tokens} tokens"
     return (

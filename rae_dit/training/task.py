@@ -48,8 +48,8 @@ class Task:
             none.
         telemetry: (params, frozen, batch, key) -> scalars, measured when a step is logged; None
             for none.
-        attention_tokens: length of the sequences that the trained network attends over, for the
-            log; None where it does not matter.
+        attention_shape: tokens that the trained network attends over, and channels of a head, for
+            the log; None where they do not matter.
         make_image_hooks: loads what images are made with, and makes hooks that draw and evaluate
             images of the EMA.
     """
@@ -66,5 +66,5 @@ class Task:
     load_initial: Callable[[Mesh], Tree | None] = lambda mesh: None
     create_discriminator: Callable[[], DiscriminatorState] | None = None
     telemetry: Callable[[Tree, Tree, Tree, Key[Array, ""]], dict[str, Any]] | None = None
-    attention_tokens: int | None = None
+    attention_shape: tuple[int, int] | None = None
     make_image_hooks: ImageHooks = lambda mesh, frozen, validation, workdir, after_batch: ()
