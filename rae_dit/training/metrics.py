@@ -1,7 +1,8 @@
 """Metric writers: `metrics.jsonl`, TensorBoard events, and further ones such as W&B.
 
-TensorBoard's events need the package `tensorboard`, imported when a writer is made on the host that
-writes. Without it a run goes on with `metrics.jsonl` and the log.
+TensorBoard's events go through CLU, which needs tensorflow; both are imported on the host that
+writes alone, in a thread (`event_writer`). Without them a run goes on with `metrics.jsonl` and the
+log.
 """
 
 import json
@@ -19,6 +20,7 @@ from PIL import Image
 from rae_dit.storage.files import write_bytes
 from rae_dit.storage.places import place
 from rae_dit.storage.spool import Spool
+from rae_dit.training.event_writer import EventWriter
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +69,7 @@ class MetricsWriter(AbstractContextManager):
             if self._path.exists():
                 self._rewrite(None)
             self._lines = self._path.open("a", encoding="utf-8")
-            events = _event_writer(self._path.parent / "tensorboard")
-            self._events += [] if events is None else [events]
+            self._events.append(EventWriter(self._path.parent / "tensorboard"))
 
     def write(self, step: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Writes scalars of one step.
@@ -171,17 +172,3 @@ def _belongs(line: bytes, last_step: int | None) -> bool:
     if not isinstance(record, dict) or not isinstance(record["step"], int):
         return False
     return last_step is None or record["step"] <= last_step
-
-
-def _event_writer(directory: Path) -> _EventWriter | None:
-    """Returns a writer of TensorBoard's events; None, with a warning, without `tensorboard`."""
-    try:
-        from rae_dit.training.event_file import EventFile
-    except ImportError as error:
-        log.warning(
-            "No TensorBoard events: %s. Metrics go to metrics.jsonl and the log; "
-            "for events: pip install tensorboard",
-            error,
-        )
-        return None
-    return EventFile(directory)
