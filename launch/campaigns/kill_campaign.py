@@ -16,10 +16,12 @@ each kill, and before the same command continues:
 At the end the whole state is that of the uninterrupted run, bit for bit. A run that gets there
 before its kills are used up is followed by another. With --parallel, so many independent campaigns
 share the kills and the cores. With --processes 2, a run is of so many processes, one of which is
-killed, and the others must end by themselves. Exit status 1 if anything was found.
+killed, and the others must end by themselves. With --storage gs, their workdirs are in a bucket of
+an emulator, and that of the uninterrupted run is on a disk. Exit status 1 if anything was found.
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import sys
@@ -32,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from launch.campaigns.kill_lane import AIMS, KEEP_LAST, ROOT, STEPS_PER_KILL, Task, finish, run_lane
 from rae_dit.storage.files import write_json
+from tests.support.bucket import NAME, emulator, environment
 
 SPARE_STEPS = 8  # behind those that the kills are expected to take
 
@@ -72,7 +75,14 @@ def prepare(output: Path, workers: int, last: int, processes: int) -> tuple[list
 
 
 def run_campaign(
-    *, kills: int, seed: int, workers: int, parallel: int, processes: int, output: Path
+    *,
+    kills: int,
+    seed: int,
+    workers: int,
+    parallel: int,
+    processes: int,
+    storage: str,
+    output: Path,
 ) -> dict[str, Any]:
     """Runs all lanes, each on its own cores.
 
@@ -82,6 +92,7 @@ def run_campaign(
         workers: processes that prepare batches, in each run.
         parallel: how many lanes.
         processes: of each run; one of them is killed, and the others must end by themselves.
+        storage: "disk", or "gs": workdirs of the killed runs are in a bucket.
         output: directory to make.
 
     Returns:
@@ -105,14 +116,22 @@ def run_campaign(
         work = output / f"lane_{lane}"
         work.mkdir()
         mine = cores[lane * share : (lane + 1) * share]
-        tasks.append(Task(work, mine, count, f"{seed}.{lane}", arguments, start_seconds, processes))
-    with ProcessPoolExecutor(parallel, multiprocessing.get_context("spawn")) as pool:
-        lanes = list(pool.map(run_lane, tasks))
+        bucket = f"gs://{NAME}" if storage == "gs" else ""
+        lane_seed = f"{seed}.{lane}"
+        tasks.append(
+            Task(work, mine, count, lane_seed, arguments, start_seconds, processes, bucket)
+        )
+    with contextlib.ExitStack() as stack:
+        if storage == "gs":
+            os.environ.update(environment(stack.enter_context(emulator())))
+        spawn = multiprocessing.get_context("spawn")
+        lanes = list(stack.enter_context(ProcessPoolExecutor(parallel, spawn)).map(run_lane, tasks))
     return {
         "kills": kills,
         "seed": seed,
         "workers": workers,
         "processes": processes,
+        "storage": storage,
         "lanes": parallel,
         "cores_each": share,
         "steps_each": last,
@@ -141,6 +160,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="data.num_workers of the run")
     parser.add_argument("--parallel", type=int, default=1, help="campaigns at once")
     parser.add_argument("--processes", type=int, default=1, help="of each run; one is killed")
+    parser.add_argument("--storage", choices=("disk", "gs"), default="disk", help="of workdirs")
     parser.add_argument("--output", type=Path, required=True, help="directory, must not exist")
     options = parser.parse_args()
     report = run_campaign(**vars(options) | {"output": options.output.resolve()})

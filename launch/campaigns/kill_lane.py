@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from launch.campaigns.killed_run import RunComparison, committed, metric_lines, unfinished
+from rae_dit.storage.places import is_url, place
+from rae_dit.storage.reading import paths_below
 
 ROOT = Path(__file__).resolve().parents[2]
 KEEP_LAST = 2
@@ -37,6 +39,7 @@ class Task(NamedTuple):
     arguments: list[str]  # the command of the run, without its workdir
     start_seconds: float  # to the first step of the run
     processes: int = 1  # of the run; one of them is killed, and the others must end
+    bucket: str = ""  # URL that its workdir is below; '': below `work`
 
 
 def launch(
@@ -54,9 +57,9 @@ def launch(
             address = f"localhost:{probe.getsockname()[1]}"
         shared = [f"--coordinator_address={address}", f"--num_processes={processes}"]
         places = [[*shared, f"--process_id={i}"] for i in range(processes)]
-    for number, place in enumerate(places):
+    for number, flags in enumerate(places):
         with (log.with_suffix(f".{number}.log") if number else log).open("w") as file:
-            command = [*arguments, f"--workdir={workdir}", *place]
+            command = [*arguments, f"--workdir={workdir}", *flags]
             started.append(
                 subprocess.Popen(
                     command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True
@@ -94,6 +97,15 @@ def await_end(processes: list[subprocess.Popen], seconds: float) -> bool:
     return ended
 
 
+def remove(workdir: Path) -> None:
+    """Deletes a run."""
+    if is_url(workdir):
+        for name in paths_below(workdir):
+            (workdir / name).unlink(missing_ok=True)
+    else:
+        shutil.rmtree(workdir)
+
+
 def tail(log: Path) -> str:
     """Returns the end of a log."""
     return log.read_text()[-3000:]
@@ -105,7 +117,7 @@ def await_aim(aim: str, target: int, workdir: Path, processes: list[subprocess.P
     begun, deadline = time.time(), time.monotonic() + PATIENCE
     while all(p.poll() is None for p in processes) and time.monotonic() < deadline:
         time.sleep(0.002)
-        if not metrics.exists() or metrics.stat().st_mtime < begun:
+        if not metrics.exists() or metrics.stat().st_mtime_ns < begun * 1e9:
             continue  # what a former life left
         reached = metrics.read_bytes().count(b"\n") >= target
         if reached and (aim == "stepping" or unfinished(workdir) - before):
@@ -120,6 +132,8 @@ def run_lane(task: Task) -> dict[str, list[Any]]:
     """
     os.sched_setaffinity(0, task.cores)
     draw, workdir = random.Random(task.seed), task.work / "run"
+    if task.bucket:
+        workdir = place(f"{task.bucket}/{task.work.name}/run")
     comparison = RunComparison(task.work.parent / "reference", KEEP_LAST)
     newest, lives, problems = 0, [], []
     for number in itertools.count():
@@ -140,7 +154,7 @@ def run_lane(task: Task) -> dict[str, list[Any]]:
         if all(process.wait() == 0 for process in processes):
             found = comparison.problems_at_the_end(workdir, newest)
             problems += [f"{task.work.name}, start {number}: {text}" for text in found]
-            shutil.rmtree(workdir)
+            remove(workdir)
             newest = 0
             continue
 

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rae_dit.storage.places import COMMITTED, is_committed, is_url
+from rae_dit.storage.reading import paths_below
+
 
 def metric_lines(workdir: Path) -> list[dict[str, Any]]:
     """Metrics without the clock's; a torn last line is left out.
@@ -23,13 +26,21 @@ def metric_lines(workdir: Path) -> list[dict[str, Any]]:
 
 
 def committed(workdir: Path) -> list[int]:
-    """Lists the complete steps on disk, in order."""
-    return sorted(int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit())
+    """Lists the complete steps, in order."""
+    steps = [p for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()]
+    return sorted(int(p.name) for p in steps if is_committed(p))
 
 
 def unfinished(workdir: Path) -> set[str]:
-    """Lists the names of unfinished checkpoints."""
-    return {path.name for path in (workdir / "checkpoints").glob("*tmp*")}
+    """Names the unfinished checkpoints; in a bucket with their size, since their names stay."""
+    if not is_url(workdir):
+        return {path.name for path in (workdir / "checkpoints").glob("*tmp*")}
+    steps: dict[str, list[str]] = {}
+    for name in paths_below(workdir / "checkpoints"):
+        step, _, rest = name.partition("/")
+        steps.setdefault(step, []).append(rest)
+    found = {step: names for step, names in steps.items() if step.isdigit()}
+    return {f"{step}: {len(n)} objects" for step, n in found.items() if COMMITTED not in n}
 
 
 class RunComparison:

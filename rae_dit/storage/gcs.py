@@ -52,7 +52,7 @@ class Buckets(GCSFileSystem):
 
     async def _request(self, method: str, path: str, *args: Any, **options: Any) -> Any:
         """Makes a request, again and again while it fails in a way that may pass."""
-        what = _described(path, args)
+        what = _described(path, args, options.get("prefix"))
         started, pause = time.monotonic(), 1.0
         with self._speaking(what):
             while True:
@@ -170,10 +170,10 @@ def _is_about_login(error: Exception) -> bool:
     return isinstance(error, google.auth.exceptions.GoogleAuthError)
 
 
-def _described(path: str, args: tuple[Any, ...]) -> str:
-    """Names the object of a request."""
+def _described(path: str, args: tuple[Any, ...], prefix: str | None) -> str:
+    """Names the object of a request, or what begins with a prefix that it lists."""
     if path.startswith("b/{}"):
-        return "gs://" + "/".join(str(part) for part in args)
+        return "/".join(["gs:/", *(str(part) for part in args), *([prefix] if prefix else [])])
     match = re.search(r"(?:^|/)b/([^/?]+)(?:/o/([^/?]+))?", path)
     parts = [unquote(part) for part in match.groups() if part] if match else []
     return f"gs://{'/'.join(parts)}"

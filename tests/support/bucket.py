@@ -110,7 +110,8 @@ def handler_for(bucket: Bucket, port: int | None) -> type[BaseHTTPRequestHandler
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(content)
+                with contextlib.suppress(ConnectionError):
+                    self.wfile.write(content)
 
         def log_message(self, *arguments: object) -> None:
             pass
