@@ -8,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.image_files import images_of
+from support.memory_files import Memory
 from support.run_processes import start_pair, wait
 from support.small_run import small_config
 
 from rae_dit.config import ConfigError
+from rae_dit.data.files import Listing
 from rae_dit.data.latents import Manifest, open_latents
 from rae_dit.data.pipeline import ordered_batches, train_batches
 from rae_dit.data.sources import synthetic
@@ -144,6 +147,29 @@ def test_float8_records_keep_their_scales(made, monkeypatch, tmp_path):
         values = found.astype(np.float32) * stored.read(number)["scale"]
         least = np.abs(wanted).max((0, 1)) / 448 / 2**9
         assert (np.abs(values - wanted) <= np.maximum(np.abs(wanted) / 15, least)).all()
+
+
+def test_a_damaged_image_has_the_latent_of_what_training_shows_in_its_place(monkeypatch, tmp_path):
+    files = Memory(bad=(4, 7))
+    monkeypatch.setattr(files, "listing", Listing(1), raising=False)
+    source = images_of(files)
+    monkeypatch.setattr(data, "open_source", lambda config, split: source)
+
+    def encode(graph, parameters, image, storage, mirrored):
+        pixels = jnp.asarray(image, jnp.float32).reshape(-1, 4, 4, 48)[..., :16]
+        return [{"latent": pixels, "finite": jnp.ones(len(pixels), bool)}]
+
+    monkeypatch.setattr(mode, "encode", encode)
+    changes = {"data.image_size": 16, "decoder.patch_size": 4, "data.flip": False}
+    config = small_config(**changes, **{"latents.storage": "fp32", "data.num_classes": 3})
+    mode.latents(config, tmp_path)
+    stored = open_latents(str(tmp_path / "latents" / "train"), 3)
+    for number in (3, 4, 7):
+        shown = source[number]
+        assert stored.read(number)["label"] == shown["label"]
+        pixels = shown["image"].reshape(4, 4, 48)[..., :16]
+        np.testing.assert_array_equal(stored.read(number)["latent"], pixels)
+    assert source[4]["replaced"]
 
 
 def test_a_killed_job_goes_on_with_the_missing_shards(made, monkeypatch, tmp_path, caplog):
