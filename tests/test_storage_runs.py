@@ -25,6 +25,7 @@ from rae_dit.storage.errors import StorageError
 from rae_dit.storage.lease import Lease
 from rae_dit.storage.places import place
 from rae_dit.storage.reading import local_copy, paths_below
+from rae_dit.workdir import newest_step
 
 
 @pytest.fixture
@@ -66,6 +67,26 @@ def test_a_second_run_is_refused_in_one_line(workdir: Path, monkeypatch) -> None
     other._own |= {"host": "other", "process": "boot pid:[1] 1 1"}
     with other, pytest.raises(ConfigError, match=r"^--workdir: gs://\S+: got held by .* on other"):
         train(small_config(**SETTINGS), workdir)
+
+
+def test_a_run_whose_lease_was_taken_writes_nothing_more(workdir: Path, monkeypatch) -> None:
+    monkeypatch.setattr("rae_dit.storage.gcs.SPEAK_AFTER", 1e9)
+    saved = []
+    check = Lease.check
+
+    def take(self: Lease) -> None:
+        saved.append(1)
+        if len(saved) == 3:  # before the third save
+            (workdir / ".lock").write_bytes(b'{"run": "x", "host": "other", "pid": 3}')
+            (workdir / "metrics.jsonl").write_bytes(b"the other run's")
+        check(self)
+
+    monkeypatch.setattr(Lease, "check", take)
+    with pytest.raises(StorageError, match=r"got taken over \(by process 3 on other"):
+        train(small_config(**SETTINGS), workdir)
+    assert newest_step(workdir) == 2
+    assert (workdir / "metrics.jsonl").read_bytes() == b"the other run's"
+    assert b"other" in (workdir / ".lock").read_bytes()
 
 
 def test_sampling_that_was_stopped_continues(bucket, workdir: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rae_dit.provenance import Provenance
 from rae_dit.setup import models
 from rae_dit.setup.run import open_run
 from rae_dit.storage.files import write_json
+from rae_dit.storage.lease import HeldError
 from rae_dit.training.goodput import Goodput
 from rae_dit.training.hooks import telemetry_hook, validation_hook
 from rae_dit.training.loop import run_steps
@@ -79,7 +80,11 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Con
                 write_json(workdir / "config.json", values)
 
             def before_save() -> None:
-                check_lock()
+                try:
+                    check_lock()
+                except HeldError:
+                    writer.abandon()  # or its last upload would be over the other run's
+                    raise
                 writer.upload()
 
             run_steps(

@@ -94,8 +94,14 @@ class Spool(contextlib.AbstractContextManager["Spool"]):
         """Closes; an exception of the block propagates."""
         self.close()
 
+    def abandon(self) -> None:
+        """Uploads nothing more: the directory belongs to another run now. The files stay."""
+        if self._thread is not None and not self._closing.is_set():
+            self._closing.set()
+            log.warning("what was not uploaded is in %s", self.directory)
+
     def close(self) -> None:
-        """Uploads what is left and deletes the local files.
+        """Uploads what is left and deletes the local files, unless they were abandoned.
 
         Raises:
             StorageError: something could not be uploaded; the message names the local files.

@@ -137,6 +137,11 @@ class MetricsWriter(AbstractContextManager):
         if self._spool is not None:
             self._spool.upload()
 
+    def abandon(self) -> None:
+        """Uploads nothing more, because another run writes to the workdir now."""
+        if self._spool is not None:
+            self._spool.abandon()
+
     def __exit__(self, *exception: object) -> None:
         """Closes; an exception of the block propagates."""
         self.close()
