@@ -184,26 +184,12 @@ def test_sigkill_during_a_save_and_the_same_command_continues(
 
 
 @pytest.mark.slow
-def test_two_processes_one_bucket_and_one_that_loses_its_credentials(
-    bucket, workdir: Path, tmp_path: Path
-) -> None:
-    assert statuses(pair(bucket, tmp_path, workdir, **{"optim.max_steps": 2}), 300) == [0, 0], (
-        tmp_path / "0.log"
-    ).read_text()[-3000:]
-
-    def answer(method: str, path: str) -> int | None:
-        """Process 1 writes its own part of a step, which nobody else does."""
-        return 401 if "ocdbt.process_1" in path and method == "POST" else None
-
-    more = {"optim.max_steps": 8}  # a write of the last step that fails is waited for longer
-    with bucket.failing(answer):
-        found = statuses(pair(bucket, tmp_path, workdir, **more), 240)
-    assert None not in found
-    assert 0 not in found
-    logs = [(tmp_path / f"{i}.log").read_text() for i in (0, 1)]
-    assert any("could not be written to gs://" in log for log in logs), logs
-    assert statuses(pair(bucket, tmp_path, workdir, **more), 300) == [0, 0]
+def test_two_processes_one_bucket(bucket, workdir: Path, tmp_path: Path) -> None:
+    for steps in (2, 4):  # the second continues the first
+        changes = {"optim.max_steps": steps}
+        ended = statuses(pair(bucket, tmp_path, workdir, **changes), 300)
+        assert ended == [0, 0], (tmp_path / "0.log").read_text()[-3000:]
     local = tmp_path / "local"
-    assert statuses(pair(bucket, tmp_path, local, **more), 300) == [0, 0]
+    assert statuses(pair(bucket, tmp_path, local, **changes), 300) == [0, 0]
     config = small_config(**SUBPROCESS)
     assert_trees_equal(final_state(workdir, config)[0], final_state(local, config)[0])
