@@ -6,6 +6,7 @@ import os
 import pytest
 
 from rae_dit.config import ConfigError
+from rae_dit.demo.__main__ import runs_folder
 from rae_dit.demo.metrics_log import MetricsLog, thinned
 from rae_dit.demo.runs import RunsFolder, differences, scores
 from rae_dit.demo.runs_table import ago, cells
@@ -98,6 +99,19 @@ def test_runs_are_found_and_described(root):
     row = folder.row("a", now)
     assert (row.state, row.score, row.age) == ("finished", 3.5, pytest.approx(5, abs=60))
     assert cells([row])[0][2] == "20 of 20"
+
+
+def test_runs_beside_a_given_one_are_not_shown(root):
+    folder = runs_folder("", [str(root / "a"), str(root / "deep/b/checkpoints")])
+    assert (folder.root, folder.names()) == (root, ["a", "deep/b"])
+    with pytest.raises(ConfigError):
+        folder.config("broken")
+    assert runs_folder("", [str(root / "a")]).names() == ["a"]
+    assert "broken" in runs_folder("", [str(root)]).names()
+    assert runs_folder(str(root), ["me/published"]).root == root
+    assert runs_folder("", ["me/published", "gs://bucket/run"]) is None
+    with pytest.raises(ConfigError, match=r"^--runs: got 'gs://a'; expected a directory"):
+        runs_folder("gs://a", [])
 
 
 def test_what_is_broken_is_said(root):

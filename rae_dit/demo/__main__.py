@@ -11,6 +11,7 @@ to DIR, the same as the page shows.
 
 import argparse
 import logging
+import os
 
 from rae_dit.compiler import use_compile_cache
 from rae_dit.config.check import invalid_value
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--class-names", default="", help="file of all classes' names")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     page = parser.add_argument_group("the page")
-    page.add_argument("--runs", default="", help="directory of the runs to list; '' = RUN's")
+    page.add_argument("--runs", default="", help="directory of the runs to list; '' = RUN alone")
     page.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
     page.add_argument("--port", type=int, help="default: the first free one from 7860 on")
     page.add_argument("--upload-mb", type=float, default=10.0, help="largest upload")
@@ -94,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
     from rae_dit.demo.page import serve  # late: only the page needs gradio
 
     most_bytes = round(arguments.upload_mb * 1e6)
-    runs = runs_folder(arguments.runs, catalog.sources[0])
+    runs = runs_folder(arguments.runs, arguments.sources)
     serve(catalog, runs, host=arguments.host, port=arguments.port, most_bytes=most_bytes)
 
 
@@ -116,18 +117,27 @@ def settings_of(model: Model, arguments: argparse.Namespace) -> Settings:
     )
 
 
-def runs_folder(given: str, source: str) -> RunsFolder | None:
-    """Returns the runs to list: those below a directory, or beside the first run.
+def runs_folder(given: str, sources: list[str]) -> RunsFolder | None:
+    """Returns the runs to list: those below a directory that was given, or the given runs alone.
+
+    Args:
+        given: --runs; "" for none.
+        sources: of the command line.
 
     Raises:
-        ConfigError: the directory is none.
+        ConfigError: --runs is no directory of this machine.
     """
-    run = find_run(source)
     if given:
         if is_url(given) or not place(given).is_dir():
             raise invalid_value("--runs", given, "a directory of runs")
         return RunsFolder(place(given))
-    return None if run is None or is_url(source) else RunsFolder(run.parent)
+    local = [source for source in sources if not is_url(source) and place(source).is_dir()]
+    runs = {run for source in local if (run := find_run(source)) is not None}
+    if not runs:
+        folder = RunsFolder(place(local[0])) if local else None
+        return folder if folder is not None and folder.names() else None
+    root = place(os.path.commonpath([run.parent for run in runs]))
+    return RunsFolder(root, tuple(sorted(run.relative_to(root).as_posix() for run in runs)))
 
 
 if __name__ == "__main__":

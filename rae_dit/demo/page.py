@@ -34,6 +34,13 @@ POLICY = (
     "worker-src 'self' blob:; connect-src 'self' data: blob:; frame-ancestors 'self'"
 )
 
+# As many images in a row as the window has room for.
+STYLE = """
+#galleryA .grid-container, #galleryB .grid-container {
+  grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)) !important;
+}
+"""
+
 
 class OwnAddressOnly:
     """ASGI middleware that adds `POLICY` to every answer."""
@@ -134,5 +141,6 @@ def launch_settings(host: str, port: int | None, most_bytes: int) -> dict[str, A
         "enable_monitoring": False,
         "footer_links": [],
         "theme": plain,
+        "css": STYLE,
         "app_kwargs": {"middleware": [Middleware(OwnAddressOnly)]},
     }

@@ -56,16 +56,21 @@ class RunsFolder:
 
     Args:
         root: the directory.
+        only: runs to show, by their path below it; () for all.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, only: tuple[str, ...] = ()):
         self.root = root
+        self.only = only
         self._logs: dict[str, MetricsLog] = {}
         self._names: list[str] = []
         self._lock = threading.Lock()  # of the logs: visitors' timers tick at once
 
     def names(self) -> list[str]:
         """Lists the runs, sorted, at most `MOST_RUNS`."""
+        if self.only:
+            self._names = [name for name in self.only if (self.root / name).is_dir()]
+            return self._names
         found: list[str] = []
         base = len(self.root.parts)
         for folder, below, files in os.walk(self.root):
