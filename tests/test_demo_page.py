@@ -7,6 +7,7 @@ pip install playwright gradio; apt-get install chromium
 import http.client
 import json
 import shutil
+import time
 import zipfile
 from urllib.parse import urlsplit
 
@@ -26,11 +27,13 @@ pytest.importorskip("gradio", reason="gradio is not installed: pip install 'rae_
 
 MOST = 100_000  # bytes of an upload
 SIZE = 8
+SLOW = 9  # a seed
 
 
 def fake_images(model, settings):
     """Images whose gray tells the seed and the number, four at a time."""
     for first in range(0, settings.number, 4):
+        time.sleep(0.3 if settings.seed == SLOW else 0)
         numbers = range(first, min(first + 4, settings.number))
         yield np.stack(
             [np.full((SIZE, SIZE, 3), 10 * settings.seed + n, np.uint8) for n in numbers]
@@ -152,7 +155,7 @@ def test_images_are_drawn_and_taken_away(page, tmp_path):
     page.wait_for_function(
         "[...document.querySelectorAll('#galleryB img')].every(i => i.naturalWidth > 0)"
     )
-    assert page.locator("#stripA img").count() == 1
+    page.wait_for_selector("#stripA img")
     command = page.input_value("#command textarea")
     assert command.count("--number=6 --seed=3") == 2
     page.wait_for_selector("#download:not([disabled])")
@@ -170,6 +173,20 @@ def test_bad_input_gets_a_line(page):
     page.fill("#number input", "")
     page.click("#draw")
     message(page, "number: got None; expected")
+
+
+def test_drawing_can_be_canceled(page):
+    page.fill("#number input", "64")
+    page.fill("#seed input", str(SLOW))
+    page.click("#draw")
+    message(page, "of 64 images")
+    page.click("#cancel")
+    message(page, "canceled")
+    page.wait_for_timeout(1500)
+    assert "canceled" in page.input_value("#message textarea")
+    page.fill("#seed input", "1")
+    page.click("#draw")
+    message(page, "64 of 64 images in")
 
 
 def test_two_visitors_at_once(page, browser, address):

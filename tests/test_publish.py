@@ -127,6 +127,9 @@ def test_a_network_without_names_in_the_reference_is_kept_under_its_own(tmp_path
     read = read_leaves(tmp_path / "ddt.safetensors", parameters_of(ddt))
     for name, leaf in parameters_of(ddt).items():
         np.testing.assert_array_equal(np.asarray(leaf), np.asarray(read[name]))
+    fewer = {name: leaf for name, leaf in parameters_of(ddt).items() if name != "label_table"}
+    with pytest.raises(WeightsError, match=r"got other leaves than the config's \(\['label_table"):
+        read_leaves(tmp_path / "ddt.safetensors", fewer)
 
 
 def test_the_demo_page_opens_it_with_its_config(run, published):
