@@ -234,6 +234,7 @@ def get_config() -> ml_collections.ConfigDict:
     sample.cfg_interval = (0.0, 1.0)
     sample.internal_scale = 1.0  # RAEv2
     sample.internal_interval = (0.0, 1.0)
+    sample.internal_null_scale = None
     sample.labels = ""
     sample.class_list = ""
     sample.class_names = ""

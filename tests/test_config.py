@@ -159,6 +159,10 @@ def test_one_field(path: str, value: Any, parts: list[str]) -> None:
         ({"decoder.num_heads": 5}, ["decoder.hidden_size = 1152", "num_heads = 5; use 4 or 6"]),
         ({"decoder.hidden_size": 18, "decoder.num_heads": 1}, ["decoder.hidden_size: got 18"]),
         ({"encoder.input_size": 225}, ["encoder.input_size: got 225", "patch_size = 14"]),
+        (
+            {"sample.guidance": "internal", "ddt.base_depth": 1, "sample.internal_null_scale": 1.1},
+            ["sample.internal_null_scale: got 1.1; expected None because", "for 'cfg'"],
+        ),
         ({"flow.base_weight": 0.5}, ["flow.base_weight: got 0.5; expected 1 because", "no second"]),
         ({"sample.guidance": "internal"}, ["ddt.base_depth: got 0", "a second head"]),
         ({"encoder.family": "mae"}, ["encoder.num_registers: got 4", "0 for 'mae'"]),

@@ -135,7 +135,7 @@ def test_more_images_keep_the_first_ones(whole, tmp_path):
     assert contents(output) == contents(whole)
 
 
-NEWER = ("internal_scale", "internal_interval", "flow.prediction", "decoder.pixels")
+NEWER = ("internal_scale", "internal_null_scale", "flow.prediction", "decoder.pixels")
 
 
 def test_a_directory_of_before_there_were_some_settings_is_continued(whole, tmp_path):

@@ -11,52 +11,63 @@ from support.small_ddt import X, Y, awake_ddt
 from rae_dit.api import load_ddt
 from rae_dit.sampling.latents import sample_latents
 
-NAME = "dit_default"
-SETTINGS = json.loads((GOLDEN / "raev2" / f"{NAME}.json").read_text())
+NAMES = ("dit_default", "dit_repa_equal")
+
+
+def settings(name):
+    return json.loads((GOLDEN / "raev2" / f"{name}.json").read_text())
 
 
 def interval(kind):
     return kind["t_min"], kind["t_max"]
 
 
-IG, CFG, BOTH = (SETTINGS[kind] for kind in ("ig", "cfg", "ig_cfg"))
-KINDS = {
-    "unguided": {},
-    "ig": {"guidance": "internal", "cfg_scale": IG["scale"], "cfg_interval": interval(IG)},
-    "cfg": {"cfg_scale": CFG["scale"], "cfg_interval": interval(CFG)},
-    "ig_cfg": {
-        "cfg_scale": BOTH["cfg"]["scale"],
-        "cfg_interval": interval(BOTH["cfg"]),
-        "internal_scale": BOTH["ig"]["scale"],
-        "internal_interval": interval(BOTH["ig"]),
-    },
-}
+def guidances(name):
+    """Arguments of `sample_latents` for each kind of the golden samples."""
+    alone, cfg, both = (settings(name)[kind] for kind in ("ig", "cfg", "ig_cfg"))
+    return {
+        "unguided": {},
+        "ig": {
+            "guidance": "internal",
+            "cfg_scale": alone["scale"],
+            "cfg_interval": interval(alone),
+        },
+        "cfg": {"cfg_scale": cfg["scale"], "cfg_interval": interval(cfg)},
+        "ig_cfg": {
+            "cfg_scale": both["cfg"]["scale"],
+            "cfg_interval": interval(both["cfg"]),
+            "internal_scale": both["ig"]["scale"],
+            "internal_interval": interval(both["ig"]),
+            "internal_null_scale": both["ig"].get("unconditional_scale"),
+        },
+    }
 
 
-@pytest.fixture(scope="module")
-def golden():
-    return arrays(f"raev2/{NAME}")
-
-
-@pytest.fixture(scope="module")
-def sample(golden):
-    base_depth = SETTINGS["model"]["base_model_depth"]
-    ddt = load_ddt(GOLDEN / "raev2" / f"{NAME}.pt", base_depth=base_depth)
+@functools.cache
+def sampler(name):
+    golden, found = arrays(f"raev2/{name}"), settings(name)
+    ddt = load_ddt(GOLDEN / "raev2" / f"{name}.pt", base_depth=found["model"]["base_model_depth"])
     return functools.partial(
         sample_latents,
         ddt,
         channels_last(golden["start"]),
         golden["labels"],
-        steps=SETTINGS["num_steps"],
-        shift=SETTINGS["time_shift"],
+        steps=found["num_steps"],
+        shift=found["time_shift"],
         grid="full",
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_golden_samples(sample, golden, kind):
-    reference = channels_last(golden[f"sample_{kind}"])
-    np.testing.assert_allclose(sample(**KINDS[kind]), reference, atol=1e-4)
+@pytest.fixture(scope="module")
+def sample():
+    return sampler("dit_default")
+
+
+@pytest.mark.parametrize("kind", ["unguided", "ig", "cfg", "ig_cfg"])
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_samples(name, kind):
+    reference = channels_last(arrays(f"raev2/{name}")[f"sample_{kind}"])
+    np.testing.assert_allclose(sampler(name)(**guidances(name)[kind]), reference, atol=1e-4)
 
 
 def test_a_scale_of_one_is_no_guidance(sample):

@@ -103,6 +103,7 @@ class Config:
             expected = f"0 for images below {LPIPS_MINIMUM} pixels, which LPIPS cannot halve"
             raise invalid_value("perceptual.weight", self.perceptual.weight, expected)
         internal = self.sample.guidance == "internal" or self.sample.internal_scale != 1
+        internal |= self.sample.internal_null_scale not in (None, 1)
         if internal and not self.ddt.base_depth and self.trained_network == "ddt":
             expected = "more than 0: internal guidance needs a second head"
             raise invalid_value("ddt.base_depth", self.ddt.base_depth, expected)

@@ -40,6 +40,7 @@ ADDED: dict[str, Any] = {
     "flow.base_weight": 1.0,
     "sample.internal_scale": 1.0,
     "sample.internal_interval": [0.0, 1.0],
+    "sample.internal_null_scale": None,
     "decoder.pixels": "normalized",
     "encoder.layers": [],
     "encoder.add_mean": False,

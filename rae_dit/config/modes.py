@@ -34,6 +34,7 @@ class SampleConfig:
     cfg_interval: tuple[Probability, Probability]  # guided while low <= t <= high
     internal_scale: NonNegative  # of internal guidance below one of the other two; 1 = none
     internal_interval: tuple[Probability, Probability]  # where that is in force
+    internal_null_scale: NonNegative | None  # of that in CFG's branch without class; None = as it
     precision: Literal["fp8"] | None  # of the blocks of a DiT^DH; None = the config's `precision`
     labels: str  # '' = all classes, or for example '0,1,2' or '0-9'
     class_list: str  # file of class names to sample, one a line, in place of `labels`; '' = none
@@ -65,6 +66,9 @@ class SampleConfig:
         if self.guidance == "internal" and self.internal_scale != 1:
             expected = "1 because sample.guidance is 'internal', whose scale is sample.cfg_scale"
             raise invalid_value("sample.internal_scale", self.internal_scale, expected)
+        if self.guidance != "cfg" and self.internal_null_scale is not None:
+            expected = f"None because sample.guidance is {self.guidance!r}; it is for 'cfg'"
+            raise invalid_value("sample.internal_null_scale", self.internal_null_scale, expected)
         for name in ("cfg_interval", "internal_interval"):
             low, high = getattr(self, name)
             if low > high:

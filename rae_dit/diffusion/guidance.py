@@ -96,19 +96,27 @@ def autoguidance(model: Model, guide: Model, labels: Int[Array, " B"], *, scale:
     return lambda x, t: extrapolate(model(x, t, labels), guide(x, t, labels), scale)
 
 
-def internal(heads: Heads, *, scale: Scale, interval: tuple[float, float]) -> Model:
+def internal(
+    heads: Heads,
+    *,
+    scale: Scale,
+    interval: tuple[float, float],
+    null: tuple[int, float] | None = None,
+) -> Model:
     """Returns a model that guides itself away from its second head at times in an interval.
 
     Args:
         heads: gives the velocities of the whole network and of its second head.
         scale: w of equation (1).
         interval: inclusive (lowest, highest) time of guidance; outside, the whole network alone.
+        null: the label that means "no class", and w there, as in CFG's weak branch; None for w.
     """
 
     def model(x: Array, t: Array, labels: Array) -> Array:
         strong, weak = heads(x, t, labels)
         low, high = interval
-        extra = jnp.where((low <= t) & (t <= high), scale - 1.0, 0.0)
+        w = scale if null is None else jnp.where(labels == null[0], null[1], scale)
+        extra = jnp.where((low <= t) & (t <= high), w - 1.0, 0.0)
         return strong + extra.reshape(-1, *(1,) * (x.ndim - 1)) * (strong - weak)
 
     return model

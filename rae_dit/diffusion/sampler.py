@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from rae_dit.diffusion.guidance import Scale
+from rae_dit.diffusion.guidance import Heads, Model, Scale, internal
 from rae_dit.diffusion.solvers.base import Solver
 from rae_dit.diffusion.solvers.dopri5 import Dopri5
 from rae_dit.diffusion.solvers.euler import Euler
@@ -29,6 +29,8 @@ class SamplerOptions:
         interval: inclusive (lowest, highest) time of guidance.
         internal_scale: of internal guidance below one of the other two; 1 is none.
         internal_interval: inclusive (lowest, highest) time of that.
+        internal_null_scale: of that where there is no class, as in one branch of "cfg"; None for
+            `internal_scale`.
         rtol: relative tolerance of "dopri5".
         atol: absolute tolerance of "dopri5".
         diffusion_norm: noise of "sde", w(t) = diffusion_norm t.
@@ -51,6 +53,7 @@ class SamplerOptions:
     last_step: str
     last_step_size: float
     precision: Literal["fp8"] | None = None
+    internal_null_scale: float | None = None
 
 
 def make_solver(options: SamplerOptions) -> Solver:
@@ -89,6 +92,26 @@ def internal_settings(
     """Returns scale and interval of internal guidance, alone or below another; None for none."""
     if options.guidance == "internal":
         return cfg_scale, options.interval
-    if options.internal_scale != 1.0:
+    if options.internal_scale != 1.0 or options.internal_null_scale not in (None, 1.0):
         return options.internal_scale, options.internal_interval
     return None
+
+
+def guided_internally(
+    model: Model, heads: Heads, options: SamplerOptions, cfg_scale: Scale, *, null_label: int
+) -> Model:
+    """Returns the model under the internal guidance that is asked for, if any.
+
+    Args:
+        model: gives the velocity of the whole network.
+        heads: give that of the whole network and of its second head.
+        options: see `internal_settings`.
+        cfg_scale: scale of guidance "internal".
+        null_label: the label that means "no class".
+    """
+    if (settings := internal_settings(options, cfg_scale)) is None:
+        return model
+    scale, interval = settings
+    own = options.internal_null_scale
+    null = None if own is None else (null_label, own)
+    return internal(heads, scale=scale, interval=interval, null=null)

@@ -25,6 +25,11 @@ def check_guidance(ddt: DDT, guide: DDT | None, options: SamplerOptions, cfg_sca
             f"guide: got {got} with guidance {options.guidance!r}; expected a model "
             "for 'autoguidance' and None otherwise"
         )
+    if options.guidance == "internal" and options.internal_null_scale is not None:
+        raise ValueError(
+            f"internal_null_scale: got {options.internal_null_scale}; expected None with guidance "
+            "'internal', whose one scale is cfg_scale"
+        )
     if options.guidance == "internal" and options.internal_scale != 1.0:
         raise ValueError(
             f"internal_scale: got {options.internal_scale}; expected 1 with guidance 'internal', "

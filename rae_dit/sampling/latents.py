@@ -35,6 +35,7 @@ def sample_latents(
     guidance: str | None = None,
     internal_scale: float = 1.0,
     internal_interval: tuple[float, float] = (0.0, 1.0),
+    internal_null_scale: float | None = None,
     grid: str | None = None,
     rtol: float = 1e-3,
     atol: float = 1e-6,
@@ -68,6 +69,7 @@ def sample_latents(
         internal_scale: of internal guidance below one of the other two; 1 is none. It is not
             traced: each value compiles.
         internal_interval: inclusive (lowest, highest) time of that.
+        internal_null_scale: of that for CFG's branch without class; None for `internal_scale`.
         grid: "official" (the reference's, ends at t > 0) or "full" (ends at t = 0); None for
             "official", and for "full" with "mean_flow".
         rtol: relative tolerance of "dopri5"; the reference's default.
@@ -109,6 +111,7 @@ def sample_latents(
         last_step=last_step,
         last_step_size=float(last_step_size),
         precision=precision,
+        internal_null_scale=None if internal_null_scale is None else float(internal_null_scale),
     )
     return run_sampler(ddt, noise, labels, options, cfg_scale=cfg_scale, guide=guide, keys=keys)
 

@@ -3,16 +3,9 @@
 from flax import nnx
 from jaxtyping import Array, Int
 
-from rae_dit.diffusion.guidance import (
-    Model,
-    Scale,
-    VelocityField,
-    conditional,
-    guided_velocity,
-    internal,
-)
+from rae_dit.diffusion.guidance import Scale, VelocityField, conditional, guided_velocity
 from rae_dit.diffusion.mean_flow import Average
-from rae_dit.diffusion.sampler import SamplerOptions, internal_settings
+from rae_dit.diffusion.sampler import SamplerOptions, guided_internally
 from rae_dit.models.ddt import DDT
 from rae_dit.models.float8_stack import quantize_stack
 
@@ -35,9 +28,9 @@ def velocity_field(
         if guide_graph is None
         else merge_for_loop(guide_graph, guide_parameters, float8=float8).velocity
     )
-    model: Model = ddt.velocity
-    if (settings := internal_settings(options, cfg_scale)) is not None:
-        model = internal(ddt.heads, scale=settings[0], interval=settings[1])
+    model = guided_internally(
+        ddt.velocity, ddt.heads, options, cfg_scale, null_label=ddt.null_label
+    )
     plain = conditional(model, labels)
     guided = guided_velocity(
         options.guidance, model, guide, labels, cfg_scale, null_label=ddt.null_label

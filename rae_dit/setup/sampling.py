@@ -59,6 +59,7 @@ def options_of(sample: SampleConfig, shift: float) -> SamplerOptions:
         interval=sample.cfg_interval,
         internal_scale=sample.internal_scale,
         internal_interval=sample.internal_interval,
+        internal_null_scale=sample.internal_null_scale,
         rtol=sample.rtol,
         atol=sample.atol,
         diffusion_norm=sample.diffusion_norm,
