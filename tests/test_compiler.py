@@ -14,7 +14,7 @@ from rae_dit import compiler
 from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.diffusion.sampler import SamplerOptions
 from rae_dit.models.ddt import DDT
-from rae_dit.sampling import latents
+from rae_dit.sampling import velocity
 from rae_dit.sampling.latents import integrate, sample_latents
 
 
@@ -119,13 +119,13 @@ def test_a_sweep_over_scales_is_traced_twice_without_and_with_guidance(
     half: DDT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traced: list[str] = []
-    guided_velocity = latents.guided_velocity
+    guided_velocity = velocity.guided_velocity
 
     def recording(kind, *arguments, **keywords):
         traced.append(kind)
         return guided_velocity(kind, *arguments, **keywords)
 
-    monkeypatch.setattr(latents, "guided_velocity", recording)
+    monkeypatch.setattr(velocity, "guided_velocity", recording)
     noise, labels = jax.random.normal(jax.random.key(0), (2, 2, 2, 4)), jnp.array([0, 2])
     made = [
         sample_latents(half, noise, labels, steps=3, shift=1.25, cfg_scale=scale)
