@@ -27,6 +27,7 @@ from configs import dit_dino, dit_dino_b, dit_dino_s
 from launch.benchmarks.plain_images import CLASSES, write_jpegs
 from rae_dit.config import Config, from_config_dict
 from rae_dit.data.latents import Manifest
+from rae_dit.data.workers import fitting_workers
 from rae_dit.modes.latents import latents
 from rae_dit.planning.compiled import without_files
 from rae_dit.setup import models
@@ -38,6 +39,7 @@ from rae_dit.training.sharding import make_mesh, shard_batch
 SIZES = {"s": dit_dino_s, "b": dit_dino_b, "xl": dit_dino}
 PICTURES, NAMES = 256, 8
 WARM_STEPS = 3
+LARGEST_RECORD = 400_000  # bytes, of bfloat16
 
 
 def main() -> None:
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1) - 2))
     parser.add_argument("--directory", default=tempfile.gettempdir() + "/bench_latents")
     options = parser.parse_args()
+    options.workers = fitting_workers(options.workers, options.batch_size * LARGEST_RECORD)
     root = Path(options.directory)
     if not (root / "images").exists():
         write_jpegs(root / "images", PICTURES, NAMES)
