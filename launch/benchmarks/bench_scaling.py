@@ -2,7 +2,7 @@ r"""Weak scaling over the devices of one host, whatever their number, in one com
 
     python launch/benchmarks/bench_scaling.py --output scaling.jsonl [--seconds 1500]
     python launch/benchmarks/bench_scaling.py --output scaling.jsonl --devices 1 8 --parts train \
-        --configs dit_dino --combine_mib 64 256 --xla_flags "--xla_gpu_enable_pipelined_all_reduce"
+        --configs dit_dino --combine_mib 64 256 --xla_flags="--xla_gpu_enable_pipelined_all_reduce"
     python launch/benchmarks/bench_scaling.py --dry_run        # 8 devices of a CPU, small networks
     python launch/benchmarks/scaling_table.py scaling.jsonl [--plot docs/images/eight_devices.png]
 
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--configs", nargs="+", default=list(CONFIGS), help="the first is the main")
     parser.add_argument("--combine_mib", type=int, nargs="+", default=[], help="of collectives")
-    parser.add_argument("--xla_flags", nargs="+", default=[], help="sets of flags to try as well")
+    parser.add_argument("--xla_flags", action="append", default=[], help="a set to try as well")
     parser.add_argument("--profile", default="", help="directory for traces of training steps")
     parser.add_argument("--directory", default=tempfile.gettempdir(), help="of checkpoints")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="for all of it")

@@ -29,6 +29,7 @@ from rae_dit.sampling.image_directory import ImageDirectory
 from rae_dit.setup import data, weights
 from rae_dit.setup.evaluation import open_samples
 from rae_dit.setup.models import abstract, make_ddt
+from rae_dit.storage.places import checkpoint_path
 from rae_dit.training.sharding import make_mesh, replicated
 from support.small_run import small_config
 
@@ -113,14 +114,15 @@ def stale_listing(me: int, workdir: Path) -> dict[str, Any]:
     """Process 3 sees the newest step a while later than the others, then never."""
     config = small_config(**SETTINGS)
     like = weights.shapes(abstract(make_ddt, config), make_mesh(1))
-    steps, exists = checkpoint_steps.finished_steps, Path.exists
+    steps, kind = checkpoint_steps.finished_steps, type(checkpoint_path(workdir))
+    exists = kind.exists
     until = time.monotonic() + HIDDEN_SECONDS
 
     def hidden(path: Path) -> bool:
         return me == 3 and path.name == "4" and time.monotonic() < until
 
     checkpoint_steps.finished_steps = lambda directory: steps(directory)[: -1 if me == 3 else None]
-    Path.exists = lambda path, **options: not hidden(path) and exists(path, **options)  # type: ignore[method-assign]
+    kind.exists = lambda path: not hidden(path) and exists(path)
     reads, read_item = [], restore._read_item
     restore._read_item = lambda *rest: reads.append(1) or read_item(*rest)
     try:
@@ -134,7 +136,7 @@ def stale_listing(me: int, workdir: Path) -> dict[str, Any]:
         until, agreement.VISIBLE_SECONDS = np.inf, 0.5
         refused = message_of(CheckpointError, lambda: restore_ema(workdir, like))
     finally:
-        checkpoint_steps.finished_steps, Path.exists = steps, exists  # type: ignore[method-assign]
+        checkpoint_steps.finished_steps, kind.exists = steps, exists
         agreement.VISIBLE_SECONDS = 60.0
     return {
         "stale_is_newest": all(jax.tree.leaves(same)),
