@@ -41,7 +41,7 @@ def test_a_plan_for_eight_devices(planned) -> None:
             assert not path.endswith(".py") or (measure.ROOT / path).exists(), each
     train = [each for each in found if ", train, " in each.name]
     # Of each config: one device, 2 x 3 sets of flags on two, 3 x 3 on four and on eight.
-    assert len(train) == 3 * (1 + 6 + 9 + 9)
+    assert len(train) == 4 * (1 + 6 + 9 + 9)
     hybrid = next(e for e in train if "dit2_dinov3, train, 8, hybrid 2 x 4, --xla_a" in e.name)
     assert (hybrid.gpus, hybrid.flags, hybrid.forced) == (8, "--xla_a=1", False)
     assert "--config.sharding.fsdp=4" in hybrid.command.split()

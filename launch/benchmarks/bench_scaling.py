@@ -30,7 +30,8 @@ from launch.benchmarks.measure import Measurement
 from launch.benchmarks.scaling_table import read, rows
 
 PARTS = ("train", "sample", "evaluate", "checkpoint", "loader")
-CONFIGS = ("dit_dino", "dit_dino_s", "dit2_dinov3")  # DiT^DH-XL and S; RAEv2 with Muon
+# DiT^DH-XL and S; RAEv2 with Muon; MeanFlow, in few steps, without a teacher.
+CONFIGS = ("dit_dino", "dit_dino_s", "dit2_dinov3", "few_finetune_dino")
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter")
 DRY_DEVICES = 8
 
