@@ -38,7 +38,8 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Rewrites links, and fills in the table of fields."""
     outside = page.file.src_uri in PAGES.values()
-    markdown = re.sub(r'src="docs/', 'src="', markdown)
+    to_root = "../" * page.url.count("/")  # a page x.md is x/index.html
+    markdown = re.sub(r'src="(?:docs/)?(images/[^"]+)"', rf'src="{to_root}\1"', markdown)
     markdown = LINK.sub(lambda match: link(match, "" if outside else "docs"), markdown)
     if MARK in markdown:
         table = config_table((ROOT / "docs" / "migration.md").read_text())

@@ -56,6 +56,8 @@ def main() -> None:
         print(f"{name:<48}{value:8.3f}")
     print(f"{'seconds, everything':<48}{arguments.seconds:8d}")
     print(f"\nLook at  {work}/samples.png  {work}/reconstructions.png  {work}/loss_curves.png")
+    python = sys.executable.removeprefix(f"{Path.cwd()}/")
+    print(f"Try it   '{python}' -m rae_dit.demo {work}    (after '{python}' -m pip install gradio)")
     print(f"Numbers  {work}/metrics.json    TensorBoard  tensorboard --logdir {work}")
 
 

@@ -67,6 +67,16 @@ def test_the_first_page_is_the_readme_with_links_that_lead_to_pages(site: Path):
     assert "docs/install.md" not in page.replace(">docs/install.md<", "")
 
 
+def test_every_picture_is_there(site: Path):
+    found = [
+        page.parent / source
+        for page in site.rglob("index.html")
+        for source in re.findall(r'<img[^>]+src="([^":]+)"', page.read_text())
+    ]
+    assert len(found) >= 5
+    assert [path for path in found if not path.exists()] == []
+
+
 def test_docstrings_are_rendered(site: Path):
     page = (site / "api" / "index.html").read_text()
     assert 'id="rae_dit.api.load_rae"' in page
