@@ -90,7 +90,7 @@ def lazy_tensor(
     kind = properties[0] if properties else None
     dtype = DTYPES.get(kind.name.removeprefix("torch.")) if type(kind) is Placeholder else None
     if dtype is None:
-        raise WeightsError(f"{name} is of {kind!r:.60}, which is not read.")
+        raise WeightsError(f"{name} is of {kind!r:.60}, which is not read; convert it to float32.")
     chunks = []
     for part in listed(facts.get("chunks")):
         start, size = (sizes(state_of(part).get(key)) for key in ("offsets", "sizes"))

@@ -6,6 +6,7 @@ code raises elsewhere is a bug, and keeps its traceback.
 
 import errno
 import pickle
+import re
 import struct
 import tokenize
 import zipfile
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from rae_dit.storage.places import place
 
+# In messages that say what to do.
+ADVICE = re.compile("expected|fetch|save|convert|give ", re.IGNORECASE)
 GIT_LFS = b"version https://git-lfs.github.com/spec/"
 GIT_LFS_BYTES = 1024  # a pointer is never larger
 
@@ -73,9 +76,9 @@ def naming(path: str | Path) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except WeightsError as error:
-        if str(path) in str(error):
+        if (text := complete(path, str(error))) == str(error):
             raise
-        raise WeightsError(f"{path}: {error}") from error
+        raise WeightsError(text) from error
     except PermissionError as error:
         raise WeightsError(
             f"{path}: got no permission to read it; expected a file that this user may read"
@@ -101,6 +104,15 @@ def reading(path: str | Path) -> Iterator[None]:
     """
     with naming(path), parsing(path):
         yield
+
+
+def complete(path: str | Path, text: str) -> str:
+    """Completes a message of what is inside a file: which file, and what to do."""
+    start = f"{path} " if text.startswith("It ") else f"{path}: "
+    named = text if str(path) in text else start + text.removeprefix("It ")
+    return (
+        named if ADVICE.search(text) else f"{named.rstrip('.')}; expected another: fetch it again"
+    )
 
 
 def path_size(path: str | Path) -> str:

@@ -67,10 +67,14 @@ def check_sizes(archive: zipfile.ZipFile, path: Path) -> None:
     infos = archive.infolist()
     for info in infos:
         if info.compress_type not in METHODS or info.flag_bits & ENCRYPTED:
-            raise WeightsError(f"{path}: {info.filename!r} is packed in a way numpy does not use.")
+            raise WeightsError(
+                f"{path}: {info.filename!r} is packed in a way numpy does not use; save it anew"
+            )
     unpacked, size = sum(info.file_size for info in infos), path.stat().st_size
     if unpacked > MAX_RATIO * size + FREE:
-        raise WeightsError(f"{path} has {size:,} bytes and unpacks to {unpacked:,}: refused.")
+        raise WeightsError(
+            f"{path} has {size:,} bytes and unpacks to {unpacked:,}; expected less; save it anew"
+        )
 
 
 def tensor(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> LazyTensor:

@@ -16,7 +16,7 @@ from rae_dit.storage.reading import local_copy
 from rae_dit.weights.checkpoint_tree import Leaf
 from rae_dit.weights.directory import contents
 from rae_dit.weights.distributed_checkpoint import is_distributed, read_distributed
-from rae_dit.weights.errors import WeightsError, naming, refuse_pointer
+from rae_dit.weights.errors import WeightsError, complete, naming, refuse_pointer
 from rae_dit.weights.header import NAME, write_header
 from rae_dit.weights.npz_file import is_npz, read_npz
 from rae_dit.weights.safetensors_file import is_safetensors, read_safetensors
@@ -43,7 +43,7 @@ class LazyTensors(Mapping[str, np.ndarray]):
         except WeightsError as error:
             if str(self.path) in str(error):
                 raise
-            raise WeightsError(f"{self.path}: {name}: {error}") from error
+            raise WeightsError(complete(self.path, f"{name}: {error}")) from error
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """Returns the shape of a tensor without reading it; raises as reading one that cannot."""

@@ -76,7 +76,10 @@ def read_torch_content(file: BinaryIO, path: Path) -> Any:
     archive = StoredZip(file, path)
     pickles = [name for name in archive.names() if name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise WeightsError(f"{path} is a zip file, but not one that torch.save wrote.")
+        raise WeightsError(
+            f"{path} is a zip file, but not one that torch.save wrote; expected a file of torch, "
+            "safetensors or .npz"
+        )
     root = pickles[0].removesuffix("/data.pkl")
     endian = f"{root}/byteorder"
     if endian in archive.names() and archive.read(endian) != b"little":
