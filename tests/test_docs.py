@@ -97,7 +97,7 @@ def test_every_command_is_accepted(command, monkeypatch):
             parse(argv, values)
         assert end.value.code == 0
         return
-    assert parse(argv, values).workdir.parts[0] == "runs"
+    assert "runs" in parse(argv, values).workdir.parts  # first, or below a bucket
 
 
 def test_flags_of_plan_commands_exist():
