@@ -193,3 +193,25 @@ def test_two_processes_one_bucket(bucket, workdir: Path, tmp_path: Path) -> None
     assert statuses(pair(bucket, tmp_path, local, **changes), 300) == [0, 0]
     config = small_config(**SUBPROCESS)
     assert_trees_equal(final_state(workdir, config)[0], final_state(local, config)[0])
+
+
+@pytest.mark.slow
+def test_a_process_that_loses_its_credentials_ends_all_soon(
+    bucket, workdir: Path, tmp_path: Path
+) -> None:
+    probes = []
+
+    def answer(method: str, path: str) -> int | None:
+        """Process 0 writes its probe once, at the start; all later ones are of process 1."""
+        probes.append(method == "DELETE" and "rae_dit-probe" in path)
+        return 401 if probes[-1] and sum(probes) > 2 else None
+
+    with bucket.failing(answer):
+        began = time.monotonic()
+        found = statuses(pair(bucket, tmp_path, workdir), 240)
+    assert sum(probes) > 2
+    assert not {None, 0} & {*found}, found
+    logs = "".join((tmp_path / f"{i}.log").read_text() for i in (0, 1))
+    assert "no valid credentials" in logs
+    assert time.monotonic() - began < 240
+    assert newest_step(workdir) == 2

@@ -11,7 +11,7 @@ from rae_dit.multihost import Preemption
 from rae_dit.provenance import Provenance
 from rae_dit.setup import models
 from rae_dit.setup.run import open_run
-from rae_dit.storage.files import write_json
+from rae_dit.storage.files import check_writable, write_json
 from rae_dit.storage.lease import HeldError
 from rae_dit.training.goodput import Goodput
 from rae_dit.training.hooks import telemetry_hook, validation_hook
@@ -80,6 +80,9 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Con
                 write_json(workdir / "config.json", values)
 
             def before_save() -> None:
+                if not is_main:  # whose lease shows that it can write
+                    # Orbax takes ten minutes to find that one of several processes cannot.
+                    check_writable(workdir)
                 try:
                     check_lock()
                 except HeldError:
