@@ -187,10 +187,10 @@ def rows(monkeypatch):
     counted: dict[int, int] = {}
     plain = DDT.__call__
 
-    def counting(self, x, t, y):
+    def counting(self, x, t, y, r=None):
         width = self.label_table.shape[1]
         jax.debug.callback(lambda: counted.update({width: counted.get(width, 0) + len(x)}))
-        return plain(self, x, t, y)
+        return plain(self, x, t, y, r)
 
     monkeypatch.setattr(DDT, "__call__", counting)
     jax.clear_caches()  # programs of earlier tests do not count
