@@ -71,6 +71,7 @@ def facts(config: Config) -> dict[str, Any]:
     """Returns what a figure depends on: precision, device, versions, commit, date, memory."""
     return {
         "precision": config.precision,
+        "sample_precision": config.sample.precision,
         "compute": dataclasses.asdict(config.compute),
         "fsdp": config.sharding.fsdp,
         "device": jax.devices()[0].device_kind,
@@ -190,6 +191,7 @@ def measure_sample(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str
             cfg_scale=cfg_scale,
             guidance="cfg" if kind == "none" else kind,
             grid=config.sample.grid,
+            precision=config.sample.precision,
         )
         flops = evaluations * model_flops(config).ddt
         line = rates(median_seconds(sample), len(noise), flops)

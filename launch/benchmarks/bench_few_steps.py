@@ -16,6 +16,7 @@ import argparse
 import concurrent.futures
 import dataclasses
 import functools
+import inspect
 import json
 import statistics
 import sys
@@ -32,6 +33,7 @@ from flax import nnx
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configs import dit_dino, few_distil_dino
+from rae_dit import compiler
 from rae_dit.config import Config, from_config_dict
 from rae_dit.models.attention import dot_product_attention
 from rae_dit.planning.compiled import without_files
@@ -189,26 +191,30 @@ def sampling(
 def sampler(
     ddt: weights.Model, rae: weights.Model, options: Any, config: Config, size: int
 ) -> Measurement:
-    """Measures one sampler and the decoder behind it, as one program."""
+    """Measures one sampler and the decoder behind it, as one program with the options of each."""
     grid = models.latent_grid(config)
     shape = (size, grid, grid, config.encoder.hidden_size)
     noise, labels = jax.random.normal(jax.random.key(0), shape), jnp.arange(size) % 10
     jumps = options.method == "mean_flow"
 
     def images(ddt_parameters: Any, rae_parameters: Any, noise: Any, labels: Any) -> Any:
-        latents = integrate(
+        latents = inspect.unwrap(integrate)(
             *(ddt_parameters, None, noise, labels, None, 1.0 if jumps else 1.5),
             graph=ddt.graph,
             guide_graph=None,
             options=options,
         )
-        return decode(rae.graph, rae_parameters, latents)
+        return inspect.unwrap(decode)(rae.graph, rae_parameters, latents)
 
     operands = (nnx.State(ddt.parameters), rae.parameters, noise, labels)
     return Measurement(
         {"part": "sample", "method": f"{options.steps} {'jumps' if jumps else 'points, CFG'}"},
         size,
-        lambda: jax.jit(images).lower(*operands).compile(),
+        lambda: (
+            jax.jit(images, compiler_options=compiler.OPTIONS.get(jax.default_backend()))
+            .lower(*operands)
+            .compile()
+        ),
         lambda program, _: program(*operands),
     )
 
