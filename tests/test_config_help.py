@@ -8,7 +8,7 @@ from absl import flags
 from configs import default
 from rae_dit.config.reference import fields, help_text, sections
 from rae_dit.config.training import OptimConfig
-from rae_dit.main import define_flags, read_request
+from rae_dit.request import define_flags, read_request
 
 DEFAULTS = default.get_config().to_dict()
 FIELDS = [field for _, _, members in sections() for field in members]

@@ -10,8 +10,8 @@ import pytest
 from absl import flags
 
 from configs import default
-from rae_dit.main import define_flags, parse
 from rae_dit.plan import define_flags as define_plan_flags
+from rae_dit.request import define_flags, parse
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -7,8 +7,9 @@ import pytest
 
 from configs import dit_dino, dit_dummy
 from rae_dit.config import Config, ConfigError, from_config_dict
-from rae_dit.main import Request, main
+from rae_dit.main import main
 from rae_dit.planning.dry_run import dry_run, look_for, needed_files
+from rae_dit.request import Request
 
 
 def config(recipe, **sections: dict[str, object]) -> Config:

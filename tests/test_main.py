@@ -15,12 +15,14 @@ from absl import flags
 
 from rae_dit import main as command
 from rae_dit.config import ConfigError
+from rae_dit.request import Request, define_flags
+from rae_dit.request import parse as parse_request
 from rae_dit.storage.errors import StorageError
 
 ROOT = pathlib.Path(__file__).parent.parent
 DUMMY = f"--config={ROOT}/configs/dit_dummy.py"
 WORKDIR = "--workdir=runs/a"
-Parse = Callable[..., command.Request]
+Parse = Callable[..., Request]
 
 # Runs the command line in a new interpreter, then tells which heavy modules it imported.
 PROBE = """
@@ -35,12 +37,12 @@ finally:
 
 @pytest.fixture
 def parse(monkeypatch: pytest.MonkeyPatch) -> Parse:
-    def parse_arguments(*arguments: str) -> command.Request:
+    def parse_arguments(*arguments: str) -> Request:
         argv = ["rae_dit", *arguments]
         monkeypatch.setattr(sys, "argv", argv)  # where ml_collections looks for overrides
         values = flags.FlagValues()
-        command.define_flags(values)
-        return command.parse(argv, values)
+        define_flags(values)
+        return parse_request(argv, values)
 
     return parse_arguments
 
@@ -279,7 +281,7 @@ def test_a_run_that_cannot_go_on_says_why_in_one_line(
 ) -> None:
     error = getattr(importlib.import_module(module), name)
 
-    def end(request: command.Request, **devices: int) -> None:
+    def end(request: Request, **devices: int) -> None:
         raise error("the reason")
 
     monkeypatch.setattr(command, "initialize", lambda place: None)
@@ -315,7 +317,7 @@ def test_an_error_of_a_library_is_one_line_and_a_traceback_in_a_file(
     *,
     debug: bool,
 ) -> None:
-    def end(request: command.Request, **devices: int) -> None:
+    def end(request: Request, **devices: int) -> None:
         raise error
 
     monkeypatch.setattr(command, "initialize", lambda place: None)

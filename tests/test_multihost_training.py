@@ -13,10 +13,11 @@ from absl import flags
 from support.run_processes import ROOT, config_of, log_of, start, start_pair, wait
 from support.small_run import host
 
-from rae_dit import main as command
 from rae_dit import multihost
 from rae_dit.checkpoint.manager import restore_state
 from rae_dit.config import ConfigError
+from rae_dit.request import Request, define_flags
+from rae_dit.request import parse as parse_request
 from rae_dit.setup.run import make_program
 from rae_dit.training.sharding import make_mesh
 
@@ -123,12 +124,12 @@ def test_only_the_first_process_talks(runs: Runs) -> None:
 PLACE = ["--coordinator_address=10.0.0.1:8476", "--num_processes=2", "--process_id=1"]
 
 
-def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> command.Request:
+def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Request:
     argv = ["rae_dit", f"--config={ROOT}/configs/dit_dummy.py", "--workdir=runs/a", *arguments]
     monkeypatch.setattr("sys.argv", argv)  # where ml_collections looks for overrides
     values = flags.FlagValues()
-    command.define_flags(values)
-    return command.parse(argv, values)
+    define_flags(values)
+    return parse_request(argv, values)
 
 
 def test_a_place_is_all_three_flags_or_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ sys.path.insert(0, {str(tmp_path / "site")!r})
 import rae_dit
 assert rae_dit.__file__.startswith({str(tmp_path)!r})
 from absl import flags
-from rae_dit.main import define_flags, read_request
+from rae_dit.request import define_flags, read_request
 sys.argv = ["main", "--config={config}", "--workdir=runs/a", "--config.seed=7"]
 define_flags(flags.FLAGS)
 request = read_request(sys.argv)

@@ -12,8 +12,8 @@ from support.golden_files import GOLDEN
 
 from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.config import ConfigError
-from rae_dit.main import Mode, define_flags, parse
 from rae_dit.models.ddt import DDT
+from rae_dit.request import Mode, define_flags, parse
 from rae_dit.weights.official import export_ddt
 from rae_dit.weights.tensor_file import save_tensors
 
