@@ -40,8 +40,9 @@ def place(path: str | os.PathLike[str]) -> Path:
     if match is None:
         return Path(text).expanduser()
     check_url(text)
-    from rae_dit.storage.remote import RemotePath  # late: etils takes a second to import
+    from rae_dit.storage.remote import RemotePath, register  # late: etils takes a second to import
 
+    register(match["scheme"])
     found: Any = path if isinstance(path, RemotePath) else RemotePath(text)
     return found
 

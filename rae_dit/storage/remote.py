@@ -33,6 +33,13 @@ def filesystem(scheme: str) -> Any:
 
     fsspec's are not safe across a fork, so every process makes its own.
     """
+    register(scheme)
+    # epath asks for it with this option, and an instance more would be connections more.
+    return fsspec.filesystem("gcs", finalize_on_close=True) if scheme == "gs" else _plain(scheme)
+
+
+def register(scheme: str) -> None:
+    """Makes ours the file system that Orbax, JAX's compile cache and TFDS get for gs://, too."""
     with _REGISTERING:
         if scheme == "gs" and not _REGISTERED:
             from rae_dit.storage.gcs import Buckets
@@ -41,8 +48,6 @@ def filesystem(scheme: str) -> Any:
             for name in ("gcs", "gs"):
                 fsspec.register_implementation(name, Buckets, clobber=True)
             _REGISTERED.append(scheme)
-    # epath asks for it with this option, and an instance more would be connections more.
-    return fsspec.filesystem("gcs", finalize_on_close=True) if scheme == "gs" else _plain(scheme)
 
 
 def _plain(scheme: str) -> Any:
