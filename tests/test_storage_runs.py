@@ -25,6 +25,7 @@ from rae_dit.storage.errors import StorageError
 from rae_dit.storage.lease import Lease
 from rae_dit.storage.places import place
 from rae_dit.storage.reading import local_copy, paths_below
+from rae_dit.training.metrics import MetricsWriter
 from rae_dit.workdir import newest_step
 
 
@@ -69,23 +70,30 @@ def test_a_second_run_is_refused_in_one_line(workdir: Path, monkeypatch) -> None
         train(small_config(**SETTINGS), workdir)
 
 
-def test_a_run_whose_lease_was_taken_writes_nothing_more(workdir: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("ends_otherwise", [False, True])
+def test_a_run_whose_lease_was_taken_between_saves_writes_nothing_more(
+    workdir: Path, monkeypatch, ends_otherwise: bool
+) -> None:
     monkeypatch.setattr("rae_dit.storage.gcs.SPEAK_AFTER", 1e9)
-    saved = []
-    check = Lease.check
+    write = MetricsWriter.write
+    files = [workdir / name for name in ("metrics.jsonl", "goodput.json")]
 
-    def take(self: Lease) -> None:
-        saved.append(1)
-        if len(saved) == 3:  # before the third save
+    def take(self: MetricsWriter, step: int, *arguments) -> None:
+        write(self, step, *arguments)
+        if step == 3:
             (workdir / ".lock").write_bytes(b'{"run": "x", "host": "other", "pid": 3}')
-            (workdir / "metrics.jsonl").write_bytes(b"the other run's")
-        check(self)
+            for file in files:
+                file.write_bytes(b"the other run's")
+            if ends_otherwise:
+                raise KeyError("for another reason")
 
-    monkeypatch.setattr(Lease, "check", take)
-    with pytest.raises(StorageError, match=r"got taken over \(by process 3 on other"):
+    monkeypatch.setattr(MetricsWriter, "write", take)
+    words = "another reason" if ends_otherwise else r"got taken over \(by process 3 on other"
+    with pytest.raises(KeyError if ends_otherwise else StorageError, match=words):
         train(small_config(**SETTINGS), workdir)
     assert newest_step(workdir) == 2
-    assert (workdir / "metrics.jsonl").read_bytes() == b"the other run's"
+    for file in files:
+        assert file.read_bytes() == b"the other run's"
     assert b"other" in (workdir / ".lock").read_bytes()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rae_dit.storage.errors import StorageError
+from rae_dit.storage.lease import HeldError, Lease
 from rae_dit.storage.places import place
 from rae_dit.storage.spool import Spool
 
@@ -62,6 +63,36 @@ def test_a_failure_at_the_end_names_the_local_files(bucket, workdir: Path) -> No
     ):
         spool.close()
     assert (spool.directory / "deep" / "lines").read_text() == "a\n"
+
+
+def test_nothing_is_uploaded_over_the_files_of_a_run_that_took_over(
+    workdir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("rae_dit"), "propagate", True)
+    with Lease(workdir, renew=600.0) as lease:
+        at_times = Spool(workdir, check=lease.check, every=0.05)
+        asked = Spool(workdir, check=lease.check)
+        (workdir / ".lock").write_bytes(b'{"run": "x"}')
+        for spool in (at_times, asked):
+            append(spool, "a\n")
+        wait_for(lambda: f"not uploaded is in {at_times.directory}" in caplog.text)
+        with pytest.raises(HeldError, match="taken over"):
+            asked.upload()
+        for spool in (at_times, asked):
+            spool.close()
+            assert (spool.directory / "deep" / "lines").read_text() == "a\n"
+    assert not (workdir / "deep").exists()
+
+
+def test_nothing_is_uploaded_at_the_end_while_the_lease_is_not_known(workdir: Path) -> None:
+    def check() -> None:
+        raise StorageError("unavailable")
+
+    spool = Spool(workdir, check=check)
+    append(spool, "a\n")
+    with pytest.raises(StorageError, match=f"^unavailable; .* is in {spool.directory}$"):
+        spool.close()
+    assert not (workdir / "deep").exists()
 
 
 def test_on_a_disk_it_is_the_directory_itself(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from rae_dit.checkpoint.manager import restore_state
 from rae_dit.data.transforms import to_float
 from rae_dit.modes.train import train
 from rae_dit.setup.run import make_program
+from rae_dit.storage.errors import StorageError
 from rae_dit.training import loop
 from rae_dit.training.history import DivergedError
+from rae_dit.training.metrics import MetricsWriter
 from rae_dit.training.sharding import make_mesh
 
 SETTINGS = {
@@ -126,6 +128,22 @@ def test_what_was_saved_after_the_last_sound_loss_is_not_trusted(
     train(config_of(SETTINGS | changes | {"optim.max_steps": 6}), tmp_path)
     assert data.seen == [1, 2, 3, 4, 5, 6, 7, 8]  # from step 4: nobody saw the loss of step 5
     assert (tmp_path / "checkpoints" / "quarantined-5-0").is_dir()
+
+
+def test_nothing_is_set_aside_before_the_lock_is_made_sure_of(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data.bright = {6}
+
+    def upload(self: MetricsWriter) -> None:
+        if data.seen and data.seen[-1] == 6:
+            raise StorageError("got taken over")
+
+    monkeypatch.setattr(MetricsWriter, "upload", upload)
+    changes = {"metrics.log_every": 2, "checkpoint.save_every": 1, "optim.spike_window": 2}
+    with pytest.raises(StorageError, match="taken over"):
+        train(config_of(SETTINGS | changes | {"optim.max_steps": 6}), tmp_path)
+    assert "5" in {path.name for path in (tmp_path / "checkpoints").iterdir()}
 
 
 def test_nobody_looks_unless_asked(data: Data, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from rae_dit.provenance import Provenance
 from rae_dit.setup import models
 from rae_dit.setup.run import open_run
 from rae_dit.storage.files import check_writable, write_json
-from rae_dit.storage.lease import HeldError
 from rae_dit.training.goodput import Goodput
 from rae_dit.training.hooks import telemetry_hook, validation_hook
 from rae_dit.training.loop import run_steps
@@ -51,7 +50,9 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Con
         Preemption() as preemption,  # first: SIGTERM is heard while the lock is waited for, too
         lock_for_all(workdir) as check_lock,
         jax.default_matmul_precision(models.matmul_precision(config)),
-        Goodput(workdir / "goodput.json" if is_main else None, started=started) as goodput,
+        Goodput(
+            workdir / "goodput.json" if is_main else None, started=started, check_lock=check_lock
+        ) as goodput,
         Checkpoints(
             workdir / "checkpoints",
             save_every=config.checkpoint.save_every,
@@ -73,7 +74,9 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Con
         goodput.begin(int(state.step), int(state.bad_steps))
         values, project = to_dict(run.config), config.metrics.wandb_project
         others = [WeightsAndBiases(project, workdir, values)] if project and is_main else []
-        with MetricsWriter(workdir, is_main=is_main, others=others) as writer:
+        with MetricsWriter(
+            workdir, is_main=is_main, others=others, check_lock=check_lock
+        ) as writer:
             writer.truncate(int(state.step))
             if is_main:
                 log_changed_settings(workdir, run.config)
@@ -83,12 +86,7 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Con
                 if not is_main:  # whose lease shows that it can write
                     # Orbax takes ten minutes to find that one of several processes cannot.
                     check_writable(workdir)
-                try:
-                    check_lock()
-                except HeldError:
-                    writer.abandon()  # or its last upload would be over the other run's
-                    raise
-                writer.upload()
+                writer.upload()  # makes sure of the lock before
 
             run_steps(
                 run,

@@ -9,12 +9,14 @@ import logging
 import shutil
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from rae_dit.storage.errors import StorageError
 from rae_dit.storage.files import upload
+from rae_dit.storage.lease import HeldError
 from rae_dit.storage.places import is_url
 
 log = logging.getLogger(__name__)
@@ -32,18 +34,28 @@ class Spool(contextlib.AbstractContextManager["Spool"]):
         directory: where the files are to be written.
     """
 
-    def __init__(self, target: Path, *, every: float = UPLOAD_EVERY) -> None:
+    def __init__(
+        self,
+        target: Path,
+        *,
+        check: Callable[[], None] = lambda: None,
+        every: float = UPLOAD_EVERY,
+    ) -> None:
         """Starts a thread if there is something to upload to.
 
         Args:
             target: directory of the run, local or in a bucket.
+            check: called before each upload: makes sure that no other run writes there
+                (`Lease.check`).
             every: seconds between uploads.
         """
         self._target = target
+        self._check = check
         self._every = every
         self._uploaded: dict[Path, tuple[int, int]] = {}  # size and time of what was uploaded last
         self._uploading = threading.Lock()
         self._closing = threading.Event()
+        self._abandoned = False
         self._thread: threading.Thread | None = None
         self.directory = target
         if is_url(target):
@@ -61,11 +73,17 @@ class Spool(contextlib.AbstractContextManager["Spool"]):
         """Uploads the files that have changed; returns when they are there.
 
         Raises:
+            HeldError: another run writes to the directory now; nothing is uploaded any more.
             StorageError: one could not be uploaded.
         """
         if self._thread is None:
             return
         with self._uploading:
+            try:
+                self._check()
+            except HeldError:
+                self._abandon()
+                raise
             for file in sorted(self.directory.rglob("*")):
                 # Hidden files are being replaced.
                 if not file.is_file() or file.name.startswith("."):
@@ -79,6 +97,8 @@ class Spool(contextlib.AbstractContextManager["Spool"]):
         while not self._closing.wait(self._every * max(1.0, self._size() / _LARGE)):
             try:
                 self.upload()
+            except HeldError:
+                return
             except (StorageError, OSError) as error:
                 log.warning("not uploaded for now, and tried again: %s", error)
 
@@ -94,14 +114,19 @@ class Spool(contextlib.AbstractContextManager["Spool"]):
         """Closes; an exception of the block propagates."""
         self.close()
 
-    def abandon(self) -> None:
-        """Uploads nothing more: the directory belongs to another run now. The files stay."""
-        if self._thread is not None and not self._closing.is_set():
-            self._closing.set()
-            log.warning("what was not uploaded is in %s", self.directory)
+    def _abandon(self) -> None:
+        if not self._abandoned:
+            self._abandoned = True
+            log.warning(
+                "%s is another run's now; what was not uploaded is in %s",
+                self._target,
+                self.directory,
+            )
 
     def close(self) -> None:
-        """Uploads what is left and deletes the local files, unless they were abandoned.
+        """Uploads what is left and deletes the local files.
+
+        If the directory is another run's now, a warning names the local files, which stay.
 
         Raises:
             StorageError: something could not be uploaded; the message names the local files.
@@ -112,6 +137,8 @@ class Spool(contextlib.AbstractContextManager["Spool"]):
         self._thread.join()
         try:
             self.upload()
+        except HeldError:
+            return
         except (StorageError, OSError) as error:
             raise StorageError(f"{error}; what was not uploaded is in {self.directory}") from error
         shutil.rmtree(self.directory, ignore_errors=True)

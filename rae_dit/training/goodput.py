@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+from rae_dit.storage.errors import StorageError
 from rae_dit.storage.files import write_json
 from rae_dit.training.progress import duration
 
@@ -40,6 +41,7 @@ class Goodput(AbstractContextManager["Goodput"]):
         path: Path | None,
         *,
         started: float | None = None,
+        check_lock: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Starts with activity "start".
@@ -47,9 +49,11 @@ class Goodput(AbstractContextManager["Goodput"]):
         Args:
             path: of goodput.json; None on a process that does not write.
             started: the clock when the program started; None: now.
+            check_lock: called before the file is written: raises StorageError if it may not be.
             clock: seconds, never running backwards.
         """
         self._path = path
+        self._check_lock = check_lock
         self._clock = clock
         self._since = clock() if started is None else started
         self._activities: list[Activity] = ["start"]  # the last one is going on
@@ -157,8 +161,9 @@ class Goodput(AbstractContextManager["Goodput"]):
         if self._path is None:
             return
         try:
+            self._check_lock()
             write_json(self._path, self._to_json())
-        except OSError as error:
+        except (OSError, StorageError) as error:
             log.warning("%s cannot be written (%s)", self._path, error)
 
     def __enter__(self) -> Self:

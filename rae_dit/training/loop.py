@@ -51,7 +51,7 @@ def run_steps(
         writer: takes the metrics.
         goodput: books the time.
         workdir: where a profile goes.
-        before_save: called before a checkpoint is written.
+        before_save: called before a checkpoint is written or, after a spike, set aside.
 
     Returns:
         The last state.
@@ -111,6 +111,7 @@ def run_steps(
                 loss, window = scalars["train/loss"], config.optim.spike_window
                 if history.is_spike(loss, factor=config.optim.spike_factor, window=window):
                     with goodput.spending("restore"):
+                        before_save()
                         state, history = roll_back(run, state, history, loss, checkpoints)
                     goodput.went_back(int(state.step), int(state.bad_steps))
                     progress.went_back(step, int(state.step))

@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Protocol, SupportsFloat
@@ -49,6 +49,7 @@ class MetricsWriter(AbstractContextManager):
         *,
         is_main: bool,
         others: Sequence[_EventWriter] = (),
+        check_lock: Callable[[], None] = lambda: None,
     ) -> None:
         """Opens the files on the main process; on the others every method does nothing.
 
@@ -56,9 +57,11 @@ class MetricsWriter(AbstractContextManager):
             workdir: directory of the run; made if needed.
             is_main: True on the one process that writes (`jax.process_index() == 0`).
             others: writers that get the same metrics; closed with this one.
+            check_lock: called before files are put into a bucket: raises HeldError if another run
+                writes there now.
         """
         # Others have nothing to write, so they need no spool.
-        self._spool = Spool(place(workdir)) if is_main else None
+        self._spool = Spool(place(workdir), check=check_lock) if is_main else None
         directory = self._spool.directory if self._spool else place(workdir)
         self._path = directory / "metrics.jsonl"
         self._lines: IO[str] | None = None
@@ -132,15 +135,11 @@ class MetricsWriter(AbstractContextManager):
         """Waits until every line written so far is in the workdir, if that is in a bucket.
 
         Raises:
+            HeldError: another run writes there now.
             StorageError: it cannot be written to.
         """
         if self._spool is not None:
             self._spool.upload()
-
-    def abandon(self) -> None:
-        """Uploads nothing more, because another run writes to the workdir now."""
-        if self._spool is not None:
-            self._spool.abandon()
 
     def __exit__(self, *exception: object) -> None:
         """Closes; an exception of the block propagates."""
