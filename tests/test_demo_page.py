@@ -18,6 +18,7 @@ from support.demo_model import empty_model
 from rae_dit.demo import catalog as demo_catalog
 from rae_dit.demo import drawing
 from rae_dit.demo.catalog import Catalog
+from rae_dit.demo.guard import ENVELOPE, UPLOADS_KEPT
 from rae_dit.demo.images import Strip
 from rae_dit.demo.model import Parts
 from rae_dit.demo.runs import RunsFolder
@@ -46,7 +47,12 @@ def fake_strip(model, settings):
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def uploads(tmp_path_factory):
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, uploads):
     """A served page of a model that computes nothing; its address."""
     from rae_dit.demo.page import build_page, launch_settings
 
@@ -56,6 +62,7 @@ def address(tmp_path_factory):
     (run / "config.json").write_text('{"objective": "flow_matching", "optim": {"max_steps": 9}}')
     (run / "metrics.jsonl").write_text('{"step": 5, "train/loss": 0.25}\n')
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(uploads))
         patch.setattr(demo_catalog, "load_model", lambda source, parts: empty_model())
         patch.setattr(drawing, "make_images", fake_images)
         patch.setattr(drawing, "make_strip", fake_strip)
@@ -65,7 +72,7 @@ def address(tmp_path_factory):
             shelf=Shelf(folder),
             most_bytes=MOST,
         )
-        page.launch(**launch_settings("127.0.0.1", None, MOST))
+        page.launch(**launch_settings("127.0.0.1", None, MOST, uploads))
         yield page.local_url.rstrip("/")
         page.close()
 
@@ -95,18 +102,46 @@ def test_no_function_is_offered_to_programs(address):
     assert json.loads(ask(address, "GET", "/gradio_api/info")[2])["named_endpoints"] == {}
 
 
-def test_a_large_upload_is_refused(address):
-    def upload(size):
-        body = (
-            b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-            + b"0" * size
-            + b"\r\n--x--\r\n"
-        )
-        kind = "multipart/form-data; boundary=x"
-        return ask(address, "POST", "/gradio_api/upload", body, Content_Type=kind)[0]
+@pytest.mark.parametrize(
+    ("name", "status"), [("evil.example", 400), ("localhost", 200), ("[::1]", 200)]
+)
+def test_a_name_of_another_site_that_leads_here_is_refused(address, name, status):
+    port = urlsplit(address).port
+    assert ask(address, "GET", "/config", Host=f"{name}:{port}")[0] == status
 
-    assert upload(1000) == 200
-    assert upload(MOST + 1000) == 413
+
+@pytest.mark.parametrize(
+    ("origin", "status"), [("http://evil.example", 403), ("null", 403), ("", 200), ("own", 200)]
+)
+def test_another_site_sends_nothing(address, origin, status):
+    origins = {"Origin": address if origin == "own" else origin} if origin else {}
+    assert upload(address, 1000, **origins) == status
+
+
+def upload(address, size, **headers):
+    """Status of an upload of so many bytes, each time another file."""
+    content = f"{time.monotonic_ns():<20}".encode().ljust(size, b"0")
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+        + content
+        + b"\r\n--x--\r\n"
+    )
+    kind = "multipart/form-data; boundary=x"
+    return ask(address, "POST", "/gradio_api/upload", body, Content_Type=kind, **headers)[0]
+
+
+def test_a_large_upload_is_refused(address):
+    assert upload(address, 1000) == 200
+    assert upload(address, MOST + 1000) == 413
+    assert upload(address, MOST + 2 * ENVELOPE) == 413
+
+
+def test_uploads_are_bounded_together(address, uploads):
+    room = UPLOADS_KEPT * (MOST + ENVELOPE)
+    for _ in range(room // MOST + 5):
+        assert upload(address, MOST) == 200
+    sizes = [path.stat().st_size for path in uploads.rglob("*") if path.is_file()]
+    assert room - 2 * (MOST + ENVELOPE) < sum(sizes) <= room
 
 
 @pytest.fixture(scope="module")

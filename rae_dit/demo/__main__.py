@@ -28,8 +28,8 @@ from rae_dit.workdir import find_run
 COMPILE_CACHE = "~/.cache/rae_dit/jax"
 
 
-def main() -> None:
-    """Parses the command line, and serves the page or writes images."""
+def command_line() -> argparse.ArgumentParser:
+    """Returns what reads the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m rae_dit.demo",
         description=__doc__,
@@ -59,7 +59,12 @@ def main() -> None:
     images.add_argument("--guidance", help="none, cfg, autoguidance or internal")
     images.add_argument("--scale", type=float)
     images.add_argument("--interval", type=interval, metavar="LOW,HIGH")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Parses the command line, and serves the page or writes images."""
+    arguments = command_line().parse_args()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
         with reported(OWN, None, debug=arguments.debug):

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from rae_dit.config import ConfigError
@@ -19,7 +20,9 @@ except ImportError as error:  # pragma: no cover
     ) from error
 
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from rae_dit.demo.guard import BoundedUploads, OwnAddressOnly, allowed_hosts
 from rae_dit.demo.reconstruct_tab import reconstruct_tab
 from rae_dit.demo.runs_tab import runs_tab
 from rae_dit.demo.sample_tab import sample_tab
@@ -27,40 +30,14 @@ from rae_dit.demo.shelf import Shelf
 from rae_dit.storage.places import place
 
 CACHE_SECONDS = 3600  # for which the server keeps images that it has shown
-# The browser asks no other address, whatever gradio's page may name.
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-    "worker-src 'self' blob:; connect-src 'self' data: blob:; frame-ancestors 'self'"
-)
 
-# As many images in a row as the window has room for.
+# As many images in a row as the window has room for, below the label.
 STYLE = """
+#galleryA .grid-wrap, #galleryB .grid-wrap { padding-top: 28px !important; }
 #galleryA .grid-container, #galleryB .grid-container {
   grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)) !important;
 }
 """
-
-
-class OwnAddressOnly:
-    """ASGI middleware that adds `POLICY` to every answer."""
-
-    def __init__(self, app: Any):
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Passes a request on."""
-
-        async def send_with_policy(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                headers = [
-                    *message.get("headers", []),
-                    (b"content-security-policy", POLICY.encode()),
-                ]
-                message = {**message, "headers": headers}
-            await send(message)
-
-        await self.app(scope, receive, send_with_policy)
 
 
 def build_page(
@@ -112,21 +89,29 @@ def serve(
         ConfigError: the port is taken.
     """
     with tempfile.TemporaryDirectory(prefix="rae_dit_demo_") as folder:
-        page = build_page(catalog, runs, shelf=Shelf(place(folder)), most_bytes=most_bytes)
+        uploads = place(folder) / "uploads"
+        os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # read where the page is built
+        shelf = Shelf(place(folder) / "shown")
+        page = build_page(catalog, runs, shelf=shelf, most_bytes=most_bytes)
         page.queue(max_size=32)
         try:
-            _, address, _ = page.launch(**launch_settings(host, port, most_bytes))
+            _, address, _ = page.launch(**launch_settings(host, port, most_bytes, uploads))
         except OSError as error:
             raise ConfigError(f"--port: got {port}; expected one that is free ({error})") from error
         print(f"Open {address} (Ctrl-C ends it)", flush=True)
         page.block_thread()
 
 
-def launch_settings(host: str, port: int | None, most_bytes: int) -> dict[str, Any]:
+def launch_settings(host: str, port: int | None, most_bytes: int, uploads: Path) -> dict[str, Any]:
     """Returns the arguments of `launch`: no other address is asked, no file of the disk served."""
     plain = gr.themes.Default(
         font=["ui-sans-serif", "system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
+    guards = [
+        Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(host), www_redirect=False),
+        Middleware(OwnAddressOnly),
+        Middleware(BoundedUploads, folder=uploads, most_bytes=most_bytes),
+    ]
     return {
         "server_name": host,
         "server_port": port,
@@ -142,5 +127,5 @@ def launch_settings(host: str, port: int | None, most_bytes: int) -> dict[str, A
         "footer_links": [],
         "theme": plain,
         "css": STYLE,
-        "app_kwargs": {"middleware": [Middleware(OwnAddressOnly)]},
+        "app_kwargs": {"middleware": guards},
     }

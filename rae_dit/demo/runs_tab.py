@@ -22,6 +22,7 @@ LARGEST_PICTURE = 2**25  # bytes
 PICTURES = 12  # of a run, the newest
 TURNS = {"concurrency_limit": 1, "concurrency_id": "runs", "show_progress": "hidden"}
 LOSS = "train/loss"
+WIDTHS = (12, 14, 14, 9, 9, 12, 12, 10, 8)  # of the columns of `HEADERS`, in percent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +102,12 @@ def runs_tab(folder: RunsFolder, page: gr.Blocks, shelf: Shelf) -> None:
     gr.Markdown(f"Runs below `{folder.root}`")
     follow = gr.Checkbox(True, label=f"Follow: read again every {SECONDS} s", elem_id="follow")
     table = gr.Dataframe(
-        headers=HEADERS, interactive=False, wrap=True, elem_id="runs", label="Runs"
+        headers=HEADERS,
+        interactive=False,
+        wrap=True,
+        column_widths=[f"{share}%" for share in WIDTHS],
+        elem_id="runs",
+        label="Runs",
     )
     with gr.Row():
         chosen = gr.Dropdown(names, value=[], multiselect=True, label="Compare", elem_id="chosen")
