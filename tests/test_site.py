@@ -12,17 +12,17 @@ from configs import default
 ROOT = Path(__file__).parent.parent
 
 
-def in_nav() -> set[str]:
-    """Pages that mkdocs.yml names."""
+def in_nav() -> list[str]:
+    """Pages that mkdocs.yml names, in order of their names."""
     text = re.sub(r"\n(?=\S)", "\n---\n", (ROOT / "mkdocs.yml").read_text().split("\nnav:\n")[1])
-    return set(re.findall(r"[\w/]+\.(?:md|ipynb)", text.split("\n---\n")[0]))
+    return sorted(re.findall(r"[\w/]+\.(?:md|ipynb)", text.split("\n---\n")[0]))
 
 
 def test_every_page_is_in_the_navigation():
     """If this fails, add the page to `nav` in mkdocs.yml, where a reader would look for it."""
     pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     made = {"index.md", "contributing.md", "changelog.md"}  # by launch/site.py
-    assert {page for page in in_nav() if page.endswith(".md")} == pages | made
+    assert [page for page in in_nav() if page.endswith(".md")] == sorted(pages | made)
 
 
 @pytest.fixture(scope="module")

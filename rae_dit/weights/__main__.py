@@ -42,8 +42,8 @@ from rae_dit.weights.tensor_file import open_tensors, save_tensors
 from rae_dit.workdir import find_run
 
 
-def main() -> None:
-    """Parses the command line and runs a command."""
+def command_line() -> argparse.ArgumentParser:
+    """Returns what reads the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m rae_dit.weights",
         description=__doc__,
@@ -84,7 +84,12 @@ def main() -> None:
         command.add_argument(
             "--weights", choices=get_args(Weights), default="ema", help="of a training checkpoint"
         )
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Parses the command line and runs a command."""
+    arguments = command_line().parse_args()
     own = (WeightsError, ConfigError, CheckpointError, StorageError)
     try:
         with reported(own, None, debug=arguments.debug):
