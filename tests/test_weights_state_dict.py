@@ -223,13 +223,6 @@ def test_an_ema_that_is_not_clear_is_refused(case, tmp_path):
         assert len(open_tensors(tmp_path / "a.pt", "online")) == len(content["model"])
 
 
-def test_an_ema_that_is_a_pickled_object_is_not_passed_over(tmp_path, monkeypatch):
-    content = {"ema": types.SimpleNamespace(), "model": {"w": 1}}
-    monkeypatch.setattr("rae_dit.weights.tensor_file.read_content", lambda path: content)
-    with pytest.raises(WeightsError, match="got 'ema' without a state dict in it"):
-        open_tensors(tmp_path / "a.pt")
-
-
 def test_weights_that_are_not_there_are_refused(tmp_path):
     torch.save({"ema": model(2)}, tmp_path / "a.pt")
     with pytest.raises(WeightsError, match="weights: got 'online'; expected 'ema', all that"):

@@ -57,7 +57,7 @@ def parts(
     node: Any, place: str = "", *, average: bool, siblings: tuple[str, ...] = (), depth: int = 0
 ) -> Iterator[Part]:
     """Yields every state dict below a node of the tree."""
-    if depth > MAX_DEPTH or not holds_tensors(node):
+    if depth > MAX_DEPTH or isinstance(node, Leaf) or not holds_tensors(node):
         return
     if isinstance(node, list | tuple):
         if all(isinstance(value, Leaf) for value in node):

@@ -4,16 +4,21 @@
 tell whether they are averages.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rae_dit.weights.averages import match_in_order
-from rae_dit.weights.branch_names import WRAPPERS, is_no_weights, names_ema
-from rae_dit.weights.lazy_tensor import LazyTensor
+from rae_dit.weights.branch_names import WRAPPERS, is_average, is_no_weights, words
+from rae_dit.weights.lazy_tensor import LazyTensor, Storage
 from rae_dit.weights.safe_pickle import Placeholder
 
 MAX_DEPTH = 8
 LEAST_SHARE = 0.5  # of the tensors: averages may leave out buffers and frozen parameters
+SUMS = frozenset(["avg", "average"])  # "square_avg" is an optimizer's
+ARRAYS = ("multiarray._reconstruct", "numeric._frombuffer")  # numpy's, of protocol 2 and 5
+MAX_BYTES = 64  # of a digest or a date: half of the least that is taken for weights
 
 
 def lookalikes(content: Any, taken: Mapping[str, LazyTensor]) -> list[str]:
@@ -64,33 +69,92 @@ def branches(
                 yield from branches(value, (*place, str(key)))
 
 
-def unread_average(node: Any, place: tuple[str, ...] = ()) -> str | None:
-    """Finds a branch that is called an EMA and is not read as one: its place.
+def unread_average(content: Any, known: Iterable[LazyTensor]) -> str | None:
+    """Finds a branch that is called an average, holds weights, and is not read: its place.
 
-    Such are the averages that an optimizer or a callback keeps, and a pickled object.
+    Such are the averages that an optimizer or a callback keeps, arrays of numpy's, all parameters
+    in one vector, and pickled objects.
+
+    Args:
+        content: of the file.
+        known: tensors that are accounted for.
     """
-    if len(place) > MAX_DEPTH or not isinstance(node, dict | list | tuple):
-        return None
-    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-        here = (*place, str(key))
-        pickled = not place and type(value) is not LazyTensor and not is_plain(value)
-        if names_ema(str(key)) and (pickled or tensors_below(value)):
-            return ".".join(here)
-        if below := unread_average(value, here):
-            return below
+    known = list(known)
+    least = LEAST_SHARE * sum(math.prod(tensor.shape) for tensor in known)
+    empty = {id(tensor) for tensor in known}  # and all that was found to hold no weights
+    seen: set[int] = set()
+    todo: deque[tuple[tuple[str, ...], Any, bool]] = deque([((), content, False)])
+    while todo:
+        place, node, optimizer = todo.popleft()
+        inner = entries(node)
+        state_dict = all(isinstance(value, LazyTensor) for _, value in inner)
+        for key, value in inner:
+            here = (*place, key)
+            small = state_dict and math.prod(value.shape) < least  # "embed_avg" of a VAE
+            named = names_average(key, optimizer=optimizer) and not small
+            if named and holds_weights(value, empty):
+                return ".".join(here)
+            if len(here) <= MAX_DEPTH and id(value) not in seen:
+                seen.add(id(value))
+                todo.append((here, value, optimizer or is_no_weights(key)))
     return None
 
 
-def is_plain(value: Any) -> bool:
-    """Tells whether a value is a container, a number or a string."""
-    return isinstance(value, dict | list | tuple | bool | int | float | str | bytes | None)
+def names_average(key: str, *, optimizer: bool) -> bool:
+    """Tells whether a name is an average's; an optimizer averages squares and gradients, too."""
+    named = is_average(key, inside=False)
+    return bool(named) and (not optimizer or SUMS.isdisjoint(words(key)))
 
 
-def tensors_below(value: Any, depth: int = 0) -> bool:
-    """Tells whether there are tensors in a container or in the state of a pickled object."""
-    if type(value) is Placeholder:
-        value = value.state
-    if depth > MAX_DEPTH or not isinstance(value, dict | list | tuple):
-        return False
-    inner = list(value.values()) if isinstance(value, dict) else value
-    return any(type(one) is LazyTensor or tensors_below(one, depth + 1) for one in inner)
+def entries(node: Any) -> list[tuple[str, Any]]:
+    """Lists what is in a container or in a pickled object, by name or number."""
+    if type(node) is Placeholder:
+        state = entries(node.state) if isinstance(node.state, dict) else [("state", node.state)]
+        return state + entries(node.arguments) + entries(node.items)
+    if isinstance(node, dict):
+        return [(str(key), value) for key, value in node.items()]
+    return (
+        [(str(n), value) for n, value in enumerate(node)] if isinstance(node, list | tuple) else []
+    )
+
+
+def holds_weights(value: Any, empty: set[int]) -> bool:
+    """Tells whether there is more than a single number in a value, however deep.
+
+    Args:
+        value: of the file.
+        empty: ids of values without weights; more are added.
+    """
+    todo = [value]
+    while todo:
+        one = todo.pop()
+        if id(one) in empty:
+            continue
+        if numbers_in(one) > 1:
+            return True
+        empty.add(id(one))
+        todo += [inner for _, inner in entries(one)]
+    return False
+
+
+def numbers_in(value: Any) -> int:
+    """Counts the numbers of a tensor, of a pickled array, and of bytes too long for a name."""
+    match value:
+        case LazyTensor():
+            return math.prod(value.shape) if value.readable else 2
+        case Storage():
+            return value.length
+        case bytes() | bytearray():
+            return len(value) // MAX_BYTES
+        case Placeholder(name="_codecs.encode", arguments=(str() as text, *_)):  # older bytes
+            return len(text) // MAX_BYTES
+        case Placeholder(state=(_, tuple() as shape, *_)) if value.name.endswith(ARRAYS):
+            return product(shape)
+        case Placeholder(arguments=(_, _, tuple() as shape, *_)) if value.name.endswith(ARRAYS):
+            return product(shape)
+    return 0
+
+
+def product(shape: tuple[Any, ...]) -> int:
+    """Multiplies sizes; 0 if they are none."""
+    return math.prod(shape) if all(type(size) is int for size in shape) else 0

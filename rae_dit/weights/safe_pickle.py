@@ -55,7 +55,7 @@ class Placeholder:
         name: dotted name of the class or function.
         arguments: what it was called with; None if it is the class or function itself.
         state: what its state was set to; None if it was not set.
-        items: entries that were set in it, if it is a kind of dict; None if there are none.
+        items: entries that were set in it or appended to it; None if there are none.
     """
 
     __slots__ = ("arguments", "items", "name", "state")
@@ -211,11 +211,14 @@ class Machine:
             raise WeightsError(f"Its pickle sets the state of a {type(target).__name__}.")
 
     def extend(self, values: list[Any]) -> None:
-        """Appends to the list on top of the stack; what a placeholder is given is dropped."""
+        """Appends to the list or placeholder on top of the stack."""
         target = self.stack[-1]
         if type(target) is list:
             target.extend(values)
-        elif type(target) is not Placeholder:
+        elif type(target) is Placeholder:
+            target.items = target.items or {}
+            target.items |= enumerate(values, len(target.items))
+        else:
             raise WeightsError(f"Its pickle appends to a {type(target).__name__}.")
 
     def set_items(self, pairs: list[Any]) -> None:

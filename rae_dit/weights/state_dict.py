@@ -126,7 +126,7 @@ def check_no_average_is_lost(content: Any, online: Part | None, path: Path) -> N
         WeightsError: an EMA is no state dict, such as a pickled module; or there are other tensors
             of the same names and shapes.
     """
-    if place := unread_average(content):
+    if place := unread_average(content, [] if online is None else online.named.values()):
         raise WeightsError(
             f"{path}: got {place!r} without a state dict in it; expected the state dict of "
             "the EMA; weights='online' takes the online weights"
