@@ -105,6 +105,8 @@ def test_the_forms_of_class_files_mean_the_same(tmp_path, content):
     [
         ("n01491361 tiger shark\nn01440764 tench\n", "n01491361 stands before n01440764"),
         ("1 tench\n2 goldfish\n", "whose line 1 is '1 tench'"),
+        ("id,name\n0,tench\n1,goldfish\n", "whose first line 'id,name' is unlike all others"),
+        ("wnid,name\nn01440764,tench\nn01443537,goldfish\n", "first line 'wnid,name' is unlike"),
         ("{0: 'tench', 2: 'x'}", r"a dictionary of 2 entries that begins with \(0, 'tench'\)"),
         ("{0: 'tench', 0.5: 'x'}", "a dictionary of 2 entries"),
         ("{}", "which holds an? .*dict"),

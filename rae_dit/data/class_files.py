@@ -108,10 +108,18 @@ def _without_numbers(path: str | Path, lines: tuple[str, ...]) -> tuple[str, ...
     """Takes the numbers off lines that are all numbered.
 
     Raises:
-        SourceError: they are numbered, but not 0, 1, 2, ...
+        SourceError: they are numbered, but not 0, 1, 2, ...; or all but the first are numbered or
+            have WordNet ids, which makes that one a header.
     """
     numbered = [match for line in lines if (match := _NUMBERED.fullmatch(line))]
     if len(numbered) < len(lines):
+        first, *rest = lines
+        for form in (_NUMBERED, _ID):
+            if rest and all(map(form.fullmatch, rest)) and not form.fullmatch(first):
+                raise SourceError(
+                    f"got {str(path)!r}, whose first line {first!r} is unlike all others; expected "
+                    "the classes alone; take the header off"
+                )
         return lines
     for label, match in enumerate(numbered):
         if int(match[1]) != label:
