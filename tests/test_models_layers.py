@@ -7,7 +7,7 @@ import pytest
 import torch
 from flax import nnx
 
-from rae_dit.models import attention, layers, mlp, stack
+from rae_dit.models import attention, layers, mlp, rotary, stack
 
 
 def normal(*shape, seed=0):
@@ -30,20 +30,20 @@ def test_sincos_encodes_the_column_first():
 
 
 def test_rotation_encodes_the_row_first_and_keeps_length():
-    cos, sin = (angle.reshape(3, 5, 8) for angle in attention.rotary_angles(8, 3, 5))
+    cos, sin = (angle.reshape(3, 5, 8) for angle in rotary.rotary_angles(8, 3, 5))
     np.testing.assert_array_equal(cos[1, 0, :4], cos[1, 4, :4])
     np.testing.assert_array_equal(sin[0, 3, 4:], sin[2, 3, 4:])
     x = normal(2, 15, 3, 8)
-    turned = attention.apply_rope(x, cos.reshape(15, 8), sin.reshape(15, 8))
+    turned = rotary.apply_rope(x, cos.reshape(15, 8), sin.reshape(15, 8))
     np.testing.assert_allclose(
         jnp.linalg.norm(turned, axis=-1), jnp.linalg.norm(x, axis=-1), rtol=1e-5
     )
 
 
 def test_rotated_products_depend_on_the_difference_of_positions():
-    cos, sin = attention.rotary_angles(8, 1, 6)
+    cos, sin = rotary.rotary_angles(8, 1, 6)
     q, k = normal(1, 1, 1, 8), normal(1, 1, 1, 8, seed=1)
-    place = lambda x: attention.apply_rope(jnp.broadcast_to(x, (1, 6, 1, 8)), cos, sin)[0, :, 0]  # noqa: E731
+    place = lambda x: rotary.apply_rope(jnp.broadcast_to(x, (1, 6, 1, 8)), cos, sin)[0, :, 0]  # noqa: E731
     products = place(q) @ place(k).T
     np.testing.assert_allclose(jnp.diagonal(products, 2)[0], jnp.diagonal(products, 2), rtol=1e-4)
     assert not np.allclose(products[0, 2], products[2, 0])

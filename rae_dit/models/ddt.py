@@ -42,7 +42,6 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.diffusion.prediction import velocity_of
-from rae_dit.models.attention import Rope
 from rae_dit.models.conditioning import (
     Modulation,
     TimeEmbedding,
@@ -67,6 +66,7 @@ from rae_dit.models.layers import (
     unpatchify,
     value_of,
 )
+from rae_dit.models.rotary import Rope
 from rae_dit.models.stack import Stack
 
 ApplyStack = Callable[..., Array]

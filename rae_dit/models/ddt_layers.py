@@ -4,9 +4,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rae_dit.architecture import Compute, DDTArchitecture
-from rae_dit.models.attention import Rope, rotary_angles
 from rae_dit.models.ddt_block import DDTBlock, PlainBlock
 from rae_dit.models.layers import Dtype, Linear, compute_dtype
+from rae_dit.models.rotary import Rope, rotary_angles
 from rae_dit.models.stack import Stack
 
 

@@ -8,9 +8,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rae_dit.architecture import Compute, ViTArchitecture
-from rae_dit.models.attention import SelfAttention, apply_rope_halves
+from rae_dit.models.attention import SelfAttention
 from rae_dit.models.layers import LayerNorm, compute_dtype
 from rae_dit.models.mlp import MLP, SwiGLU, gelu_exact, gelu_tanh
+from rae_dit.models.rotary import apply_rope_halves
 from rae_dit.models.stack import Stack
 
 

@@ -16,9 +16,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rae_dit.architecture import Compute, EncoderArchitecture
-from rae_dit.models.attention import Rope
 from rae_dit.models.layers import LayerNorm, Linear, compute_dtype, patchify
 from rae_dit.models.resize import resize_bicubic
+from rae_dit.models.rotary import Rope
 from rae_dit.models.transformer import make_trunk
 
 

@@ -21,7 +21,6 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rae_dit.architecture import Compute, EncoderArchitecture
-from rae_dit.models.attention import Rope
 from rae_dit.models.encoders.base import VisionTransformer, small_normal
 from rae_dit.models.encoders.family import (
     IMAGENET_MEAN,
@@ -31,6 +30,7 @@ from rae_dit.models.encoders.family import (
     TensorNames,
 )
 from rae_dit.models.layers import Constant
+from rae_dit.models.rotary import Rope
 from rae_dit.models.transformer import prepend
 
 ROPE_BASE = 100.0
