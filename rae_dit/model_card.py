@@ -126,6 +126,13 @@ def keywords(card: Card) -> list[str]:
             "cfg_scale": sample.cfg_scale,
             "cfg_interval": sample.cfg_interval,
         }
+    if sample.internal_scale != 1 and sample.guidance != "autoguidance":
+        found |= {
+            "internal_scale": sample.internal_scale,
+            "internal_interval": sample.internal_interval,
+        }
+    if sample.internal_null_scale is not None:
+        found["internal_null_scale"] = sample.internal_null_scale
     found["shift"] = card.shift
     return [f"{name}={value!r}" for name, value in found.items()]
 

@@ -198,10 +198,23 @@ def test_report_says_what_the_figures_depend_on(generator, tmp_path, monkeypatch
     assert (tmp_path / "samples_unguided.png").is_file()
 
 
-def test_only_the_guided_images_unless_asked(generator, tmp_path):
+def test_only_the_guided_images_unless_asked():
     guided = small_config(**{"sample.cfg_scale": 3.0})
-    assert mode.guidance_scales(guided) == {"guided": 3.0}
-    assert mode.guidance_scales(small_config()) == {"unguided": 1.0}
+    assert mode.guidances(guided) == {"guided": guided}
+    assert mode.guidances(small_config()) == {"unguided": small_config()}
+
+
+@pytest.mark.parametrize("cfg_scale", [1.0, 2.0])
+def test_unguided_images_have_no_internal_guidance_either(cfg_scale):
+    second_head = {"ddt.base_depth": 1, "sample.cfg_scale": cfg_scale}
+    guided = small_config(
+        **second_head, **{"sample.internal_scale": 1.8, "evaluate.unguided": True}
+    )
+    found = mode.guidances(guided)
+    assert list(found) == ["unguided", "guided"]
+    assert found["guided"] == guided
+    plain = found["unguided"].sample
+    assert (plain.cfg_scale, plain.internal_scale, plain.internal_null_scale) == (1.0, 1.0, None)
 
 
 def test_an_evaluation_generates_as_many_at_once_as_it_says():

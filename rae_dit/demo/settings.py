@@ -145,8 +145,10 @@ def read_settings(
         "cfg_scale": 1.0 if guidance == NONE else scale,
         "cfg_interval": tuple(interval),
     }
-    if kind == "internal" or method == METHOD:
+    if guidance in (NONE, "internal") or method == METHOD:
         changes["internal_scale"] = 1.0
+    if guidance != "cfg":  # of whose branch without class it is
+        changes["internal_null_scale"] = None
     if method == METHOD:
         changes["grid"] = "full"  # the only one of jumps, for which the page has no field
     sample = changed(model.sample, changes)

@@ -71,10 +71,11 @@ def evaluate(config: Config, workdir: Path) -> None:
         report |= values_of(stored_batches(stored, size, field="evaluate.samples"))
     elif generator is not None:
         with jax.default_matmul_precision(models.matmul_precision(config)):
-            for suffix, scale in guidance_scales(config).items():
-                values = values_of(generated_batches(generator, config, scale))
+            for suffix, guided in guidances(config).items():
+                scale = guided.sample.cfg_scale
+                values = values_of(generated_batches(generator, guided, scale))
                 report |= with_suffix(suffix, values)
-                write_grid(generator, config, workdir / f"samples_{suffix}.png", scale)
+                write_grid(generator, guided, workdir / f"samples_{suffix}.png", scale)
     report |= provenance(config, workdir, step, reference, stored)
     if jax.process_index() == 0:
         write_json(workdir / "evaluation.json", report)
@@ -91,12 +92,15 @@ def write_grid(generator: Generator, config: Config, path: Path, cfg_scale: floa
         sample_grid(path, np.concatenate(parts), np.array(labels), names, columns=GRID_COLUMNS)
 
 
-def guidance_scales(config: Config) -> dict[str, float]:
-    """Returns suffix of metric names -> guidance scale, for each set of images to generate."""
-    scale = config.sample.cfg_scale
-    if scale == 1.0:
-        return {"unguided": 1.0}
-    return ({"unguided": 1.0} if config.evaluate.unguided else {}) | {"guided": scale}
+def guidances(config: Config) -> dict[str, Config]:
+    """Returns suffix of metric names -> the config with its guidance, for each set of images."""
+    unguided = dataclasses.replace(
+        config.sample, cfg_scale=1.0, internal_scale=1.0, internal_null_scale=None
+    )
+    plain = dataclasses.replace(config, sample=unguided)
+    if plain == config:
+        return {"unguided": plain}
+    return ({"unguided": plain} if config.evaluate.unguided else {}) | {"guided": config}
 
 
 def with_suffix(suffix: str, values: dict[str, float]) -> dict[str, float]:

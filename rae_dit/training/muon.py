@@ -77,7 +77,8 @@ def muon_and_adamw(
         clip_norm: largest global norm of a whole gradient; None does not clip.
         decay_mask: parameter tree of bools; False leaves never decay.
         matrices: parameter tree of int: into how many matrices the last axis is cut; 0 for Adam.
-        dtype: of the products of (3); bfloat16 changes an update by less than 1 %.
+        dtype: of the products of (3). bfloat16 changes an update by 3 to 7 % of its length, the
+            reference's float16 by 1; singular values stay in their band.
     """
     optimizers = {
         "muon": scale_by_muon(momentum, dtype=dtype, matrices=matrices),
