@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
@@ -42,9 +43,16 @@ def command_lines(module: str) -> list[str]:
 
 
 def small_ddt(seed: int, **changes) -> DDT:
+    """One whose output is not zero, as that of a new one is."""
     sizes = {"hidden_size": (8, 16), "depth": (1, 1), "num_heads": (2, 2)}
     architecture = DDTArchitecture(input_size=2, in_channels=4, num_classes=10, **sizes, **changes)
-    return DDT(architecture, Compute(), rngs=nnx.Rngs(seed))
+    ddt = DDT(architecture, Compute(), rngs=nnx.Rngs(seed))
+    random = np.random.default_rng(seed)
+    parameters = jax.tree.map(
+        lambda a: jnp.asarray(0.2 * random.normal(size=a.shape), a.dtype), nnx.state(ddt, nnx.Param)
+    )
+    nnx.update(ddt, parameters)
+    return ddt
 
 
 def test_code_is_on_these_pages():
@@ -87,6 +95,7 @@ def test_sampling_takes_a_guide_and_spreads_over_devices(inputs):
 def test_one_jump_is_the_average_velocity(inputs):
     names = {"ddt": small_ddt(0, interval_embedding=True), **inputs}
     exec(blocks("few_steps")[0], names)
+    assert np.abs(names["velocity"]).max() > 0.1
     np.testing.assert_allclose(
         names["latents"], names["noise"] - names["velocity"], rtol=1e-5, atol=1e-6
     )
