@@ -12,6 +12,7 @@ from support.tar_files import write_tar
 from rae_dit.data import listing_cache, readers
 from rae_dit.data.folder import Folder, open_folder
 from rae_dit.data.listing_cache import watched
+from rae_dit.storage.errors import StorageError
 
 
 def picture(path: Path, level: int = 0) -> None:
@@ -164,6 +165,20 @@ def test_where_it_cannot_be_kept_it_is_not(
     (tmp_path / "listings").write_text("a file")
     assert len(open_("folder", folder)[0]) == 3
     assert f"the listing of {folder} cannot be kept" in caplog.text
+
+
+def test_a_bucket_that_cannot_be_reached_only_costs_the_listing(
+    folder: Path, open_, monkeypatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, _ = open_("folder", folder)
+
+    def fail(paths: object) -> np.ndarray:
+        raise StorageError("UNAVAILABLE")
+
+    monkeypatch.setattr(listing_cache, "_stamps", fail)
+    assert contents(open_("folder", folder)[0]) == contents(first)
+    assert "cannot be used (UNAVAILABLE)" in caplog.text
+    assert "cannot be kept (UNAVAILABLE)" in caplog.text
 
 
 def test_what_has_just_changed_is_not_kept(folder: Path, open_, monkeypatch) -> None:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 from support.small_inception import Projections
 from support.small_run import small_config
 
@@ -15,8 +17,10 @@ from rae_dit.data.transforms import to_uint8
 from rae_dit.evaluation import pipeline, references
 from rae_dit.evaluation.digits import DigitClassifier, pixel_features
 from rae_dit.evaluation.feature_extractors import InceptionExtractor
+from rae_dit.evaluation.metric_state import MetricState
 from rae_dit.evaluation.metrics.frechet_distance import Moments, frechet_distance
 from rae_dit.evaluation.metrics.precision_recall import precision_recall
+from rae_dit.evaluation.stored import open_stored
 from rae_dit.modes import evaluate as mode
 from rae_dit.modes.evaluate import evaluate
 from rae_dit.provenance import file_hash
@@ -27,6 +31,7 @@ from rae_dit.setup import evaluation as setup
 from rae_dit.setup import references as setup_references
 from rae_dit.setup.evaluation import make_feature_extractor, score
 from rae_dit.setup.sampling import generation_settings
+from rae_dit.storage.errors import StorageError
 from rae_dit.training.sharding import make_mesh
 
 INCEPTION = {
@@ -137,6 +142,45 @@ def test_a_kept_reference_that_cannot_be_used_is_computed_again(
     assert f"{kept}: cannot be used (" in caplog.text
     assert "; it is computed again" in caplog.text
     assert kept.read_bytes() == content
+
+
+def test_a_bucket_that_cannot_be_reached_only_costs_the_kept_reference(
+    tmp_path, monkeypatch, caplog
+):
+    def fail(*arguments):
+        raise StorageError("UNAVAILABLE")
+
+    monkeypatch.setattr(Path, "is_file", fail)
+    monkeypatch.setattr(pipeline, "write_bytes", fail)
+    made = MetricState.of([])
+    assert pipeline.cached_reference(tmp_path, "identity", [], lambda: made) is made
+    assert "cannot be used (UNAVAILABLE)" in caplog.text
+    assert "cannot be written (UNAVAILABLE)" in caplog.text
+
+
+def test_stored_images_of_a_bucket_are_read_from_each_host_s_own_copy(tmp_path, monkeypatch):
+    def save(folder):
+        folder.mkdir()
+        for name in ("a.png", "b.png"):
+            Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / name)
+        return folder
+
+    for there, here in (
+        (tmp_path / "there", save(tmp_path / "here")),
+        (tmp_path / "there" / "a.png", tmp_path / "here" / "a.png"),
+    ):
+        if there.suffix == "":
+            save(there)
+        monkeypatch.setattr(setup, "share", lambda *_, path=there: open_stored(path))
+        monkeypatch.setattr(setup, "local_copy", lambda _, path=here: path)
+        compared = []
+        monkeypatch.setattr(setup, "require_same", lambda find, to=compared: to.append(find()))
+        found = setup.open_samples(small_config(**{"evaluate.samples": "gs://bucket/x"}))
+        assert (found.path, *found.files) == (here, *([here / "a.png", here / "b.png"]
+                                              if here.is_dir() else [here]))  # fmt: skip
+        (named,) = compared
+        found.files[0].write_bytes(found.files[0].read_bytes() + b"!")
+        assert {*named.values()} != {found.fingerprint()}
 
 
 def test_stored_images_give_the_figures_of_generated_ones(
@@ -269,6 +313,10 @@ def images(count, side=8):
         (
             lambda d: {"evaluate.samples": save(d, arr_0=images(3))},
             "evaluate.samples: got 3 images; expected at least 4 for fid, sfid",
+        ),
+        (
+            lambda d: {"data.source": "latents", "data.path": "x", "evaluate.samples": ""},
+            "evaluate.reference: got ''; expected a file of statistics: data.source 'latents' has",
         ),
         (lambda d: {"evaluate.num_samples": 1}, "evaluate.num_samples: got 1 images; expected at"),
         (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -15,7 +16,7 @@ from support.small_run import small_config
 
 from rae_dit.config import ConfigError
 from rae_dit.data.files import Listing
-from rae_dit.data.latents import Manifest, open_latents
+from rae_dit.data.latents import Manifest, checksum_here, open_latents
 from rae_dit.data.pipeline import ordered_batches, train_batches
 from rae_dit.data.sources import synthetic
 from rae_dit.models.latent_storage import pack, unpack
@@ -244,6 +245,25 @@ def test_mirror_images_and_shards_that_are_not_there(made, tmp_path):
         data.open_examples(on_cached(config, tmp_path), "train")
     with pytest.raises(ConfigError, match=r"without latents\.json; expected a directory that"):
         data.open_examples(on_cached(config, tmp_path / "none"), "train")
+
+
+def test_hosts_are_compared_by_their_latents(made, tmp_path, monkeypatch):
+    config, directory = made
+    compared = []
+    monkeypatch.setattr(data, "require_same", lambda find: compared.append(find()))
+    data.open_examples(on_cached(config, directory), "train")
+    checksum = checksum_here(str(directory))
+    assert compared == [{f"data.path: checksum of {directory}/latents.json": checksum}]
+    manifest = Manifest.read(directory)
+    shutil.copytree(directory, tmp_path / "here")
+    here = str(tmp_path / "here")
+    assert checksum_here(here) == checksum
+    (tmp_path / "here" / SHARDS[1]).unlink()
+    assert checksum_here(here) != checksum
+    (tmp_path / "here" / SHARDS[1]).write_bytes(b"")
+    dataclasses.replace(manifest, provenance={}).write(tmp_path / "here")
+    assert checksum_here(here) != checksum
+    assert "without latents.json" in checksum_here(str(tmp_path))
 
 
 @pytest.mark.parametrize(

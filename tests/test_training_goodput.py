@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from rae_dit.storage.errors import StorageError
+from rae_dit.training import goodput as account
 from rae_dit.training.goodput import ACTIVITIES, WRITE_EVERY, Goodput
 
 
@@ -180,6 +182,20 @@ def test_a_disk_that_refuses_the_account_ends_no_run_and_hides_no_error(
     with pytest.raises(KeyError, match="why the run ended"):
         run()
     assert caplog.text.count("goodput.json cannot be written") == 2
+
+
+def test_a_bucket_that_cannot_be_reached_only_costs_the_account(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: object) -> str:
+        raise StorageError("UNAVAILABLE")
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    monkeypatch.setattr(account, "write_json", fail)
+    with Goodput(Path("goodput.json"), clock=Clock()) as goodput:
+        goodput.begin(5, 0)
+    assert "goodput.json cannot be read (UNAVAILABLE)" in caplog.text
+    assert "goodput.json cannot be written (UNAVAILABLE)" in caplog.text
 
 
 def test_one_table_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -199,6 +199,21 @@ class StoredLatents:
         )
 
 
+def checksum_here(path: str) -> str:
+    """Hash of latents.json and of the names of the missing shards as this host sees them.
+
+    Returns:
+        The hash, or why there is none: hosts are compared by it.
+    """
+    directory = place(path)
+    try:
+        manifest = Manifest.read(directory)
+        said = [asdict(manifest), manifest.missing(directory)]
+    except (OSError, SourceError) as error:
+        return " ".join(str(error).split())
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def open_latents(path: str, num_classes: int) -> StoredLatents:
     """Opens a directory of --mode=latents.
 

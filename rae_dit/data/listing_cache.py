@@ -26,6 +26,7 @@ from rae_dit.data.files import Files, Listing, PackedStrings
 from rae_dit.data.folder import Folder, sizes_of_some
 from rae_dit.data.shards import find_shards
 from rae_dit.data.tar import Tar
+from rae_dit.storage.errors import StorageError
 from rae_dit.storage.files import write_bytes
 from rae_dit.storage.places import is_url, place
 
@@ -65,7 +66,7 @@ def kept_or_listed(
         # The version of an object is another one with every write, whatever the clocks say.
         if is_url(path) or stamps[:, :2].max() < (begun - SETTLED_SECONDS) * 1e9:
             write_bytes(file, _to_bytes(made, stamps, key))
-    except OSError as error:
+    except (OSError, StorageError) as error:
         log.warning("the listing of %s cannot be kept (%s)", path, error)
     return made
 
@@ -134,7 +135,10 @@ def _read(file: Path, key: str, path: str) -> Kept | None:
             return None
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        *(OSError, StorageError, EOFError, zipfile.BadZipFile),
+        *(ValueError, LookupError, TypeError),
+    ) as error:
         log.warning("%s cannot be used (%s); listing again", file, " ".join(str(error).split()))
         return None
     return kept

@@ -28,6 +28,7 @@ from rae_dit.evaluation.metrics import metrics_named
 from rae_dit.evaluation.metrics.base import Metric
 from rae_dit.evaluation.stored import StoredImages
 from rae_dit.multihost import allgather_bytes
+from rae_dit.storage.errors import StorageError
 from rae_dit.storage.files import write_bytes
 
 log = logging.getLogger(__name__)
@@ -74,17 +75,17 @@ def cached_reference(
     if jax.process_index() == 0:
         try:
             write_bytes(path, state.to_bytes())
-        except OSError as error:  # what they are for goes on
+        except (OSError, StorageError) as error:  # what they are for goes on
             log.warning("%s cannot be written (%s)", path, error)
     return state
 
 
 def _read_cached(path: Path, kinds: Sequence[type[Metric]]) -> MetricState | None:
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         return MetricState.from_bytes(kinds, path.read_bytes())
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, OSError, StorageError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
         log.warning("%s: cannot be used (%s); it is computed again", path, reason)
         return None

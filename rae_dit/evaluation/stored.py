@@ -5,13 +5,14 @@ They are read in order and in blocks, so that 50,000 images need little memory. 
 labels are known if --mode=sample made them: it leaves a manifest.json and names NUMBER_LABEL.png.
 """
 
+import hashlib
 import json
 import logging
 import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -76,6 +77,20 @@ class StoredImages:
                 if len(content) != rows * one:
                     raise SourceError(f"{self.path}: truncated before image {first + rows}")
                 yield np.frombuffer(content, np.uint8).reshape(rows, *self.shape[1:])
+
+    def at(self, path: Path) -> "StoredImages":
+        """Returns these images as they are on another host, where their path is another one."""
+        files = tuple(path / file.relative_to(self.path) for file in self.files)
+        return replace(self, path=path, files=files)
+
+    def fingerprint(self) -> str:
+        """Hash of the names and sizes of the files on this host, or why there is none."""
+        names = [file.name for file in self.files]
+        try:
+            sizes = [file.stat().st_size for file in self.files or (self.path,)]
+        except OSError as error:
+            return f"{error.filename}: {error.strerror}"
+        return hashlib.sha256(json.dumps([names, sizes]).encode()).hexdigest()[:12]
 
     def _picture(self, index: int) -> np.ndarray:
         image = _read(self.files[index])

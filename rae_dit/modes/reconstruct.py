@@ -31,7 +31,7 @@ from rae_dit.evaluation.pipeline import as_config_error, progress
 from rae_dit.evaluation.reconstruction import errors, means
 from rae_dit.models.lpips import MINIMUM_SIZE as LPIPS_MINIMUM
 from rae_dit.models.pixels import to_unit
-from rae_dit.multihost import allgather_bytes, on_first_process, place, share
+from rae_dit.multihost import allgather_bytes, on_first_process, place, require_same, share
 from rae_dit.objectives.base import Tree
 from rae_dit.provenance import file_record, software
 from rae_dit.sampling import codec
@@ -132,11 +132,11 @@ def check(config: Config) -> None:
 
 def open_images(config: Config) -> Source:
     """Opens the pictures, cropped to squares of `data.image_size`, or the held-out images."""
-    path = config.reconstruct.path
-    if not path:
+    if not (path := config.reconstruct.path):
         return data.held_out(config)
     with as_config_error("reconstruct.path"):
         pictures = share(lambda: open_pictures(path), SourceError)
+        require_same(lambda: {"reconstruct.path: checksum": open_pictures(path).fingerprint})
     log.info("%s", "; ".join([f"{path}: {len(pictures)} pictures", *pictures.listing.remarks]))
     return Images(
         files=pictures,

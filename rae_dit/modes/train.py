@@ -1,5 +1,6 @@
 """--mode=train: trains the config's objective, resuming from the latest checkpoint."""
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import jax
 
 from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.config import Config, ConfigError, to_dict
-from rae_dit.multihost import Preemption
+from rae_dit.multihost import Preemption, closing
 from rae_dit.provenance import Provenance
 from rae_dit.setup import models
 from rae_dit.setup.run import open_run
+from rae_dit.storage.errors import StorageError
 from rae_dit.storage.files import check_writable, write_json
 from rae_dit.training.goodput import Goodput
 from rae_dit.training.hooks import telemetry_hook, validation_hook
@@ -47,6 +49,7 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Con
     is_main = jax.process_index() == 0
     check_installed(config.metrics.wandb_project)
     with (
+        contextlib.ExitStack() as unwinding,
         Preemption() as preemption,  # first: SIGTERM is heard while the lock is waited for, too
         lock_for_all(workdir) as check_lock,
         jax.default_matmul_precision(models.matmul_precision(config)),
@@ -74,9 +77,12 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Con
         goodput.begin(int(state.step), int(state.bad_steps))
         values, project = to_dict(run.config), config.metrics.wandb_project
         others = [WeightsAndBiases(project, workdir, values)] if project and is_main else []
-        with MetricsWriter(
-            workdir, is_main=is_main, others=others, check_lock=check_lock
-        ) as writer:
+        with (
+            MetricsWriter(workdir, is_main=is_main, others=others, check_lock=check_lock) as writer,
+            contextlib.ExitStack() as steps,
+        ):
+            # From here to the end of all blocks: process 0's metrics may need longer than others'.
+            steps.callback(unwinding.enter_context, closing())
             writer.truncate(int(state.step))
             if is_main:
                 log_changed_settings(workdir, run.config)
@@ -115,7 +121,7 @@ def log_changed_settings(workdir: Path, config: Config) -> None:
         return
     try:
         before = to_dict(parse_config(path, path.read_text()))
-    except (OSError, ConfigError) as error:
+    except (OSError, StorageError, ConfigError) as error:
         log.warning("the settings of the run's last start are not known: %s", error)
         return
     changes = Provenance.of(to_dict(config)).changes(before)

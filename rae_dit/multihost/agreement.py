@@ -112,7 +112,7 @@ def first_difference(rows: Sequence[Mapping[str, str]]) -> str:
                 return (
                     f"{name}: got {row.get(name)!r} on process {process}; expected {expected!r}, "
                     f"as on process 0 ({others} of {len(rows)} processes differ); give all hosts "
-                    "the same code and packages and the same command, and start them again"
+                    "the same code and packages, files and command, and start them again"
                 )
     return ""
 

@@ -21,7 +21,7 @@ from rae_dit.multihost import coordination
 
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 5.0  # for a process that is about to end with the same error by itself
-CLOSE_SECONDS = 60.0  # for the last writes of a process, beyond those of another
+CLOSE_SECONDS = 360.0  # for the last writes of a process: more than storage/gcs.py's PATIENCE
 FAREWELL_SECONDS = 15.0  # process 0, which serves the others, ends this long after them at most
 REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # statuses
 _LONGEST_WAIT = 24 * 3600 * 1000  # milliseconds; for a process that still writes its results
@@ -178,7 +178,11 @@ def closing() -> Iterator[None]:
     """Marks a block that finishes the writes of this process: no error of another cuts it off.
 
     Processes that meet the same error, or that stop, are not done with their writes at one time.
+    A block inside another one changes nothing.
     """
+    if coordination.process_id() in coordination.posted(coordination.CLOSING):
+        yield
+        return
     coordination.post(coordination.CLOSING, "yes")
     try:
         yield

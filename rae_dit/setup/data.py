@@ -10,9 +10,9 @@ from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import invalid_value
 from rae_dit.data import readers
 from rae_dit.data.files import Images, SourceError, changed_here
-from rae_dit.data.latents import open_latents
+from rae_dit.data.latents import MANIFEST, checksum_here, open_latents
 from rae_dit.data.sources import Source
-from rae_dit.multihost import first_error, share
+from rae_dit.multihost import first_error, require_same, share
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +106,7 @@ def open_examples(
         source = share(lambda: open_latents(path, data.num_classes), SourceError)
     except SourceError as error:
         raise ConfigError(f"{field}: {error}") from error
+    require_same(lambda: {f"{field}: checksum of {path}/{MANIFEST}": checksum_here(path)})
     manifest = source.manifest
     log.info(
         "%s: latents of %s images of %s classes, %s%s, in %d shards",

@@ -32,15 +32,16 @@ from rae_dit.evaluation.pipeline import (
 )
 from rae_dit.evaluation.references import open_reference
 from rae_dit.evaluation.stored import StoredImages, open_stored
-from rae_dit.multihost import share
+from rae_dit.multihost import require_same, share
 from rae_dit.provenance import file_hash
 from rae_dit.sampling.generate import Generator, generate_shares
 from rae_dit.sampling.labels import image_labels
 from rae_dit.setup import data, models
-from rae_dit.setup.references import make_reference
+from rae_dit.setup.references import comparing, make_reference
 from rae_dit.setup.sampling import generation_settings
 from rae_dit.storage.files import first_unwritable
 from rae_dit.storage.places import place
+from rae_dit.storage.reading import local_copy
 from rae_dit.weights.inception import read_inception
 
 
@@ -84,6 +85,9 @@ def check_evaluation(config: Config, stored: StoredImages | None = None) -> Conf
             f"evaluate.inception: got {settings.inception!r}; expected the file "
             "pt_inception-2015-12-05-6726825d.pth (docs/evaluation.md says where it is)"
         )
+    if config.data.source == "latents" and not settings.reference and comparing(settings.metrics):
+        expected = "a file of statistics: data.source 'latents' has no images to compute them from"
+        raise invalid_value("evaluate.reference", settings.reference, expected)
     if settings.reference:
         with as_config_error("evaluate.reference"):
             open_reference(settings.reference, settings.metrics)
@@ -121,8 +125,11 @@ def open_samples(config: Config) -> StoredImages | None:
     path = config.evaluate.samples
     if not path:
         return None
+    here = local_copy(path)  # of a bucket: every host has a copy of its own, at its own path
     with as_config_error("evaluate.samples"):
-        return share(lambda: open_stored(path), SourceError)
+        found = share(lambda: open_stored(here), SourceError).at(here)
+    require_same(lambda: {"evaluate.samples: names and sizes of the files": found.fingerprint()})
+    return found
 
 
 def make_feature_extractor(config: Config) -> FeatureExtractor:

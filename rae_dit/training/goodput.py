@@ -225,7 +225,10 @@ def _read(path: Path | None) -> dict[str, Any] | None:
             raise ValueError("seconds that are none")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        *(OSError, StorageError),
+        *(ValueError, LookupError, TypeError, AttributeError, RecursionError),
+    ) as error:
         log.warning("%s cannot be read (%s); the account starts again", path, error)
         return None
     return found
