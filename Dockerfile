@@ -8,8 +8,8 @@ FROM python:3.12-slim
 ARG CUDA=cuda13
 WORKDIR /rae_dit
 # The packages first: a change of the code alone does not install them again.
-COPY requirements.txt requirements-${CUDA}.txt ./
-RUN pip install --no-cache-dir -r requirements.txt -r requirements-${CUDA}.txt
+COPY requirements.txt requirements-${CUDA}.txt requirements-gcs.txt ./
+RUN pip install --no-cache-dir -r requirements.txt -r requirements-${CUDA}.txt -r requirements-gcs.txt
 COPY . .
 RUN pip install --no-cache-dir --no-deps -e .
 ENTRYPOINT ["python", "-m", "rae_dit.main"]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs one command on every worker of Cloud TPU slices, from your own machine.
 #   TPU=my-pod ZONE=us-east5-a REPO=https://... bash launch/tpu_pod.sh \
-#       --config=configs/dit_dino.py --workdir=/mnt/shared/runs/a [...]
+#       --config=configs/dit_dino.py --workdir=gs://BUCKET/runs/a [...]
 #   QUEUED=my-queue ZONE=... REPO=... bash launch/tpu_pod.sh ...
 # TPU     a TPU VM or pod, one slice.
 # QUEUED  in place of TPU: a queued resource of one or several slices. If it is to be made: ACCELERATOR
@@ -12,9 +12,10 @@
 #         or more (default main).
 # PYTHON  an interpreter >= 3.11 on the workers; default the newest there, else one that uv fetches.
 # DRY_RUN=1  prints the commands in place of running them.
-# First all workers fetch REF and install what it requires; if that fails on one, nothing is started.
+# First all workers fetch REF and install what it requires (for gs:// and s3://, too, where an argument has
+# such a URL); if that fails on one, nothing is started.
 # The workers find each other through the TPU's metadata, and refuse to start on different code.
-# WORKDIR must be on storage that all of them share. After a lost connection or a preemption run the same
+# WORKDIR must be in a bucket or on storage that all of them share. After a lost connection or a preemption run the same
 # line again (with RECREATE=1): it continues.
 set -euo pipefail
 : "${ZONE:?zone of the TPU}" "${REPO:?git address of this repository}"
@@ -92,6 +93,10 @@ else
   : "${TPU:?name of the TPU, or QUEUED}"
 fi
 
+requirements="requirements.txt requirements-tpu.txt"
+case "$*" in *gs://*) requirements+=" requirements-gcs.txt" ;; esac
+case "$*" in *s3://*) requirements+=" requirements-s3.txt" ;; esac
+
 # One command a line: in an `a && b` list, `set -e` does not see that `a` failed.
 on_all_workers "set -euo pipefail
 ${PYTHON:+export PYTHON=$(quoted "$PYTHON" | cut -c2-)}
@@ -109,7 +114,7 @@ git checkout --quiet --detach \"\$ref\"
 . launch/interpreter.sh
 PATH=\"\$HOME/.local/bin:\$PATH\"
 [ -n \"\${PYTHON:-}\" ] || is_new_enough python3 || command -v uv >/dev/null || python3 -m pip install --quiet --user uv
-. launch/environment.sh requirements.txt requirements-tpu.txt
+. launch/environment.sh $requirements
 echo \"\$(hostname): \$(git rev-parse HEAD), \$(\"\$python\" -V)\""
 
 on_all_workers "set -euo pipefail

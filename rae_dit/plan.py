@@ -23,7 +23,9 @@ from rae_dit.config import Config, ConfigError, from_config_dict
 from rae_dit.config.check import invalid_value
 from rae_dit.failures import ReportedError, exit_with, reported
 from rae_dit.planning.topology import EXAMPLES, prepare
+from rae_dit.storage.errors import StorageError
 from rae_dit.storage.files import first_unwritable
+from rae_dit.storage.places import local_place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ def read_request(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> Req
     Raises:
         SystemExit: status 2 after one line on stderr, when something is wrong.
     """
-    own = (ConfigError, flags.Error)
+    own = (ConfigError, StorageError, flags.Error)
     try:
         with reported(own, None, debug="--debug" in argv):
             request = parse(argv, values)
@@ -78,7 +80,7 @@ def parse(argv: list[str], values: flags.FlagValues) -> Request:
     config = from_config_dict(parse_config(argv, values))
     if not values.topology:
         raise ConfigError(f"--topology: missing; expected one such as {EXAMPLES}")
-    output = pathlib.Path(values.output) if values.output else None
+    output = local_place(values.output, "--output") if values.output else None
     if output is not None and (output.is_dir() or first_unwritable(output.parent) is not None):
         expected = "a file in a directory that can be made or written"
         raise invalid_value("--output", values.output, expected)

@@ -116,8 +116,8 @@ def copy_launch(target: Path) -> Path:
     (target / "launch").mkdir(parents=True)
     for script in (ROOT / "launch").glob("*.sh"):
         (target / "launch" / script.name).write_bytes(script.read_bytes())
-    for name in ("requirements.txt", "requirements-tpu.txt"):
-        (target / name).write_text("jax\n")
+    for name in ("", "-tpu", "-gcs", "-s3"):
+        (target / f"requirements{name}.txt").write_text("jax\n")
     return target
 
 
@@ -153,6 +153,13 @@ def pod(machine: Machine, repository: dict[str, str], *arguments: str, **variabl
     named = {"TPU": "t", "ZONE": "z", "REPO": repository["path"]} | variables
     named = {name: value for name, value in named.items() if value}
     return machine.run("bash", ROOT / "launch/tpu_pod.sh", *arguments, cwd=ROOT, **named)
+
+
+def test_a_pod_installs_what_urls_need(machine: Machine, repository: dict[str, str]) -> None:
+    made = pod(machine, repository, "--workdir=gs://b/a", "--config.data.path=s3://b/c")
+    assert made.returncode == 0, made.stderr
+    files = [f"-r requirements{name}.txt" for name in ("", "-tpu", "-gcs", "-s3")]
+    assert " ".join(files) + "\n" in machine.called
 
 
 ARGUMENTS = ["--config=configs/dit_dino.py", "a b", "$(touch x); it's", "", "*"]

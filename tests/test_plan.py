@@ -149,10 +149,11 @@ def test_command_line(monkeypatch, tmp_path, capsys, plans):
         (["--topology=local"], "--config: missing"),
         ([DUMMY, "--topology=local", "--config.sharding.fdsp=2"], "sharding.fsdp"),
         ([DUMMY, "--topology=local", "--workdir=x"], "workdir"),
+        ([DUMMY, "--topology=local", "--output=gs://b/x"], "^--output: got 'gs://b/x'; expected a"),
     ],
 )
 def test_mistakes(monkeypatch, arguments, message):
-    with pytest.raises((ConfigError, flags.Error), match=message):
+    with pytest.raises((ConfigError, StorageError, flags.Error), match=message):
         parse(monkeypatch, *arguments)
 
 

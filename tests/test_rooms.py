@@ -185,6 +185,7 @@ def test_no_nnx_jit_and_no_print_below_the_modes():
 # Only storage/ knows URLs. Elsewhere a text becomes a path by `place`, never by `Path`: that of a
 # URL is a local directory called "gs:".
 URL = re.compile(r"\b(?:gs|gcs|s3|hf|az)://")
+PATHS = ("Path", "pathlib.Path")
 LOCAL_PATHS = {  # modules -> what they make of a text: files of this program and of this machine
     "config_files": "text, __file__",
     "command_line": "file, frame.filename",
@@ -195,21 +196,23 @@ LOCAL_PATHS = {  # modules -> what they make of a text: files of this program an
     "planning.cross_compile": "directory",
     "planning.dry_run": "path, path.partition('{')[0]",  # no URL: said before
     "provenance": "__file__",
-    "plan": "values.output",
     "weights.hub": "owner, snapshot_download(self.repository, revision=self.revision or None, "
     "allow_patterns=patterns, local_files_only=offline)",
 }
 
 
 def paths_made(tree: ast.AST) -> Iterator[str]:
-    """Arguments of calls of `Path` and of functions of `os.path` and `glob`."""
+    """Arguments of calls of `Path`, `open` and `glob`; "Path" where a call makes paths by it."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args:
             name = ast.unparse(node.func)
             made = ast.unparse(node.args[0])
             is_local = isinstance(node.args[0], ast.Constant) or made.startswith("tempfile.")
-            if name in ("Path", "pathlib.Path", "glob.glob", "open") and not is_local:
+            if name in (*PATHS, "glob.glob", "open") and not is_local:
                 yield made
+            given = [keyword.value for keyword in node.keywords] + node.args * (name == "map")
+            if any(ast.unparse(value) in PATHS for value in given):
+                yield "Path"
 
 
 def words(tree: ast.AST) -> Iterator[str]:
@@ -241,6 +244,8 @@ def test_paths_made_of_texts_are_found():
     source = "Path(a)\npathlib.Path(b.c)\nplace(d)\nPath()\n'gs://x'\ndef f():\n    'gs://y'\n"
     tree = ast.parse(source)
     assert set(paths_made(tree)) == {"a", "b.c"}
+    for source in ("add('--output', type=Path)", "map(pathlib.Path, names)"):
+        assert set(paths_made(ast.parse(source))) == {"Path"}
     assert list(words(ast.parse("'doc'\nx = 'gs://x'"))) == ["gs://x"]
 
 

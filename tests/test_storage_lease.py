@@ -1,6 +1,7 @@
 """A lease is held by one run and taken over from a dead one, by the clock of the server alone."""
 
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -81,6 +82,23 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(workdir, monkeypatch) 
     found = alive._find()
     assert found is not None
     assert not lease_module._is_dead(found.holder)
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_dead"), [(PermissionError, False), (ProcessLookupError, True)]
+)
+def test_a_process_that_proc_hides_is_alive(monkeypatch, answer, is_dead: bool) -> None:
+    own = lease_module._process(os.getpid())
+    assert own is not None
+
+    def kill(pid: int, signal: int) -> None:
+        assert (pid, signal) == (77, 0)
+        raise answer
+
+    monkeypatch.setattr(lease_module, "_process", lambda pid: None if pid == 77 else own)
+    monkeypatch.setattr(os, "kill", kill)
+    holder = {"process": " ".join([*own.split()[:2], "77", "1"]), "pid": 77}
+    assert lease_module._is_dead(holder) == is_dead
 
 
 def test_the_clock_of_a_host_does_not_matter(workdir, monkeypatch) -> None:

@@ -16,7 +16,7 @@ from rae_dit.storage.files import (
     write_json,
     write_text,
 )
-from rae_dit.storage.places import check_output, is_url, place
+from rae_dit.storage.places import check_output, is_url, local_place, place
 from rae_dit.storage.reading import local_copy, open_binary, paths_below, read_range
 
 
@@ -91,6 +91,8 @@ def test_a_copy_is_made_again_when_the_object_changes(
         ("hf://b/a", "--workdir: got 'hf://b/a'; expected gs://BUCKET"),
         ("ftp://b/a", "--workdir: got 'ftp://b/a'; expected gs://BUCKET"),
         ("gs://", "--workdir: got 'gs://'; expected a bucket"),
+        ("GS://b/a", "--workdir: got 'GS://b/a'; expected a local path or a URL of gs://, s3"),
+        ("gs:/b/a", "--workdir: got 'gs:/b/a'; expected a local path or a URL of gs://, s3"),
     ],
 )
 def test_what_cannot_be_written_to_is_refused_in_one_line(url: str, words: str) -> None:
@@ -98,6 +100,16 @@ def test_what_cannot_be_written_to_is_refused_in_one_line(url: str, words: str) 
         check_output("--workdir", url)
     assert str(caught.value).startswith(words)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_hardly_a_local_path_is_none(tmp_path: Path) -> None:
+    for path in ("GS://b/a", "gs:/b/a", "s3:/b"):
+        with pytest.raises(StorageError, match=f"^got '{path}'; expected a local path or a URL"):
+            place(path)
+    for path in ("a:b/c", "a/b:/c", "./gs:/b", "a:/b", str(tmp_path)):
+        assert place(path) == local_place(path, "--output") == Path(path)
+    with pytest.raises(StorageError, match="^--output: got 'gs://b/a'; expected a path on this"):
+        local_place("gs://b/a", "--output")
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

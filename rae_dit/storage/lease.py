@@ -206,5 +206,18 @@ def _is_dead(holder: dict[str, Any]) -> bool:
     process, pid, own = holder.get("process"), holder.get("pid"), _process(os.getpid())
     if not isinstance(process, str) or not isinstance(pid, int) or own is None:
         return False
-    same_machine = process.split()[:2] == own.split()[:2]
-    return same_machine and _process(pid) != process
+    if process.split()[:2] != own.split()[:2]:  # of another machine
+        return False
+    found = _process(pid)
+    return found != process if found is not None else not _exists(pid)
+
+
+def _exists(pid: int) -> bool:
+    """Tells whether there is a process of this number, which /proc may hide from us."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -9,6 +9,8 @@ from typing import Any
 from rae_dit.storage.errors import StorageError
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
+# What would be a local directory called "gs:" or "GS:", and was hardly meant so.
+_NEARLY_URL = re.compile(r"[A-Za-z][\w+.-]+:/")
 # Scheme -> module that reads it, and how it is installed.
 _MODULES = {
     "gs": ("gcsfs", "pip install 'rae_dit[gcs]'"),
@@ -33,18 +35,34 @@ def place(path: str | os.PathLike[str]) -> Path:
         A `pathlib.Path`; for a URL a `RemotePath`, which has the same methods.
 
     Raises:
-        StorageError: a URL of another kind, or the package that reads it is not installed.
+        StorageError: see `check_url`.
     """
     text = os.fspath(path)
+    check_url(text)
     match = _URL.match(text)
     if match is None:
         return Path(text).expanduser()
-    check_url(text)
     from rae_dit.storage.remote import RemotePath, register  # late: etils takes a second to import
 
     register(match["scheme"])
     found: Any = path if isinstance(path, RemotePath) else RemotePath(text)
     return found
+
+
+def local_place(path: str, field: str) -> Path:
+    """Makes a path of what can be on this machine alone.
+
+    Args:
+        path: as for `place`.
+        field: that holds it, for the message.
+
+    Raises:
+        StorageError: it is a URL.
+    """
+    check_url(path, field)
+    if is_url(path):
+        raise StorageError(f"{field}: got {path!r}; expected a path on this machine, not a URL")
+    return Path(path).expanduser()
 
 
 def checkpoint_path(path: str | os.PathLike[str]) -> Any:
@@ -64,13 +82,14 @@ def check_url(text: str, field: str = "") -> None:
         field: that holds it, for the message.
 
     Raises:
-        StorageError: its scheme is not known, its package is not installed, or no bucket is named.
+        StorageError: its scheme is not known or not written as in a URL, its package is not
+            installed, or no bucket is named.
     """
     match = _URL.match(text)
-    if match is None:
-        return
     start = f"{field}: " * bool(field)
-    if match["scheme"] not in _MODULES:
+    if match is None and not _NEARLY_URL.match(text):
+        return
+    if match is None or match["scheme"] not in _MODULES:
         expected = "a local path or a URL of gs://, s3:// or hf://"
         raise StorageError(f"{start}got {text!r}; expected {expected}")
     module, install = _MODULES[match["scheme"]]

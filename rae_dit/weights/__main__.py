@@ -28,7 +28,7 @@ from rae_dit.models.decoder import Decoder
 from rae_dit.publish import publish
 from rae_dit.storage.errors import StorageError
 from rae_dit.storage.files import write_json
-from rae_dit.storage.places import place
+from rae_dit.storage.places import local_place, place
 from rae_dit.weights.architecture import Pair
 from rae_dit.weights.config_file import refuse_other
 from rae_dit.weights.diffusers_export import save_diffusers
@@ -74,7 +74,7 @@ def command_line() -> argparse.ArgumentParser:
     publishing.add_argument("source", metavar="RUN")
     publishing.add_argument("name", metavar="NAME", help="of the model: name or owner/name")
     publishing.add_argument("--license", default="", help="of the weights, such as mit")
-    publishing.add_argument("--output", type=Path, help="default: published/NAME")
+    publishing.add_argument("--output", help="directory; default: published/NAME")
     publishing.add_argument("--with-encoder", action="store_true", help="publish its weights, too")
     publishing.add_argument("--no-samples", action="store_true", help="draw no picture")
     publishing.add_argument("--upload", action="store_true", help="send it to the hub")
@@ -89,9 +89,9 @@ def command_line() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Parses the command line and runs a command."""
-    arguments = command_line().parse_args()
     own = (WeightsError, ConfigError, CheckpointError, StorageError)
     try:
+        arguments = command_line().parse_args()
         with reported(own, None, debug=arguments.debug):
             run(arguments)
     except (*own, ReportedError) as error:
@@ -155,10 +155,11 @@ def publish_run(arguments: argparse.Namespace) -> None:
         raise WeightsError(f"--weights: got {arguments.weights!r}; expected 'ema', of a run")
     if arguments.upload and not (arguments.license and "/" in arguments.name):
         raise WeightsError("--upload: got no --license or no owner/name; expected both")
+    output = arguments.output and local_place(arguments.output, "--output")
     directory = publish(
         arguments.source,
         arguments.name,
-        arguments.output or Path("published", arguments.name),
+        output or Path("published", arguments.name),
         license=arguments.license,
         with_encoder=arguments.with_encoder,
         samples=not arguments.no_samples,
