@@ -15,6 +15,7 @@ from rae_dit.config import ConfigError, from_config_dict
 from rae_dit.planning import compiled, cross_compile, memory, planner, topology
 from rae_dit.planning.planner import make_plan
 from rae_dit.planning.report import report
+from rae_dit.storage.errors import StorageError
 from rae_dit.training.sharding import make_mesh
 
 ROOT = pathlib.Path(__file__).parent.parent

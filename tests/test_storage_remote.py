@@ -108,7 +108,7 @@ def test_what_is_hardly_a_local_path_is_none(tmp_path: Path) -> None:
             place(path)
     for path in ("a:b/c", "a/b:/c", "./gs:/b", "a:/b", str(tmp_path)):
         assert place(path) == local_place(path, "--output") == Path(path)
-    with pytest.raises(StorageError, match="^--output: got 'gs://b/a'; expected a path on this"):
+    with pytest.raises(StorageError, match=r"^--output: got 'gs://b/a'; expected a path on this"):
         local_place("gs://b/a", "--output")
 
 
