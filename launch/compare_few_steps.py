@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--cfg_scale", type=float, default=2.0, help="of the teacher's guidance")
     parser.add_argument("--samples", type=int, default=1000)
     arguments = parser.parse_args()
-    students = dict(student.split("=", 1) for student in arguments.students)
+    students = dict(student.rsplit("=", 1) for student in arguments.students)
     rows, pictures = compare(
         arguments.teacher, students, cfg_scale=arguments.cfg_scale, samples=arguments.samples
     )

@@ -144,8 +144,7 @@ def test_a_finished_run_is_judged_without_another_step(monkeypatch, tmp_path):
 def test_a_run_that_was_stopped_is_not_judged(monkeypatch, tmp_path):
     config = saved(monkeypatch, **FROZEN)
     train(saved(monkeypatch, **FROZEN, **{"optim.max_steps": 3}), tmp_path)
-    monkeypatch.setattr(act, "train", lambda config, workdir: None)
-    monkeypatch.setattr(act, "read_config", lambda workdir: config)
+    monkeypatch.setattr(act, "train", lambda config, workdir: config)
     probe(config, tmp_path)
     assert not (tmp_path / "probe.json").exists()
 

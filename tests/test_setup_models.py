@@ -15,6 +15,7 @@ from support.small_run import small_config
 
 from rae_dit.checkpoint.integrity import named_leaves
 from rae_dit.config import Config, from_config_dict
+from rae_dit.models.ddt import DDT
 from rae_dit.models.layers import RMSNorm
 from rae_dit.models.mlp import SwiGLU
 from rae_dit.setup import models
@@ -47,17 +48,24 @@ def test_the_objective_traces_at_true_size(name: str) -> None:
         frozen = parameters(models.abstract(make_rae, config))
     if config.objective == "reconstruction":
         frozen = {"rae": frozen, "lpips": parameters(models.abstract(models.make_lpips, config))}
-    size, side = 2, config.data.image_size
+    if config.objective in ("trajectory", "mean_flow"):
+        sizes = dataclasses.replace(models.ddt_architecture(config), interval_embedding=False)
+        teacher = nnx.eval_shape(lambda: DDT(sizes, models.compute(config), rngs=nnx.Rngs(0)))
+        frozen = {"rae": frozen, "teacher": parameters(teacher)}
+    size, side = config.few_step.interval_every, config.data.image_size
     batch = {
         "image": jax.ShapeDtypeStruct((size, side, side, 3), jnp.float32),
         "label": jax.ShapeDtypeStruct((size,), jnp.int32),
+        "step": jax.ShapeDtypeStruct((), jnp.int32),  # asked for by objectives of few steps
     }
     objective = make_task(config).objective
     key = jax.eval_shape(lambda: jax.random.key(0))
     example = jax.eval_shape(objective.sample_inputs, frozen, batch, key)
     loss, metrics = jax.eval_shape(objective.loss, params, frozen, example)
-    assert (loss.shape, loss.dtype) == ((size,), jnp.float32)
-    assert all(metric.shape == (size,) for metric in metrics.values())
+    # Of a batch, trajectories of a teacher take the labels alone, as many as make pairs of states.
+    rows = size if config.objective != "trajectory" else example["label"].shape[0]
+    assert (loss.shape, loss.dtype) == ((rows,), jnp.float32)
+    assert all(metric.shape == (rows,) for metric in metrics.values())
     if config.objective == "flow_matching":
         grid = models.latent_grid(config)
         assert example["latent"].shape == (size, grid, grid, config.encoder.hidden_size)

@@ -98,9 +98,9 @@ def test_history_of_before_has_no_mode():
 def test_the_best_is_forgotten_if_it_is_chosen_otherwise(monkeypatch, metric, mode, there, stays):
     history = History().with_values(3, {"val/loss": 0.2}, "val/loss", "max")
     changes = {"checkpoint.best_metric": metric, "checkpoint.best_mode": mode}
-    monkeypatch.setattr(run.data_position, "check_position", lambda saved, expected: None)
+    monkeypatch.setattr(run.data_position, "check_position", lambda saved, expected, source: None)
     monkeypatch.setattr(run, "position", lambda run, step: {})
-    own = SimpleNamespace(config=small_config(**changes))
+    own = SimpleNamespace(config=small_config(**changes), source=None)
     checkpoints = SimpleNamespace(has=lambda step: there and step == 3)
     found = run.read_history(own, 4, {"history": history.to_json()}, checkpoints)
     assert found.best == (Best(3, "val/loss", 0.2) if stays else None)

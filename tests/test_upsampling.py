@@ -71,7 +71,7 @@ def test_it_goes_out_and_comes_back(tmp_path):
     config = small_config(**TWICE)
     graph, parameters = rae_of(config)
     rae = nnx.merge(graph, parameters)
-    write_decoder(rae.decoder, tmp_path / "decoder.pt")
+    write_decoder(rae.decoder, tmp_path / "decoder.pt", config.decoder.pixels)
     again = rae_dit.api.load_decoder(tmp_path / "decoder.pt")
     assert (again.grid, again.patch_size) == (4, 4)
     tokens = jax.random.normal(jax.random.key(0), (1, 16, 16))
