@@ -94,3 +94,38 @@ def test_what_holds_no_weights_is_no_average(tmp_path, caplog):
         torch.save(content, tmp_path / "a.pt", pickle_protocol=protocol)
         assert open_tensors(tmp_path / "a.pt").keys() == content["model"].keys()
     assert "taking 'model' (no EMA is there)" in caplog.text
+
+
+def discriminator(value):
+    shapes = {"main.0.weight": (7, 7), "main.0.bias": (2,), "main.1.weight": (7, 1, 1)}
+    return {name: torch.full(shape, float(value)) for name, shape in shapes.items()}
+
+
+OTHERS = {
+    "names": discriminator(9),
+    "a list": list(discriminator(9).values()),
+    "no dots": {name.replace(".", ""): tensor for name, tensor in discriminator(9).items()},
+    "arguments": {"shadow": discriminator(9), "decay": 0.9},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("name", ["disc_ema", "ema_disc", "swa_disc"])
+def test_the_average_of_another_network_is_not_the_models(kind, name, tmp_path, caplog):
+    online = {"model": model(1), "disc": discriminator(9), name: OTHERS[kind]}
+    for content, value in ((online, 1), (online | {"ema": model(2)}, 2)):
+        torch.save(content, tmp_path / "a.pt")
+        tensors = open_tensors(tmp_path / "a.pt")
+        assert tensors.keys() == SHAPES.keys()
+        assert {float(number) for tensor in tensors.values() for number in tensor.flat} == {value}
+        assert f"'{name}" in caplog.text
+        assert "is an average of another network" in caplog.text
+    assert "no EMA is there" not in caplog.text
+    assert "no EMA of it is there" in caplog.text
+
+
+def test_an_average_of_a_part_or_with_a_prefix_is_the_models(tmp_path):
+    part = dict(list(model(2).items())[:1])
+    for average in (part, {f"trunk.{name}": tensor for name, tensor in model(2).items()}):
+        torch.save({"model": model(1), "ema": average}, tmp_path / "a.pt")
+        assert open_tensors(tmp_path / "a.pt").keys() == average.keys()

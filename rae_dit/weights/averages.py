@@ -6,10 +6,12 @@ online weights in the same file, or not at all: where a second assignment is pos
 answer.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 Tensor = TypeVar("Tensor")
+LEAST_SHARE = 0.5  # of the tensors: averages may leave out buffers and frozen parameters
 
 
 def match_in_order(average: Sequence[Any], model: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -65,3 +67,34 @@ def match_undotted(
     if not average.keys() <= dotted.keys():
         return None
     return {dotted[name]: tensor for name, tensor in average.items()}
+
+
+def is_foreign(average: Mapping[str, Any] | Sequence[Any], model: Mapping[str, Any]) -> bool:
+    """Tells whether an average is of another network than a model, such as of its discriminator.
+
+    It is if less than half of the smaller one's names (with or without a prefix, or dots) are the
+    other's, and less than half of its shapes. A part of the model is not foreign.
+
+    Args:
+        average: tensors by name, or a list.
+        model: the model's tensors.
+    """
+    tensors = list(average.values()) if isinstance(average, Mapping) else average
+    least = LEAST_SHARE * min(len(tensors), len(model))
+    # Where both have names of modules, shapes alone tell only of the whole.
+    dotted = isinstance(average, Mapping) and any("." in name for name in average)
+    if isinstance(average, Mapping):
+        ours, theirs = suffixes(model), suffixes(average)
+        named = max(len(ours & average.keys()), len(theirs & model.keys()))
+        named = max(named, len({name.replace(".", "") for name in model} & average.keys()))
+        if named and named >= least:
+            return False
+    shapes = Counter(tuple(tensor.shape) for tensor in tensors)
+    common = (shapes & Counter(tuple(tensor.shape) for tensor in model.values())).total()
+    return common < (LEAST_SHARE * len(model) if dotted else least)
+
+
+def suffixes(names: Mapping[str, Any]) -> set[str]:
+    """Returns all names without their first words, one or more of which may be a prefix."""
+    split = [name.split(".") for name in names]
+    return {".".join(words[start:]) for words in split for start in range(len(words))}

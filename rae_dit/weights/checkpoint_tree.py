@@ -52,6 +52,11 @@ class Part:
         """The tensors by name; {} for a list."""
         return self.tensors if isinstance(self.tensors, dict) else {}
 
+    @property
+    def leaves(self) -> list[Leaf]:
+        """The tensors without their names."""
+        return list(self.tensors.values()) if isinstance(self.tensors, dict) else self.tensors
+
 
 def parts(
     node: Any, place: str = "", *, average: bool, siblings: tuple[str, ...] = (), depth: int = 0

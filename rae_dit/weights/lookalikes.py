@@ -9,13 +9,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rae_dit.weights.averages import match_in_order
+from rae_dit.weights.averages import LEAST_SHARE, match_in_order
 from rae_dit.weights.branch_names import WRAPPERS, is_average, is_no_weights, words
 from rae_dit.weights.lazy_tensor import LazyTensor, Storage
 from rae_dit.weights.safe_pickle import Placeholder
 
 MAX_DEPTH = 8
-LEAST_SHARE = 0.5  # of the tensors: averages may leave out buffers and frozen parameters
 SUMS = frozenset(["avg", "average"])  # "square_avg" is an optimizer's
 ARRAYS = ("multiarray._reconstruct", "numeric._frombuffer")  # numpy's, of protocol 2 and 5
 MAX_BYTES = 64  # of a digest or a date: half of the least that is taken for weights
@@ -69,7 +68,9 @@ def branches(
                 yield from branches(value, (*place, str(key)))
 
 
-def unread_average(content: Any, known: Iterable[LazyTensor]) -> str | None:
+def unread_average(
+    content: Any, taken: Iterable[LazyTensor], others: Iterable[LazyTensor] = ()
+) -> str | None:
     """Finds a branch that is called an average, holds weights, and is not read: its place.
 
     Such are the averages that an optimizer or a callback keeps, arrays of numpy's, all parameters
@@ -77,11 +78,14 @@ def unread_average(content: Any, known: Iterable[LazyTensor]) -> str | None:
 
     Args:
         content: of the file.
-        known: tensors that are accounted for.
+        taken: tensors that are taken.
+        others: tensors that are read, and are of other networks.
     """
-    known = list(known)
-    least = LEAST_SHARE * sum(math.prod(tensor.shape) for tensor in known)
-    empty = {id(tensor) for tensor in known}  # and all that was found to hold no weights
+    taken = list(taken)
+    least = LEAST_SHARE * sum(math.prod(tensor.shape) for tensor in taken)
+    empty = {
+        id(tensor) for tensor in (*taken, *others)
+    }  # and all that was found to hold no weights
     seen: set[int] = set()
     todo: deque[tuple[tuple[str, ...], Any, bool]] = deque([((), content, False)])
     while todo:

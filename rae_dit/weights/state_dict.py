@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from rae_dit.weights.averages import match_in_order, match_undotted
+from rae_dit.weights.averages import is_foreign, match_in_order, match_undotted
 from rae_dit.weights.branch_names import ONLINE, names_ema
 from rae_dit.weights.checkpoint_tree import Leaf, Part, parts
 from rae_dit.weights.errors import WeightsError
@@ -34,10 +34,13 @@ def find_state_dict(content: Any, path: Path, weights: Weights = "ema") -> dict[
     if weights not in ("ema", "online"):
         raise WeightsError(f"weights: got {weights!r}; expected 'ema' or 'online'")
     found = list(parts(content, average=False)) if isinstance(content, dict) else []
-    averages = [part for part in found if part.average]
     online = next((part for part in sorted(found, key=preference) if not part.average), None)
+    model = {} if online is None else online.named
+    every = [part for part in found if part.average]
+    foreign = [part for part in every if model and is_foreign(part.tensors, model)]
+    averages = [part for part in every if part not in foreign]
     if weights == "ema" and not averages:
-        check_no_average_is_lost(content, online, path)
+        check_no_average_is_lost(content, online, foreign, path)
     if weights == "online" and online is None and averages:
         places = ", ".join(part.place or "all of it" for part in averages)
         raise WeightsError(
@@ -52,6 +55,8 @@ def find_state_dict(content: Any, path: Path, weights: Weights = "ema") -> dict[
         raise WeightsError(f"{path}: got {describe(content)}; expected a state dict of tensors")
     if part.place:
         log.warning("%s: %s", path, describe_choice(part, found, weights))
+        for other in foreign:
+            log.warning("%s: %r is an average of another network", path, other.place)
     return tensors
 
 
@@ -63,6 +68,8 @@ def describe_choice(part: Part, found: list[Part], weights: Weights) -> str:
         else "the online weights"
         if weights == "online"
         else "no EMA is there"
+        if not any(other.average for other in found)
+        else "no EMA of it is there"
     )
     kind += "" if part.decay is None else f" of decay {part.decay}"
     places = sorted(other.place or "the rest" for other in found if other is not part)
@@ -119,25 +126,29 @@ def with_names(part: Part, online: Part | None, path: Path) -> dict[str, Leaf]:
     return model | matched
 
 
-def check_no_average_is_lost(content: Any, online: Part | None, path: Path) -> None:
+def check_no_average_is_lost(
+    content: Any, online: Part | None, foreign: list[Part], path: Path
+) -> None:
     """Refuses a file whose online weights would be taken although it may hold an average of them.
 
     Raises:
         WeightsError: an EMA is no state dict, such as a pickled module; or there are other tensors
             of the same names and shapes.
     """
-    if place := unread_average(content, [] if online is None else online.named.values()):
+    taken = [] if online is None else list(online.named.values())
+    others = [tensor for part in foreign for tensor in part.leaves]
+    if place := unread_average(content, taken, others):
         raise WeightsError(
             f"{path}: got {place!r} without a state dict in it; expected the state dict of "
             "the EMA; weights='online' takes the online weights"
         )
-    if online is None or not (others := lookalikes(content, online.named)):
+    if online is None or not (alike := lookalikes(content, online.named)):
         return
-    taken = online.place or "*"
-    listed = ", ".join(repr(place) for place in [taken, *others[:10]])
+    place = online.place or "*"
+    listed = ", ".join(repr(one) for one in [place, *alike[:10]])
     raise WeightsError(
         f"{path}: got {listed} with the same names and shapes, and none that is named as an EMA; "
-        f"expected one; weights='online' takes {taken!r}; save another in a file of its own"
+        f"expected one; weights='online' takes {place!r}; save another in a file of its own"
     )
 
 
