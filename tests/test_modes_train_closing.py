@@ -50,7 +50,7 @@ def test_metrics_and_checkpoints_are_closed_inside_one_mark(
     for name, value in {
         "closing": closing,
         "run_steps": run_steps,
-        "lock_for_all": lambda _: marked("lock"),
+        "lock_for_all": lambda _: marked("lock", lambda: None),
         "Checkpoints": lambda *_, **__: marked("checkpoints"),
         "MetricsWriter": lambda *_, **__: marked("metrics", writer),
         "open_run": lambda *_: run,
