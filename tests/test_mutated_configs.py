@@ -19,6 +19,6 @@ def test_what_would_be_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert meant("(1, 2)", (1, 2))
     assert not meant("7", 8)
     assert not meant("{0}", (0,))
-    monkeypatch.setattr(mutated_configs.main, "parse", lambda argv, values: 1 / 0)
+    monkeypatch.setattr(mutated_configs.request, "parse", lambda argv, values: 1 / 0)
     monkeypatch.setattr(mutated_configs.plan, "parse", lambda argv, values: [][0])
     assert {"unexplained"} <= run(cases=10, seed=0).keys() <= {"unexplained", "accepted", "refused"}

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from absl import flags
 
 from configs import default
-from rae_dit import main, plan
+from rae_dit import plan, request
 from rae_dit.config import Config, ConfigError, from_config_dict, to_dict
 from rae_dit.workdir import read_config
 
@@ -147,7 +147,7 @@ def meant(text: str, value: Any) -> bool:
 
 def try_command(rng: random.Random, folder: Path) -> tuple[str, str]:
     """Parses a command line as the program would; returns the outcome and what was said."""
-    module = rng.choice((main, main, plan))
+    module = rng.choice((request, request, plan))
     arguments, given = command_line(rng, folder)
     argv = ["rae_dit", *arguments, *(["--topology=cpu:2"] if module is plan else [])]
     if module is plan:
@@ -158,17 +158,17 @@ def try_command(rng: random.Random, folder: Path) -> tuple[str, str]:
     sys.argv = argv  # where ml_collections looks for overrides
     try:
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
-            request = module.read_request(argv, values)
+            read = module.read_request(argv, values)
     except SystemExit as end:
         return judge(end.code, told.getvalue()), f"{argv}: {told.getvalue()}"
     except BaseException as error:
         return "traceback", f"{argv}: {error!r}"
     finally:
         sys.argv = before
-    found = fields(to_dict(request.config))
+    found = fields(to_dict(read.config))
     for path, text in given.items():
-        read = tuple(found[path]) if isinstance(found[path], list) else found[path]
-        if not meant(text, json_tuples(read)):
+        value = tuple(found[path]) if isinstance(found[path], list) else found[path]
+        if not meant(text, json_tuples(value)):
             return "another value", f"{argv}: {path} is {found[path]!r}"
     return "accepted", f"{argv}"
 
