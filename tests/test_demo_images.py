@@ -5,6 +5,7 @@ import io
 import sys
 import zipfile
 import zlib
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from support.small_ddt import awake_ddt, velocity
 from rae_dit.config import ConfigError
 from rae_dit.demo import __main__ as demo_main
 from rae_dit.demo import catalog as demo_catalog
+from rae_dit.demo import model as demo_model
 from rae_dit.demo.catalog import Catalog
 from rae_dit.demo.drawing import Choice, draw
 from rae_dit.demo.model import RELEASED, Parts
@@ -209,3 +211,13 @@ def test_an_upload_that_is_no_picture_is_one_line(tmp_path, content, words):
     with pytest.raises(ConfigError, match=rf"^picture: got .*{words}.*") as error:
         read_picture(path, 8, most_bytes=1000)
     assert "; expected" in str(error.value)
+
+
+def test_files_of_raev2_are_refused_since_nothing_tells_their_pixels(monkeypatch):
+    network = SimpleNamespace(architecture=SimpleNamespace(conditioning="tokens"))
+    monkeypatch.setattr(demo_model, "load_ddt", lambda source: network)
+    monkeypatch.setattr(demo_model, "load_rae", lambda **parts: SimpleNamespace(decoder=1))
+    with pytest.raises(
+        ConfigError, match=r"^ddt.pt: got an RAEv2 network in files; expected a run"
+    ):
+        demo_model.load_files("ddt.pt", Parts(encoder="dinov3"))

@@ -200,6 +200,11 @@ def load_files(source: str, parts: Parts) -> Model:
     if rae.decoder is None:
         raise ConfigError("--decoder: missing; expected the decoder that makes images of latents")
     ddt = load_ddt(source)
+    if parts.encoder and ddt.architecture.conditioning == "tokens":
+        raise ConfigError(  # there are no flags for its layers of the encoder and its pixels
+            f"{source}: got an RAEv2 network in files; expected a run, or a directory of "
+            "'python -m rae_dit.weights publish', which say how images are made"
+        )
     guide = load_ddt(parts.guide) if parts.guide else None
     side = ddt.architecture.input_size
     latent = (side, side, ddt.in_channels)
