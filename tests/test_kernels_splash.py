@@ -7,7 +7,8 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_mesh
 
 from rae_dit.kernels.splash import splash_attention
-from rae_dit.models.attention import choose_attention, dot_product_attention, target_devices
+from rae_dit.models.attention import choose_attention, dot_product_attention
+from rae_dit.models.platform import target_devices
 from rae_dit.training.sharding import batch_sharding, make_mesh
 
 

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rae_dit.models.layers import Axes, Dtype, LayerNorm, Linear, RMSNorm
+from rae_dit.models.platform import target_devices
 from rae_dit.models.rotary import Rope, apply_rope
 
 HALF = (jnp.bfloat16, jnp.float16)
@@ -176,18 +177,6 @@ def choose_attention(
     if platform == "tpu" and half and tokens >= SPLASH_TOKENS and split:
         return "splash"
     return "xla"
-
-
-def target_devices() -> tuple[str, int | None]:
-    """Returns the platform and the number of devices traced for; None if the number is not known.
-
-    They are those of the current mesh, which may not be this machine's (planning/). Without a mesh
-    they are JAX's, and how a batch is sharded over several of them is not known.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.abstract_device is None:
-        return jax.default_backend(), 1 if jax.device_count() == 1 else None
-    return mesh.abstract_device.platform, mesh.size
 
 
 def odd_length_attention(
