@@ -46,12 +46,13 @@ def test_metrics_and_checkpoints_are_closed_inside_one_mark(
         task=SimpleNamespace(make_image_hooks=lambda *_: []),
     )  # fmt: skip
     state = SimpleNamespace(step=0, bad_steps=0)
+    finished = SimpleNamespace(latest_step=lambda: config.optim.max_steps)  # nothing to compile
     writer = SimpleNamespace(truncate=lambda step: None)
     for name, value in {
         "closing": closing,
         "run_steps": run_steps,
         "lock_for_all": lambda _: marked("lock", lambda: None),
-        "Checkpoints": lambda *_, **__: marked("checkpoints"),
+        "Checkpoints": lambda *_, **__: marked("checkpoints", finished),
         "MetricsWriter": lambda *_, **__: marked("metrics", writer),
         "open_run": lambda *_: run,
         "telemetry_hook": lambda *_: None,

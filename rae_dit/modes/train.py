@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ from rae_dit.setup import models
 from rae_dit.setup.run import open_run
 from rae_dit.storage.errors import StorageError
 from rae_dit.storage.files import check_writable, write_json
+from rae_dit.training.ahead import compile_step
 from rae_dit.training.goodput import Goodput
 from rae_dit.training.hooks import telemetry_hook, validation_hook
 from rae_dit.training.loop import run_steps
@@ -62,8 +64,12 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Con
             keep_last=config.checkpoint.keep_last,
             keep_every=config.checkpoint.keep_every,
         ) as checkpoints,
+        ThreadPoolExecutor(1, thread_name_prefix="compile") as beside,
     ):
         run = open_run(config, make_mesh(config.sharding.fsdp), workdir / LISTINGS)
+        compiling: Future[None] | None = None
+        if (checkpoints.latest_step() or 0) < run.config.optim.max_steps:
+            compiling = beside.submit(compile_step, run, models.matmul_precision(config))
         hooks = [
             telemetry_hook(run),
             validation_hook(run, preemption.still_alive),
@@ -104,6 +110,7 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Con
                 writer=writer,
                 goodput=goodput,
                 workdir=workdir,
+                wait_for_program=compiling.result if compiling else lambda: None,
                 before_save=before_save,
             )
         goodput.switch("save")  # leaving `checkpoints` waits for the last write

@@ -1,8 +1,10 @@
 """TensorBoard's events through CLU, whose writer is made and called in a thread of its own.
 
-CLU needs tensorflow, whose import takes five seconds: meanwhile a run compiles its first step.
+CLU needs tensorflow, whose import takes five seconds of Python: it waits for the first event, when
+the run's devices have work, because tracing and everything else of a start are Python, too.
 """
 
+import functools
 import logging
 import os
 from collections.abc import Mapping
@@ -19,32 +21,37 @@ class EventWriter:
     """Hands scalars and images to CLU's writer, in order; drops them where that cannot be made."""
 
     def __init__(self, directory: Path) -> None:
-        """Starts to import what is needed.
+        """Starts the thread; imports and makes nothing yet.
 
         Args:
             directory: of the event files; made if needed.
         """
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tensorboard")
-        self._writer = self._thread.submit(clu_writer, directory)
+        self._make = functools.cache(functools.partial(clu_writer, directory))
+        self._has_events = False
         self._error: Exception | None = None
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds scalars of one step."""
+        self._has_events = True
         self._submit("write_scalars", step, scalars)
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Adds images of one step, uint8 [1, H, W, 3]."""
+        self._has_events = True
         self._submit("write_images", step, images)
 
     def flush(self) -> None:
         """Waits until everything is in the file."""
-        self._submit("flush").result()
+        if self._has_events:
+            self._submit("flush").result()
         self._raise_error()
 
     def close(self) -> None:
         """Waits likewise, and ends the thread."""
         try:
-            self._submit("close").result()
+            if self._has_events:
+                self._submit("close").result()
         finally:
             self._thread.shutdown()
         self._raise_error()
@@ -56,7 +63,7 @@ class EventWriter:
 
     def _call(self, method: str, *arguments: Any) -> None:
         try:
-            if (writer := self._writer.result()) is not None:
+            if (writer := self._make()) is not None:
                 getattr(writer, method)(*arguments)
         except Exception as error:  # for the thread of the run, at its next call
             self._error = error

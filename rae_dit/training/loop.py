@@ -37,6 +37,7 @@ def run_steps(
     writer: MetricsWriter,
     goodput: Goodput,
     workdir: Path,
+    wait_for_program: Callable[[], None] = lambda: None,
     before_save: Callable[[], None] = lambda: None,
 ) -> TrainState:
     """Takes the steps that are left up to `optim.max_steps`, unless asked to stop.
@@ -51,6 +52,7 @@ def run_steps(
         writer: takes the metrics.
         goodput: books the time.
         workdir: where a profile goes.
+        wait_for_program: returns once the step is compiled, where that goes on elsewhere.
         before_save: called before a checkpoint is written or, after a spike, set aside.
 
     Returns:
@@ -85,6 +87,7 @@ def run_steps(
                 local = next(batches)
             batch = shard_batch(local, run.mesh)
             with goodput.taking(step):
+                wait_for_program()
                 state, metrics = run.program.step(state, run.frozen, batch)
                 progress.update(step - throttle.add(metrics["loss"]))
             profile.after(step, metrics)
