@@ -5,18 +5,20 @@ r"""Speed of training, encoding, decoding and sampling: one JSON line per measur
 
 Weights are random and images are noise that already lies on the device, so that what is timed is
 the computation: the training step is the one that `rae_dit.main` runs. A product of two square
-bfloat16 matrices is timed in the same run as the ceiling that the figures stand beside.
+bfloat16 matrices is timed in the same run as the ceiling that the figures stand beside; name it
+first, because its five seconds of products warm the device for the parts after it.
+
+`--turn=PATH` compiles all parts at once and then waits for its turn (timing.wait_for_turn), so that
+another benchmark compiles at the same time; it needs the memory of all parts together.
 """
 
-import dataclasses
 import functools
+import itertools
 import json
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +30,8 @@ from ml_collections import config_flags
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from launch.benchmarks import timing
+from launch.benchmarks.facts import facts
+from launch.benchmarks.together import first_calls
 from launch.benchmarks.trace_account import account
 from rae_dit.config import Config, from_config_dict
 from rae_dit.flops import model_flops, train_flops
@@ -38,7 +42,7 @@ from rae_dit.setup import models, weights
 from rae_dit.setup.objectives import make_task
 from rae_dit.setup.run import make_program
 from rae_dit.training.profile import without_python
-from rae_dit.training.sharding import batch_sharding, make_mesh, shard_batch
+from rae_dit.training.sharding import batch_sharding, make_mesh, mesh_context, shard_batch
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file.")
 flags.mark_flag_as_required("config")
@@ -53,48 +57,42 @@ GUIDANCES = flags.DEFINE_list(
 DECODED = flags.DEFINE_bool("decoded", True, "Time sampling with decoding, too.")
 PROFILE = flags.DEFINE_string("profile", "", "Directory for a trace of three training steps.")
 
+TURN = flags.DEFINE_string("turn", "", "Compile at once, make PATH.ready, wait for PATH.go.")
+
 CEILING_SIZE = 8192
-WARM_SECONDS = 5
+
+
+class Timed(NamedTuple):
+    """A call to time.
+
+    Attributes:
+        call: queues the work and gives its result.
+        describe: makes the line of the seconds of the first call and of one in the median window.
+        before: is called before the windows.
+    """
+
+    call: Callable[[], Any]
+    describe: Callable[[tuple[float, float]], dict[str, Any]]
+    before: Callable[[], object] = lambda: None
 
 
 def main(_: list[str]) -> None:
     """Prints a line for every part."""
     config = without_files(from_config_dict(CONFIG.value))
     mesh = make_mesh(config.sharding.fsdp)
-    with jax.default_matmul_precision(models.matmul_precision(config)), jax.set_mesh(mesh):
-        for part in PARTS.value:
-            for line in MEASUREMENTS[part](config, mesh):
-                print(json.dumps({"part": part} | line | facts(config)), flush=True)
-
-
-def facts(config: Config) -> dict[str, Any]:
-    """Returns what a figure depends on: precision, device, versions, commit, date, memory."""
-    return {
-        "precision": config.precision,
-        "sample_precision": config.sample.precision,
-        "compute": dataclasses.asdict(config.compute),
-        "fsdp": config.sharding.fsdp,
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "jax": jax.__version__,
-        "commit": commit(),
-        "date": time.strftime("%Y-%m-%d"),
-        "peak_gib": round(peak_bytes() / 2**30, 2),
-    }
-
-
-def commit() -> str:
-    """Returns the commit's short name, with '+' if files differ; '' outside a checkout."""
-    try:
-        command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def peak_bytes() -> int:
-    """Returns the process's peak device memory in bytes; 0 where the device does not report it."""
-    return int((jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0))
+    with jax.default_matmul_precision(models.matmul_precision(config)), mesh_context(mesh):
+        parts = ((part, each) for part in PARTS.value for each in MEASUREMENTS[part](config, mesh))
+        firsts: Iterator[float | None] = itertools.repeat(None)
+        if TURN.value:
+            listed = [*parts]
+            firsts = iter(first_calls(config, mesh, [each.call for _, each in listed]))
+            timing.wait_for_turn(TURN.value)
+            parts = iter(listed)
+        for part, each in parts:
+            each.before()
+            seconds, first = median_seconds(each.call), next(firsts)
+            line = each.describe(seconds if first is None else (first, seconds[1]))
+            print(json.dumps({"part": part} | line | facts(config)), flush=True)
 
 
 def median_seconds(call: Callable[[], Any]) -> tuple[float, float]:
@@ -109,7 +107,7 @@ def rates(seconds: tuple[float, float], images: int, flops_per_image: float) -> 
     return timing.rates(seconds, images, flops_per_image / 1e12, jax.device_count())
 
 
-def measure_ceiling(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
+def measure_ceiling(config: Config, mesh: jax.sharding.Mesh) -> Iterator[Timed]:
     """Times a product of square bfloat16 matrices on one device, cold and warm.
 
     A large GPU holds its highest clock for a moment only: after seconds of matrix products its
@@ -118,16 +116,20 @@ def measure_ceiling(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[st
     del config, mesh
     left, right = jax.random.normal(jax.random.key(0), (2, CEILING_SIZE, CEILING_SIZE), "bfloat16")
     product = jax.jit(lambda a, b: a @ b)
-    for state in ("cold", "warm"):
-        _, seconds = median_seconds(lambda: product(left, right))
-        tflops = 2e-12 * CEILING_SIZE**3 / seconds
-        yield {"state": state, "ms": round(1e3 * seconds, 3), "tflops": round(tflops, 1)}
-        end = time.monotonic() + WARM_SECONDS
-        while state == "cold" and time.monotonic() < end:
-            jax.block_until_ready([product(left, right) for _ in range(100)])
+
+    def call() -> jax.Array:
+        return product(left, right)
+
+    def describe(state: str, seconds: tuple[float, float]) -> dict[str, Any]:
+        tflops = 2e-12 * CEILING_SIZE**3 / seconds[1]
+        return {"state": state, "ms": round(1e3 * seconds[1], 3), "tflops": round(tflops, 1)}
+
+    heat = functools.partial(timing.heat, call, jax.block_until_ready, timing.WARM_SECONDS)
+    yield Timed(call, functools.partial(describe, "cold"))
+    yield Timed(call, functools.partial(describe, "warm"), heat)
 
 
-def measure_train(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
+def measure_train(config: Config, mesh: jax.sharding.Mesh) -> Iterator[Timed]:
     """Times the step of `rae_dit.main`: encode, loss, backward, clip, AdamW and EMA."""
     program = make_program(config, mesh)
     frozen = make_task(config).load_frozen(mesh)
@@ -139,45 +141,58 @@ def measure_train(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str,
         state, metrics = program.step(state, frozen, batch)
         return metrics
 
-    images = config.data.batch_size
-    yield rates(median_seconds(step), images, train_flops(make_task(config).work))
-    if PROFILE.value:
-        with jax.profiler.trace(PROFILE.value, profiler_options=without_python()):
-            for _ in range(3):
-                metrics = step()
-            jax.block_until_ready(metrics)
-        traces = Path(PROFILE.value).rglob("*.xplane.pb")
-        newest = max(traces, key=lambda path: path.stat().st_mtime)
-        found = account(newest, steps=3 * jax.device_count())
-        yield {
-            "part": "account",
-            "ms_a_step": {kind: round(ms, 2) for kind, (ms, _, _) in [*found.items()][:8]},
-        }
+    def describe(seconds: tuple[float, float]) -> dict[str, Any]:
+        line = rates(seconds, config.data.batch_size, train_flops(make_task(config).work))
+        return line | (account_of(step) if PROFILE.value else {})
+
+    yield Timed(step, describe)
 
 
-def measure_encode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
+def account_of(step: Callable[[], Any]) -> dict[str, Any]:
+    """Traces three steps; returns the milliseconds of each kind of kernel in one."""
+    with jax.profiler.trace(PROFILE.value, profiler_options=without_python()):
+        for _ in range(3):
+            metrics = step()
+        jax.block_until_ready(metrics)
+    traces = Path(PROFILE.value).rglob("*.xplane.pb")
+    newest = max(traces, key=lambda path: path.stat().st_mtime)
+    found = account(newest, steps=3 * jax.device_count())
+    return {"ms_a_step": {kind: round(ms, 2) for kind, (ms, _, _) in [*found.items()][:8]}}
+
+
+def measure_encode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[Timed]:
     """Times images to latents."""
     graph, parameters = weights.place_rae(config, mesh, decoder=False)
     image = shard_batch(random_images(config), mesh)["image"]
-    seconds = median_seconds(lambda: encode(graph, parameters, image))
-    yield rates(seconds, config.data.batch_size, model_flops(config).encoder)
+    flops = model_flops(config).encoder
+    yield Timed(
+        lambda: encode(graph, parameters, image),
+        lambda seconds: rates(seconds, config.data.batch_size, flops),
+    )
 
 
-def measure_decode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
+def measure_decode(config: Config, mesh: jax.sharding.Mesh) -> Iterator[Timed]:
     """Times latents to images."""
     graph, parameters = weights.place_rae(config, mesh, decoder=True)
     latents = jax.device_put(random_latents(config), batch_sharding(mesh))
-    seconds = median_seconds(lambda: decode(graph, parameters, latents))
-    yield rates(seconds, config.sample.batch_size, model_flops(config).decoder)
+    flops = model_flops(config).decoder
+    yield Timed(
+        lambda: decode(graph, parameters, latents),
+        lambda seconds: rates(seconds, config.sample.batch_size, flops),
+    )
 
 
-def measure_sample(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
+def measure_sample(config: Config, mesh: jax.sharding.Mesh) -> Iterator[Timed]:
     """Times noise to latents, and on to images, with every kind of guidance that is asked for."""
     ddt = nnx.merge(*weights.initialize(models.make_ddt, config, mesh))
-    rae = weights.place_rae(config, mesh, decoder=True)
+    rae = weights.place_rae(config, mesh, decoder=True) if DECODED.value else None
     noise = jax.device_put(random_latents(config), batch_sharding(mesh))
     labels = jax.device_put(np.arange(len(noise), dtype=np.int32) % config.data.num_classes)
     updates = config.sample.num_steps - (config.sample.grid == "official")
+
+    def described(facts: dict[str, Any], flops: float) -> Callable[..., dict[str, Any]]:
+        return lambda seconds: facts | rates(seconds, len(noise), flops)
+
     for kind in GUIDANCES.value or ["none", config.sample.guidance]:
         evaluations = updates * (1 if kind in ("none", "internal") else 2)
         cfg_scale = 1.0 if kind == "none" else 1.5
@@ -194,14 +209,13 @@ def measure_sample(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str
             precision=config.sample.precision,
         )
         flops = evaluations * model_flops(config).ddt
-        line = rates(median_seconds(sample), len(noise), flops)
         guided = {"guidance": kind, "cfg_scale": cfg_scale}
-        yield guided | {"decoded": False} | line
-        if not DECODED.value:
-            continue
-        seconds = median_seconds(lambda sample=sample: decode(*rae, sample()))
-        line = rates(seconds, len(noise), flops + model_flops(config).decoder)
-        yield guided | {"decoded": True} | line
+        yield Timed(sample, described(guided | {"decoded": False}, flops))
+        if rae is not None:
+            yield Timed(
+                lambda rae=rae, sample=sample: decode(*rae, sample()),
+                described(guided | {"decoded": True}, flops + model_flops(config).decoder),
+            )
 
 
 MEASUREMENTS = {

@@ -1,90 +1,142 @@
 r"""Memory and speed of a training step by remat and batch: one JSON line for each.
 
-    python launch/benchmarks/bench_memory.py --config=configs/dit_dino.py --config.precision=bf16 \
-        --remat=none,dots,full --batches=64,128,256
+    python launch/benchmarks/bench_memory.py --config=configs/dit_dino.py --config.precision=bf16
     python launch/benchmarks/bench_memory.py --config=configs/dit_dino_512.py \
-        --config.precision=bf16 --remat=none,dots,full --batches=16,32,64
+        --config.precision=bf16 --cases=none:16,none:32,dots:32,dots:64,full:32,full:64,full:128
 
-The batches of a policy are taken in order until one needs more than `--limit_gib`, which is what a
-program may use of a GPU of 80 GB, whatever device this runs on. "program_gib" is the compiler's
-account: state, frozen networks, batch and temporaries. Weights are random, images are noise that
-lies on the device.
+All programs are compiled first, many at once (XLA needs a core for each). "program_gib" is the
+compiler's account: state, frozen networks, batch and temporaries, which is what a plan compares
+with the memory there is (planning/advice.py). A program that needs more than `--limit_gib`, what
+one may use of a GPU of 80 GB, is not run, whatever device this runs on; XLA saves memory where a
+smaller device is short of it, so that a little more may fit there. Weights are random, images are
+noise that lies on the device. The programs run one after another without a pause, the first after
+five seconds of steps; the largest comes first, so that what it leaves holds the others.
 """
 
 import dataclasses
+import functools
 import json
+import math
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import app, flags
-from bench import CONFIG, facts, random_images
+from bench import CONFIG, TURN, random_images
 
 from launch.benchmarks import timing
+from launch.benchmarks.facts import facts
+from launch.benchmarks.together import at_once
 from rae_dit.config import Config, from_config_dict
-from rae_dit.planning.compiled import without_files
+from rae_dit.planning.compiled import abstract_step, without_files
 from rae_dit.setup import models
 from rae_dit.setup.objectives import make_task
 from rae_dit.setup.run import make_program
-from rae_dit.training.sharding import make_mesh, shard_batch
+from rae_dit.training.sharding import make_mesh, mesh_context, shard_batch
 
-REMAT = flags.DEFINE_list("remat", ["none", "dots", "full"], "Values of compute.remat.")
-BATCHES = flags.DEFINE_list("batches", ["64", "128", "256"], "Batch sizes, ascending.")
+CASES = flags.DEFINE_list(
+    "cases",
+    ["none:64", "none:128", "dots:128", "dots:256", "full:128", "full:256", "full:512"],
+    "compute.remat and batch of each program.",
+)
 LIMIT = flags.DEFINE_float("limit_gib", 72.0, "Of the program; 80 GB leave 72 GiB to it.")
-STEPS = flags.DEFINE_integer("steps", 8, "Per window, of two.", lower_bound=1)
+SECONDS = flags.DEFINE_float("seconds", 0.8, "Of a window, at least; three are timed.")
 GIB = 2**30
 
 
+class Case(NamedTuple):
+    """A compiled step: its config, its program, and what compiling took."""
+
+    config: Config
+    program: jax.stages.Compiled
+    compile_seconds: float
+
+
 def main(_: list[str]) -> None:
-    """Prints a line for each policy and batch."""
+    """Prints a line for each case."""
     config = without_files(from_config_dict(CONFIG.value))
     mesh = make_mesh(config.sharding.fsdp)
-    with jax.default_matmul_precision(models.matmul_precision(config)), jax.set_mesh(mesh):
-        for line in measurements(config, mesh):
+    with jax.default_matmul_precision(models.matmul_precision(config)), mesh_context(mesh):
+        configs = [with_case(config, case) for case in CASES.value]
+        tasks = [functools.partial(compile_case, each, mesh) for each in configs]
+        cases = at_once(config, mesh, tasks)
+        timing.wait_for_turn(TURN.value)
+        for line in measurements(config, mesh, cases):
             print(json.dumps(line), flush=True)
 
 
-def measurements(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
+def with_case(config: Config, case: str) -> Config:
+    """Returns the config with the remat and batch of REMAT:BATCH."""
+    remat, size = case.split(":")
+    values = {"compute": {"remat": remat}, "data": {"batch_size": int(size)}}
+    sections = {
+        name: dataclasses.replace(getattr(config, name), **fields)
+        for name, fields in values.items()
+    }
+    return dataclasses.replace(config, **sections)
+
+
+def compile_case(config: Config, mesh: jax.sharding.Mesh) -> Case:
+    """Compiles a step from shapes."""
+    begun = time.monotonic()
+    step = abstract_step(config, mesh)
+    program = step.function.lower(step.state, step.frozen, step.batch).compile()
+    return Case(config, program, time.monotonic() - begun)
+
+
+def measurements(
+    config: Config, mesh: jax.sharding.Mesh, cases: list[Case]
+) -> Iterator[dict[str, Any]]:
     """Yields all lines; they share one state, whose shapes are the same in all of them."""
     frozen = make_task(config).load_frozen(mesh)
     state = make_program(config, mesh).create()
-    for remat in REMAT.value:
-        for size in map(int, BATCHES.value):
-            section = dataclasses.replace(config.compute, remat=remat)
-            changed = dataclasses.replace(
-                config, compute=section, data=dataclasses.replace(config.data, batch_size=size)
-            )
-            batch = shard_batch(random_images(changed), mesh)
-            program = make_program(changed, mesh)
-            step = program.step.lower(state, frozen, batch).compile()
-            needed = program_bytes(step.memory_analysis()) / GIB
-            line = {
-                "image_size": config.data.image_size,
-                "remat": remat,
-                "batch": size,
-                "program_gib": round(needed, 2),
-                "within_limit": needed <= LIMIT.value,
-            }
-            if needed > LIMIT.value:
-                yield line | facts(changed)
-                break
+    warm = timing.WARM_SECONDS
+    for needed, case in sorted(((gib_of(case), case) for case in cases), key=lambda x: -x[0]):
+        size = case.config.data.batch_size
+        line = {
+            "image_size": config.data.image_size,
+            "remat": case.config.compute.remat,
+            "batch": size,
+            "program_gib": round(needed, 2),
+            "within_limit": needed <= LIMIT.value,
+            "compile_seconds": round(case.compile_seconds, 1),
+        }
+        if needed <= LIMIT.value:
+            batch = shard_batch(random_images(case.config), mesh)
 
-            def take(step: Any = step, batch: Any = batch) -> Any:
+            def take(step: Any = case.program, batch: Any = batch) -> Any:
                 nonlocal state
                 state, metrics = step(state, frozen, batch)
                 return metrics
 
-            _, seconds = timing.median_seconds(
-                take, jax.block_until_ready, windows=2, repeats=STEPS.value
-            )
-            rates = {"ms": round(1e3 * seconds, 1), "images_per_second": round(size / seconds, 1)}
-            yield line | rates | facts(changed)
+            seconds = time_steps(take, warm)
+            warm = 0.0
+            line |= {"ms": round(1e3 * seconds, 1), "images_per_second": round(size / seconds, 1)}
+        yield line | facts(case.config)
 
 
-def program_bytes(found: Any) -> int:
-    """Returns the bytes that a program needs: arguments, results that are not theirs, the rest."""
+def time_steps(take: Any, warm: float) -> float:
+    """Returns the seconds of a step in the median window, after `warm` seconds of steps."""
+    timing.first_call(take, jax.block_until_ready)
+    begun = time.monotonic()
+    one = timing.first_call(take, jax.block_until_ready)
+    while time.monotonic() - begun < warm:
+        one = timing.first_call(take, jax.block_until_ready)
+    repeats = max(1, math.ceil(SECONDS.value / one))
+    windows = [
+        timing.first_call(lambda: [take() for _ in range(repeats)], jax.block_until_ready) / repeats
+        for _ in range(3)
+    ]
+    return float(np.median(windows))
+
+
+def gib_of(case: Case) -> float:
+    """Returns what a program needs: arguments, results that do not lie in theirs, temporaries."""
+    found = case.program.memory_analysis()
     results = found.output_size_in_bytes - found.alias_size_in_bytes
-    return int(found.argument_size_in_bytes + results + found.temp_size_in_bytes)
+    return float(found.argument_size_in_bytes + results + found.temp_size_in_bytes) / GIB
 
 
 if __name__ == "__main__":

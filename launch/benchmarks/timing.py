@@ -1,9 +1,12 @@
-"""Timing shared by the benchmarks: warm-up, windows of repeated calls, the median window."""
+"""Timing shared by the benchmarks: warm-up, windows of repeated calls, the median window, turns."""
 
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+WARM_SECONDS = 5.0  # of products, after which a large GPU's clock is what its power allows
 
 
 def median_seconds(
@@ -21,9 +24,7 @@ def median_seconds(
         windows: how many are timed.
         repeats: calls a window, between two waits.
     """
-    start = time.perf_counter()
-    wait(call())
-    first = time.perf_counter() - start
+    first = first_call(call, wait)
     found = []
     for _ in range(windows):
         start = time.perf_counter()
@@ -32,6 +33,36 @@ def median_seconds(
         wait(result)
         found.append((time.perf_counter() - start) / repeats)
     return first, statistics.median(found)
+
+
+def first_call(call: Callable[[], Any], wait: Callable[[Any], Any]) -> float:
+    """Returns the seconds of one call and its result."""
+    start = time.perf_counter()
+    wait(call())
+    return time.perf_counter() - start
+
+
+def heat(product: Callable[[], Any], wait: Callable[[Any], Any], seconds: float) -> None:
+    """Multiplies matrices for so long that the device's clock is that of a run of days."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        results = [product() for _ in range(100)]
+        wait(results)
+
+
+def wait_for_turn(path: str) -> None:
+    """Says that everything is compiled, and waits until nothing else uses the device.
+
+    So several benchmarks compile at once and are timed one after the other: this one makes
+    PATH.ready, and whoever started them makes PATH.go.
+
+    Args:
+        path: of both files, without their endings; '' waits for nothing.
+    """
+    if path:
+        Path(f"{path}.ready").touch()
+        while not Path(f"{path}.go").exists():
+            time.sleep(0.05)
 
 
 def rates(
