@@ -17,7 +17,10 @@ TOKENS = (RANDOM.standard_normal((2, 5, 48)) * 10.0 ** RANDOM.integers(-6, 7, (2
     "f"
 )
 KERNEL = (RANDOM.standard_normal((48, 32)) * 10.0 ** RANDOM.integers(-3, 4, 32)).astype("f")
-GRADIENT = RANDOM.standard_normal((2, 5, 32)).astype("f")
+BIAS = RANDOM.standard_normal(32).astype("f")
+GRADIENT = RANDOM.standard_normal((2, 5, 32)).astype("f") * np.float32(10) ** RANDOM.integers(
+    -2, 3, (2, 5, 1)
+).astype("f")
 
 
 def rounded(x: np.ndarray, axis: int) -> np.ndarray:
@@ -26,14 +29,25 @@ def rounded(x: np.ndarray, axis: int) -> np.ndarray:
     return (x * (1 / scale)).astype(ml_dtypes.float8_e4m3fn).astype(np.float64) * scale
 
 
-def test_product_and_gradients_are_those_of_rounded_factors():
-    value, pull_back = jax.vjp(float8.product, jnp.asarray(TOKENS), jnp.asarray(KERNEL))
-    np.testing.assert_allclose(value, rounded(TOKENS, -1) @ rounded(KERNEL, 0), rtol=1e-4)
-    of_tokens, of_kernel = pull_back(jnp.asarray(GRADIENT))
+def test_linear_and_its_gradients_are_those_of_rounded_factors():
+    arguments = (jnp.asarray(TOKENS), jnp.asarray(KERNEL), jnp.asarray(BIAS))
+    value, pull_back = jax.vjp(float8.linear, *arguments)
+    expected = rounded(TOKENS, -1) @ rounded(KERNEL, 0) + BIAS
+    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(float8.linear(*arguments), value, rtol=1e-6)
+    of_tokens, of_kernel, of_bias = pull_back(jnp.asarray(GRADIENT))
     expected = rounded(GRADIENT, -1) @ rounded(KERNEL, 1).T
     np.testing.assert_allclose(of_tokens, expected, atol=1e-5 * np.abs(expected).max())
-    exact = np.einsum("bnk,bno->ko", TOKENS.astype(np.float64), GRADIENT)
-    np.testing.assert_allclose(of_kernel, exact, atol=1e-5 * np.abs(exact).max())
+
+    # each token's scale moves to its gradient, and all gradients get one scale, equation (4)
+    tokens, gradient = TOKENS.reshape(10, 48), GRADIENT.reshape(10, 32)
+    scale = np.abs(tokens).max(1, keepdims=True) / np.float32(448)
+    scaled = rounded((scale * gradient).reshape(1, -1), -1).reshape(10, 32)
+    expected = (rounded(tokens, -1) / scale).T @ scaled
+    np.testing.assert_allclose(of_kernel, expected, atol=1e-4 * np.abs(expected).max())
+    exact = tokens.T.astype(np.float64) @ gradient
+    assert np.linalg.norm(of_kernel - exact) < 0.04 * np.linalg.norm(exact)
+    np.testing.assert_allclose(of_bias, gradient.sum(0), rtol=1e-5)
 
 
 def test_rounding_is_at_most_a_sixteenth_of_a_number_and_a_token_is_alone():
@@ -42,17 +56,30 @@ def test_rounding_is_at_most_a_sixteenth_of_a_number_and_a_token_is_alone():
     smallest = np.abs(TOKENS).max(-1, keepdims=True) / 448 * 2.0**-6  # below, spacing is constant
     assert (error <= np.maximum(np.abs(TOKENS), smallest) * 2.0**-4 * 1.0001).all()
     assert error.max() > 0
-    product = float8.product(jnp.asarray(TOKENS), jnp.asarray(KERNEL))
+    product = float8.linear(jnp.asarray(TOKENS), jnp.asarray(KERNEL), jnp.asarray(BIAS))
     other = TOKENS.copy()
     other[1] *= 1e3
-    np.testing.assert_array_equal(float8.product(jnp.asarray(other), KERNEL)[0], product[0])
+    np.testing.assert_array_equal(float8.linear(jnp.asarray(other), KERNEL, BIAS)[0], product[0])
 
 
 def test_zeros_stay_zeros_and_what_is_not_finite_is_seen():
     x = jnp.zeros((3, 8)).at[1, 2].set(jnp.nan).at[2, 0].set(jnp.inf)
-    y = np.asarray(float8.product(x, jnp.ones((8, 4))))
+    y = np.asarray(float8.linear(x, jnp.ones((8, 4)), jnp.zeros(4)))
     assert (y[0] == 0).all()
     assert np.isnan(y[1:]).all()
+
+
+def test_a_token_of_zeros_does_not_coarsen_the_others_gradient():
+    """Its scale is 0, not 1: beside small tokens, 1 would be the largest."""
+    x, kernel, gradient = 1e-4 * TOKENS[0, :, :8] / np.abs(TOKENS[0]).max(), KERNEL[:8], GRADIENT[0]
+    beside = np.concatenate([x, np.zeros_like(x)]), np.concatenate([gradient, gradient])
+
+    def of_kernel(x, gradient):
+        return jax.vjp(float8.linear, jnp.asarray(x), kernel, BIAS)[1](jnp.asarray(gradient))[1]
+
+    np.testing.assert_array_equal(of_kernel(*beside), of_kernel(x, gradient))
+    assert (of_kernel(np.zeros_like(x), gradient) == 0).all()
+    assert np.isnan(of_kernel(np.where(x > 0, np.nan, x), gradient)).all()
 
 
 @pytest.mark.parametrize("changes", [{}, {"use_swiglu": False}], ids=["swiglu", "gelu"])

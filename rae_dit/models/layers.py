@@ -99,8 +99,8 @@ class Linear(nnx.Linear):
         """Transforms the last axis."""
         if not self.use_float8:
             return super().__call__(x)
-        kernel, bias = (leaf[...].astype(self.dtype) for leaf in (self.kernel, self.bias))
-        return float8.product(x.astype(self.dtype), kernel) + bias
+        kernel = self.kernel[...].astype(self.dtype)
+        return float8.linear(x.astype(self.dtype), kernel, self.bias[...])
 
 
 class RMSNorm(nnx.Module):

@@ -84,11 +84,11 @@ class SwiGLU(nnx.Module):
 
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
         """Transforms each token by itself."""
-        product = float8.product if self.use_float8 else jnp.matmul
+        linear = float8.linear if self.use_float8 else _linear
         w12, bias12 = self.pad_halves(self.w12.kernel[...]), self.pad_halves(self.w12.bias[...])
         w3, bias3 = self.pad_inputs(self.w3.kernel[...]), self.w3.bias[...].astype(self.dtype)
-        gate, up = jnp.split(product(x.astype(self.dtype), w12) + bias12, 2, axis=-1)
-        return product(jax.nn.silu(gate) * up, w3) + bias3
+        gate, up = jnp.split(linear(x.astype(self.dtype), w12, bias12), 2, axis=-1)
+        return linear(jax.nn.silu(gate) * up, w3, bias3)
 
     def pad_halves(self, parameter: Float[Array, "... H"]) -> Float[Array, "... P"]:
         """Appends zeros to each half of the last axis; casts to the compute dtype."""
@@ -101,3 +101,10 @@ class SwiGLU(nnx.Module):
         """Appends zeros to the inputs of a kernel; casts it to the compute dtype."""
         none = [(0, 0)] * (kernel.ndim - 2)
         return jnp.pad(kernel.astype(self.dtype), [*none, (0, self.padding), (0, 0)])
+
+
+def _linear(
+    x: Float[Array, "... K"], kernel: Float[Array, "K O"], bias: Float[Array, " O"]
+) -> Float[Array, "... O"]:
+    """Computes x W + b."""
+    return x @ kernel + bias
