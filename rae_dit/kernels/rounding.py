@@ -18,8 +18,9 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 FLOAT8 = jnp.float8_e4m3fn
-TILES = (128, 64, 32)  # rows or columns of a tile; the largest that divides the matrix is taken
-WARPS = 8
+TILE = (64, 128)  # rows and columns, at most: the fastest on an H200 (docs/performance.md)
+SMALLEST_TILE = 32
+WARPS = 4
 
 Rounded = tuple[Float[Array, "M K"], Float[Array, "K M"], Float[Array, " K"]]
 
@@ -43,15 +44,9 @@ def round_both_ways(
     return rows, columns, jnp.sum(x32, axis=0)
 
 
-def tile_of(size: int) -> int | None:
-    """Returns the tile that a matrix is cut into along an axis; None if no tile divides it."""
-    return next((tile for tile in TILES if size % tile == 0), None)
-
-
 def can_round_on_gpu(rows: int, columns: int, devices: int) -> bool:
     """Says whether the kernel takes a matrix whose rows are split over so many devices."""
-    split = rows % devices == 0 and tile_of(rows // devices) is not None
-    return split and tile_of(columns) is not None
+    return rows % (devices * SMALLEST_TILE) == 0 and columns % SMALLEST_TILE == 0
 
 
 def round_both_ways_gpu(
@@ -89,9 +84,9 @@ def round_both_ways_gpu(
 
 def _round(x: Array, factor: Array, factor_transposed: Array, *, interpret: bool) -> Rounded:
     """Runs the kernel over the rows of one device."""
-    (rows, columns), (row_tile, column_tile) = x.shape, (tile_of(size) for size in x.shape)
-    assert row_tile is not None
-    assert column_tile is not None
+    rows, columns = x.shape
+    # the largest powers of two that divide the matrix and fit into a tile
+    height, width = (min(size & -size, most) for size, most in zip(x.shape, TILE, strict=True))
 
     def kernel(x_ref, factor_ref, transposed_ref, rows_ref, columns_ref, sums_ref):  # type: ignore[no-untyped-def]
         tile = x_ref[...].astype(jnp.float32)
@@ -99,20 +94,20 @@ def _round(x: Array, factor: Array, factor_transposed: Array, *, interpret: bool
         columns_ref[...] = (tile * transposed_ref[...][:, None]).astype(FLOAT8).T
         sums_ref[0, :] = jnp.sum(tile, axis=0)
 
-    of_rows = pl.BlockSpec((row_tile,), lambda i, j: (i,))
+    of_rows = pl.BlockSpec((height,), lambda i, j: (i,))
     rounded, transposed, sums = pl.pallas_call(
         kernel,
-        grid=(rows // row_tile, columns // column_tile),
-        in_specs=[pl.BlockSpec((row_tile, column_tile), lambda i, j: (i, j)), of_rows, of_rows],
+        grid=(rows // height, columns // width),
+        in_specs=[pl.BlockSpec((height, width), lambda i, j: (i, j)), of_rows, of_rows],
         out_specs=[
-            pl.BlockSpec((row_tile, column_tile), lambda i, j: (i, j)),
-            pl.BlockSpec((column_tile, row_tile), lambda i, j: (j, i)),
-            pl.BlockSpec((1, column_tile), lambda i, j: (i, j)),
+            pl.BlockSpec((height, width), lambda i, j: (i, j)),
+            pl.BlockSpec((width, height), lambda i, j: (j, i)),
+            pl.BlockSpec((1, width), lambda i, j: (i, j)),
         ],
         out_shape=[
             jax.ShapeDtypeStruct((rows, columns), FLOAT8),
             jax.ShapeDtypeStruct((columns, rows), FLOAT8),
-            jax.ShapeDtypeStruct((rows // row_tile, columns), jnp.float32),
+            jax.ShapeDtypeStruct((rows // height, columns), jnp.float32),
         ],
         compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=1),
         interpret=interpret,
