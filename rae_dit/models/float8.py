@@ -123,7 +123,7 @@ def rounded_both_ways(
     x: Float[Array, "M K"], factor: Float[Array, " M"], factor_transposed: Float[Array, " M"]
 ) -> Rounded:
     """Calls the kernel where there is one."""
-    platform, devices = target_devices()
-    if platform == "gpu" and devices is not None and can_round_on_gpu(*x.shape, devices):
+    (rows, columns), (platform, devices) = x.shape, target_devices()
+    if platform == "gpu" and devices is not None and can_round_on_gpu(rows, columns, devices):
         return round_both_ways_gpu(x, factor, factor_transposed)
     return round_both_ways(x, factor, factor_transposed)
