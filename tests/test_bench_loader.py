@@ -2,16 +2,19 @@
 
 import json
 import multiprocessing
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from launch.benchmarks import bench_loader, loader_files
+from launch.benchmarks import bench_loader, loader_files, loader_rates
 from launch.benchmarks.bench_loader import check_formats, check_pixels, measure
 from launch.benchmarks.loader_files import write_all
+from launch.benchmarks.loader_rates import Setting
 from launch.benchmarks.plain_images import HEIGHT, WIDTH, PlainFolder, cpu_seconds, write_jpegs
 
 
@@ -77,6 +80,19 @@ def test_every_kind_of_file_holds_the_same_pictures(tmp_path: Path) -> None:
     others, _ = write_all(tmp_path / "others", tmp_path / "other")
     with pytest.raises((AssertionError, IndexError)):
         check_formats(places | {"tar": others["tar"]}, 64)
+
+
+def test_whole_rounds_of_the_workers_are_counted(monkeypatch) -> None:
+    def rounds(setting: Setting) -> Iterator[int]:
+        while True:
+            time.sleep(0.2)
+            yield from [10] * setting.workers
+
+    monkeypatch.setattr(loader_rates, "our_batches", rounds)
+    cores = sorted(os.sched_getaffinity(0))
+    setting = Setting("folder", ("folder", ""), 4, cores, 8, 10, seconds=0.01)
+    found, _ = loader_rates.rate(setting)
+    assert 100 < found <= 200  # four batches of ten in 0.2 s; by the first alone it would be 50
 
 
 def test_a_measurement_without_workers(monkeypatch, capsys) -> None:

@@ -9,7 +9,7 @@ bfloat16 matrices is timed in the same run as the ceiling that the figures stand
 first, because its five seconds of products warm the device for the parts after it.
 
 `--turn=PATH` compiles all parts at once and then waits for its turn (timing.wait_for_turn), so that
-another benchmark compiles at the same time; it needs the memory of all parts together.
+another benchmark compiles at the same time.
 """
 
 import functools
@@ -18,7 +18,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from launch.benchmarks import timing
 from launch.benchmarks.facts import facts
+from launch.benchmarks.timing import Timed
 from launch.benchmarks.together import first_calls
 from launch.benchmarks.trace_account import account
 from rae_dit.config import Config, from_config_dict
@@ -51,6 +52,7 @@ PARTS = flags.DEFINE_list(
 )
 WINDOWS = flags.DEFINE_integer("windows", 5, "Timed windows; the median counts.", lower_bound=1)
 REPEATS = flags.DEFINE_integer("repeats", 10, "Calls per window.", lower_bound=1)
+WINDOW_SECONDS = flags.DEFINE_float("window_seconds", 0, "Of a window, in place of `repeats`.")
 GUIDANCES = flags.DEFINE_list(
     "guidances", [], "Kinds of guidance to time sampling with; '' = the config's, and none."
 )
@@ -62,20 +64,6 @@ TURN = flags.DEFINE_string("turn", "", "Compile at once, make PATH.ready, wait f
 CEILING_SIZE = 8192
 
 
-class Timed(NamedTuple):
-    """A call to time.
-
-    Attributes:
-        call: queues the work and gives its result.
-        describe: makes the line of the seconds of the first call and of one in the median window.
-        before: is called before the windows.
-    """
-
-    call: Callable[[], Any]
-    describe: Callable[[tuple[float, float]], dict[str, Any]]
-    before: Callable[[], object] = lambda: None
-
-
 def main(_: list[str]) -> None:
     """Prints a line for every part."""
     config = without_files(from_config_dict(CONFIG.value))
@@ -85,20 +73,25 @@ def main(_: list[str]) -> None:
         firsts: Iterator[float | None] = itertools.repeat(None)
         if TURN.value:
             listed = [*parts]
-            firsts = iter(first_calls(config, mesh, [each.call for _, each in listed]))
+            calls = [each.compile or each.call for _, each in listed]
+            firsts = iter(first_calls(config, mesh, calls))
             timing.wait_for_turn(TURN.value)
             parts = iter(listed)
         for part, each in parts:
             each.before()
-            seconds, first = median_seconds(each.call), next(firsts)
+            seconds, first = median_seconds(each.call, each.repeats), next(firsts)
             line = each.describe(seconds if first is None else (first, seconds[1]))
             print(json.dumps({"part": part} | line | facts(config)), flush=True)
 
 
-def median_seconds(call: Callable[[], Any]) -> tuple[float, float]:
+def median_seconds(call: Callable[[], Any], repeats: int | None = None) -> tuple[float, float]:
     """Returns the seconds of the first call and of one in the median window, by the flags."""
     return timing.median_seconds(
-        call, jax.block_until_ready, windows=WINDOWS.value, repeats=REPEATS.value
+        call,
+        jax.block_until_ready,
+        windows=WINDOWS.value,
+        repeats=repeats or REPEATS.value,
+        window_seconds=0 if repeats else WINDOW_SECONDS.value,
     )
 
 
@@ -125,8 +118,8 @@ def measure_ceiling(config: Config, mesh: jax.sharding.Mesh) -> Iterator[Timed]:
         return {"state": state, "ms": round(1e3 * seconds[1], 3), "tflops": round(tflops, 1)}
 
     heat = functools.partial(timing.heat, call, jax.block_until_ready, timing.WARM_SECONDS)
-    yield Timed(call, functools.partial(describe, "cold"))
-    yield Timed(call, functools.partial(describe, "warm"), heat)
+    yield Timed(call, functools.partial(describe, "cold"), repeats=10)
+    yield Timed(call, functools.partial(describe, "warm"), heat, repeats=10)
 
 
 def measure_train(config: Config, mesh: jax.sharding.Mesh) -> Iterator[Timed]:
@@ -145,7 +138,10 @@ def measure_train(config: Config, mesh: jax.sharding.Mesh) -> Iterator[Timed]:
         line = rates(seconds, config.data.batch_size, train_flops(make_task(config).work))
         return line | (account_of(step) if PROFILE.value else {})
 
-    yield Timed(step, describe)
+    def compiled() -> None:
+        program.step.lower(program.abstract, frozen, batch).compile()
+
+    yield Timed(step, describe, compile=compiled)
 
 
 def account_of(step: Callable[[], Any]) -> dict[str, Any]:
@@ -190,6 +186,8 @@ def measure_sample(config: Config, mesh: jax.sharding.Mesh) -> Iterator[Timed]:
     labels = jax.device_put(np.arange(len(noise), dtype=np.int32) % config.data.num_classes)
     updates = config.sample.num_steps - (config.sample.grid == "official")
 
+    one_a_window = 1 if WINDOW_SECONDS.value else None  # it takes seconds
+
     def described(facts: dict[str, Any], flops: float) -> Callable[..., dict[str, Any]]:
         return lambda seconds: facts | rates(seconds, len(noise), flops)
 
@@ -210,11 +208,12 @@ def measure_sample(config: Config, mesh: jax.sharding.Mesh) -> Iterator[Timed]:
         )
         flops = evaluations * model_flops(config).ddt
         guided = {"guidance": kind, "cfg_scale": cfg_scale}
-        yield Timed(sample, described(guided | {"decoded": False}, flops))
+        yield Timed(sample, described(guided | {"decoded": False}, flops), repeats=one_a_window)
         if rae is not None:
             yield Timed(
                 lambda rae=rae, sample=sample: decode(*rae, sample()),
                 described(guided | {"decoded": True}, flops + model_flops(config).decoder),
+                repeats=one_a_window,
             )
 
 

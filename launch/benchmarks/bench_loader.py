@@ -40,8 +40,9 @@ from launch.benchmarks.loader_rates import BY_RECORDS, TORCH, Setting, open_imag
 from launch.benchmarks.plain_images import PlainFolder, write_jpegs
 from rae_dit.storage.files import write_json
 
-# Each picture has so many names, because grain's shuffle searches 65536 / records places for each
-# record: with the 512 of the default it would take longer than all else but pixels.
+# Each picture has several names, because grain's shuffle searches 65536 / records places for each
+# record: with the 512 of the default it would take longer than all else but pixels. And an epoch
+# should be several rounds of the workers' batches, since torch's loader pauses between epochs.
 NAMES = 8
 FOLDER = "folder"
 LOADERS = (FOLDER, "parquet", BY_RECORDS, "arrow", "tar", "tfds", TORCH)
@@ -89,6 +90,7 @@ def measure(
     repeats: int,
     limit: float,
     ceiling_batch: int,
+    names: int = NAMES,
 ) -> dict[str, Any]:
     """Measures every loader with each number of workers, in turns; prints each row.
 
@@ -102,6 +104,7 @@ def measure(
         repeats: rounds, at most; the median of their measurements is taken.
         limit: seconds after which no round ends, if one has been made.
         ceiling_batch: images of the batch for `ceiling`; 0 for none.
+        names: of each picture.
 
     Returns:
         For JSON: where and with what, and the rows.
@@ -117,8 +120,8 @@ def measure(
 
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / "images"
-        write_jpegs(folder, files, NAMES)
-        compared = check_pixels(folder, size, NAMES)
+        write_jpegs(folder, files, names)
+        compared = check_pixels(folder, size, names)
         places, left_out = write_all(folder, Path(work))
         check_formats(places, size)
         places |= {BY_RECORDS: places["parquet"]}
@@ -129,7 +132,7 @@ def measure(
         for name in loaders:
             if name in left_out:
                 add({"loader": name, "left_out": left_out[name]})
-        names = [name for name in loaders if name in places]
+        present = [name for name in loaders if name in places]
         found: dict[tuple[str, int], list[tuple[float, float]]] = {}
         failed: dict[tuple[str, int], str] = {}
         prepared, made = time.monotonic(), 0
@@ -137,7 +140,7 @@ def measure(
             now = time.monotonic()
             if made and now - begun + (now - prepared) / made > limit:
                 break
-            for count, name in itertools.product(workers, names):
+            for count, name in itertools.product(workers, present):
                 if (name, count) in failed:
                     continue
                 mine = cores[: max(1, count)]
@@ -149,7 +152,7 @@ def measure(
                 except Exception as error:  # /dev/shm is too small for so many workers
                     failed[name, count] = f"{type(error).__name__}: {error}"
             made += 1
-        for count, name in itertools.product(workers, names):
+        for count, name in itertools.product(workers, present):
             if (name, count) in failed:
                 add({"loader": name, "workers": count, "left_out": failed[name, count]})
             else:
@@ -160,7 +163,7 @@ def measure(
                 add(row)
     return {
         "identical_pixels": compared,
-        "names_each": NAMES,
+        "names_each": names,
         "image_size": size,
         "batch_size": batch_size,
         "seconds": seconds,
@@ -198,6 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--loaders", nargs="+", default=list(LOADERS), choices=LOADERS)
     parser.add_argument("--files", type=int, default=512)
+    parser.add_argument("--names", type=int, default=NAMES, help="of each picture")
     parser.add_argument("--size", type=int, default=256, help="pixels")
     # A window of the order by groups has 10 groups of 100 rows then, and a batch takes 25 of each,
     # as it does with 1,024 images and more files.

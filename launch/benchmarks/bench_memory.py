@@ -16,13 +16,11 @@ five seconds of steps; the largest comes first, so that what it leaves holds the
 import dataclasses
 import functools
 import json
-import math
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from absl import app, flags
 from bench import CONFIG, TURN, random_images
 
@@ -42,7 +40,7 @@ CASES = flags.DEFINE_list(
     "compute.remat and batch of each program.",
 )
 LIMIT = flags.DEFINE_float("limit_gib", 72.0, "Of the program; 80 GB leave 72 GiB to it.")
-SECONDS = flags.DEFINE_float("seconds", 0.8, "Of a window, at least; three are timed.")
+SECONDS = flags.DEFINE_float("seconds", 0.8, "Of a window, roughly; three are timed.")
 GIB = 2**30
 
 
@@ -111,25 +109,13 @@ def measurements(
                 state, metrics = step(state, frozen, batch)
                 return metrics
 
-            seconds = time_steps(take, warm)
+            timing.heat(take, jax.block_until_ready, warm, calls=1)
             warm = 0.0
+            _, seconds = timing.median_seconds(
+                take, jax.block_until_ready, windows=3, window_seconds=SECONDS.value
+            )
             line |= {"ms": round(1e3 * seconds, 1), "images_per_second": round(size / seconds, 1)}
         yield line | facts(case.config)
-
-
-def time_steps(take: Any, warm: float) -> float:
-    """Returns the seconds of a step in the median window, after `warm` seconds of steps."""
-    timing.first_call(take, jax.block_until_ready)
-    begun = time.monotonic()
-    one = timing.first_call(take, jax.block_until_ready)
-    while time.monotonic() - begun < warm:
-        one = timing.first_call(take, jax.block_until_ready)
-    repeats = max(1, math.ceil(SECONDS.value / one))
-    windows = [
-        timing.first_call(lambda: [take() for _ in range(repeats)], jax.block_until_ready) / repeats
-        for _ in range(3)
-    ]
-    return float(np.median(windows))
 
 
 def gib_of(case: Case) -> float:

@@ -10,22 +10,25 @@ one of the network on a batch; guidance makes two. Evaluations saved should be t
 "batch": noise to images, unguided, at several batch sizes.
 "loop": images as numpy arrays by `sampling.generate`, which queues a batch while the one before is
 decoded and copied, beside the same batches one after the other; they are compared bit for bit.
-Weights are random.
+Weights are random. Programs are compiled all at once, and the device is warmed before the windows.
 """
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import app, flags
-from bench import CONFIG, facts, random_latents
+from bench import CONFIG, TURN, random_latents
 from flax import nnx
 
 from launch.benchmarks import timing
+from launch.benchmarks.facts import facts
+from launch.benchmarks.together import first_calls
 from rae_dit.config import Config, from_config_dict
 from rae_dit.diffusion.solvers.euler import Euler
 from rae_dit.planning.compiled import without_files
@@ -34,7 +37,7 @@ from rae_dit.sampling.generate import Generator, generate
 from rae_dit.sampling.latents import run_sampler
 from rae_dit.setup import models, weights
 from rae_dit.setup.sampling import generation_settings, sampler_options
-from rae_dit.training.sharding import batch_sharding, make_mesh
+from rae_dit.training.sharding import batch_sharding, make_mesh, mesh_context
 
 MEASURED = flags.DEFINE_list("measure", ["interval", "batch", "loop"], "What is measured.")
 INTERVALS = [(0.0, 1.0), (0.5, 1.0), (0.1, 0.9)]
@@ -43,31 +46,75 @@ CFG_SCALE = 1.5
 LOOP_BATCHES = 4
 
 
+class Interval(NamedTuple):
+    """Latents with guidance in an interval; None for no guidance."""
+
+    interval: tuple[float, float] | None
+    evaluations: int
+    call: Callable[[], jax.Array]
+
+
+class Batch(NamedTuple):
+    """Images of a batch of this size, and decoding alone."""
+
+    size: int
+    images: Callable[[], jax.Array]
+    decoding: Callable[[], jax.Array]
+
+
 def main(_: list[str]) -> None:
     """Prints the lines of every part."""
     config = without_files(from_config_dict(CONFIG.value))
     mesh = make_mesh(config.sharding.fsdp)
-    with jax.default_matmul_precision(models.matmul_precision(config)):
+    with jax.default_matmul_precision(models.matmul_precision(config)), mesh_context(mesh):
         ddt = nnx.merge(*weights.initialize(models.make_ddt, config, mesh))
         rae = nnx.merge(*weights.place_rae(config, mesh, decoder=True))
         generator = Generator(ddt, rae, mesh)
-        for part in MEASURED.value:
-            for line in MEASUREMENTS[part](config, generator):
-                print(json.dumps({"part": part} | line | facts(config)), flush=True)
+        intervals = intervals_of(config, generator) if "interval" in MEASURED.value else []
+        batches = batches_of(config, generator) if "batch" in MEASURED.value else []
+        calls = [each.call for each in intervals]
+        calls += [call for each in batches for call in (each.images, each.decoding)]
+        loop = functools.partial(loop_images, config, generator)
+        if "loop" in MEASURED.value:
+            calls.append(lambda: loop(queued=True))
+        first_calls(config, mesh, calls)
+        timing.wait_for_turn(TURN.value)
+        begun = time.monotonic()
+        while calls and time.monotonic() - begun < timing.WARM_SECONDS:
+            jax.block_until_ready(calls[0]())
+        for line in measure_intervals(config, intervals):
+            print(json.dumps({"part": "interval"} | line | facts(config)), flush=True)
+        for line in measure_batches(config, batches):
+            print(json.dumps({"part": "batch"} | line | facts(config)), flush=True)
+        if "loop" in MEASURED.value:
+            print(json.dumps({"part": "loop"} | measure_loop(config, loop) | facts(config)))
 
 
-def measure_interval(config: Config, generator: Generator) -> Iterator[dict[str, Any]]:
-    """Times latents with guidance in several intervals, and without any."""
+def seconds_of(call: Callable[[], jax.Array]) -> float:
+    """Returns the seconds of the second of three calls by length; it is compiled already."""
+    return float(np.median([timing.first_call(call, jax.block_until_ready) for _ in range(3)]))
+
+
+def intervals_of(config: Config, generator: Generator) -> list[Interval]:
+    """Makes the calls of part "interval"."""
     options = sampler_options(config)
     times = Euler().times(options.steps, options.shift, grid=options.grid)[:-1]
-    whole: tuple[int, float] | None = None
+    found = []
     for interval in [*INTERVALS, None]:
         low, high = interval or (2.0, 2.0)
         evaluations = sum(2 if low <= time <= high else 1 for time in times)
         inside = dataclasses.replace(options, interval=interval or (0.0, 1.0))
         scale = 1.0 if interval is None else CFG_SCALE
         call = sampler(config, generator, inside, cfg_scale=scale)
-        _, seconds = timing.median_seconds(call, jax.block_until_ready, windows=2, repeats=1)
+        found.append(Interval(interval, evaluations, call))
+    return found
+
+
+def measure_intervals(config: Config, intervals: list[Interval]) -> Iterator[dict[str, Any]]:
+    """Times latents with guidance in several intervals, and without any."""
+    whole: tuple[int, float] | None = None
+    for interval, evaluations, call in intervals:
+        seconds = seconds_of(call)
         whole = whole or (evaluations, seconds)
         yield {
             "interval": interval,
@@ -80,57 +127,59 @@ def measure_interval(config: Config, generator: Generator) -> Iterator[dict[str,
         }
 
 
-def measure_batch(config: Config, generator: Generator) -> Iterator[dict[str, Any]]:
-    """Times noise to images at several batch sizes."""
+def batches_of(config: Config, generator: Generator) -> list[Batch]:
+    """Makes the calls of part "batch"."""
     graph, parameters = nnx.split(generator.rae)
+    found = []
     for size in map(int, SIZES.value):
         sample = dataclasses.replace(config.sample, batch_size=size)
         changed = dataclasses.replace(config, sample=sample)
         latents = sampler(changed, generator, sampler_options(changed), cfg_scale=1.0)
-        seconds = {}
-        for name, call in (
-            ("latents", latents),
-            ("images", lambda latents=latents: decode(graph, parameters, latents())),
-        ):
-            found = timing.median_seconds(call, jax.block_until_ready, windows=2, repeats=1)
-            seconds[name] = found[1]
+        noise = random_latents(changed)
+        images = functools.partial(lambda latents: decode(graph, parameters, latents()), latents)
+        found.append(Batch(size, images, functools.partial(decode, graph, parameters, noise)))
+    return found
+
+
+def measure_batches(config: Config, batches: list[Batch]) -> Iterator[dict[str, Any]]:
+    """Times noise to images at several batch sizes."""
+    for size, images, decoding in batches:
+        seconds = seconds_of(images)
         yield {
             "batch": size,
             "num_steps": config.sample.num_steps,
-            "latents_per_second": round(size / seconds["latents"], 2),
-            "images_per_second": round(size / seconds["images"], 2),
+            "images_per_second": round(size / seconds, 2),
+            "decoding_share": round(seconds_of(decoding) / seconds, 4),
         }
 
 
-def measure_loop(config: Config, generator: Generator) -> Iterator[dict[str, Any]]:
-    """Times the loop of the modes beside batches that wait for each other."""
+def loop_images(config: Config, generator: Generator, *, queued: bool) -> np.ndarray:
+    """Makes the images of a few batches with the modes' loop, or each batch by itself."""
     settings, size = generation_settings(config), config.sample.batch_size
     labels = [i % config.data.num_classes for i in range(LOOP_BATCHES * size)]
+    each = len(labels) if queued else size
+    parts = [
+        generate(generator, settings, labels[i : i + each], cfg_scale=1.0, first=i)
+        for i in range(0, len(labels), each)
+    ]
+    return np.concatenate([images for part in parts for images in part])
 
-    def together() -> np.ndarray:
-        return np.concatenate(list(generate(generator, settings, labels, cfg_scale=1.0)))
 
-    def one_by_one() -> np.ndarray:
-        starts = range(0, len(labels), size)
-        parts = [
-            generate(generator, settings, labels[i : i + size], cfg_scale=1.0, first=i)
-            for i in starts
-        ]
-        return np.concatenate([images for part in parts for images in part])
-
-    together()  # compiles
+def measure_loop(config: Config, loop: Callable[..., np.ndarray]) -> dict[str, Any]:
+    """Times the loop of the modes beside batches that wait for each other."""
     seconds, images = {}, {}
-    for name, call in (("queued", together), ("one_by_one", one_by_one)):
+    for queued in (True, False):
         begun = time.perf_counter()
-        images[name] = call()
-        seconds[name] = time.perf_counter() - begun
-    yield {
-        "batch": size,
+        images[queued] = loop(queued=queued)
+        seconds[queued] = time.perf_counter() - begun
+    count = len(images[True])
+    return {
+        "batch": config.sample.batch_size,
         "batches": LOOP_BATCHES,
         "num_steps": config.sample.num_steps,
-        "queued_images_per_second": round(len(labels) / seconds["queued"], 2),
-        "one_by_one_images_per_second": round(len(labels) / seconds["one_by_one"], 2),
-        "equal_bits": bool((images["queued"] == images["one_by_one"]).all()),
+        "queued_images_per_second": round(count / seconds[True], 2),
+        "one_by_one_images_per_second": round(count / seconds[False], 2),
+        "equal_bits": bool((images[True] == images[False]).all()),
     }
 
 
@@ -142,9 +191,6 @@ def sampler(
     labels = np.arange(len(noise), dtype=np.int32) % config.data.num_classes
     on_devices = jax.device_put(labels, batch_sharding(generator.mesh))
     return lambda: run_sampler(generator.ddt, noise, on_devices, options, cfg_scale=cfg_scale)
-
-
-MEASUREMENTS = {"interval": measure_interval, "batch": measure_batch, "loop": measure_loop}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,10 @@ with registers from `transformers`, autocast to bfloat16, torch.compile; Euler w
 Weights are random and images are noise on the device, as in bench.py, whose way of timing this file
 shares.
 
+The ceiling is measured cold and after five seconds of products; named first, as it is by default,
+it warms the device for the parts after it. `--turn PATH` compiles all parts, lets go of memory that
+is only kept for later, and waits for its turn (timing.wait_for_turn).
+
 By default each part takes the fastest form torch has: a compiled bfloat16 encoder, fused AdamW, a
 multi-tensor EMA; so the peer is not slower than its users could make it. `--as_written` has AdamW
 and the EMA as the official code writes them, and `--as_shipped` its encoder besides: float32 with
@@ -19,6 +23,7 @@ SEMANTICS 4.2 to 4.8. One JSON line per measurement.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import sys
@@ -32,7 +37,15 @@ import torch.nn.functional as F  # noqa: TID251
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from launch.benchmarks.timing import median_seconds, rates  # noqa: E402
+from launch.benchmarks.timing import (  # noqa: E402
+    WARM_SECONDS,
+    Timed,
+    first_call,
+    heat,
+    median_seconds,
+    rates,
+    wait_for_turn,
+)
 from tests.support.torch_ddt import TorchDDT  # noqa: E402
 
 XL = {"widths": (1152, 2048), "depths": (28, 2), "heads": (16, 16)}
@@ -80,7 +93,7 @@ def make_encode(fast: bool) -> Callable[[torch.Tensor], torch.Tensor]:
     return run
 
 
-def measure_train(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def measure_train(options: argparse.Namespace) -> Iterator[Timed]:
     """Times encoding, flow-matching loss, backward, clip, AdamW and EMA."""
     model, average = make_ddt(), make_ddt().requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -120,10 +133,10 @@ def measure_train(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         follow()
         return loss
 
-    yield rates(median_seconds(step, wait), options.batch, TFLOP_STEP)
+    yield Timed(step, lambda seconds: rates(seconds, options.batch, TFLOP_STEP))
 
 
-def measure_sample(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def measure_sample(options: argparse.Namespace) -> Iterator[Timed]:
     """Times noise to latents without and with CFG, 50 points of the official grid."""
     model = make_ddt().requires_grad_(False).eval()
     velocity = torch.compile(model, dynamic=False)
@@ -149,16 +162,30 @@ def measure_sample(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         return x
 
     for scale in (1.0, 1.5):
-        seconds = median_seconds(lambda scale=scale: sample(scale), wait, repeats=1)
         work = 49 * (1 if scale == 1 else 2) * TFLOP_EVALUATION
-        yield {"cfg_scale": scale} | rates(seconds, count, work)
+        yield Timed(
+            functools.partial(sample, scale),
+            lambda seconds, scale=scale, work=work: (
+                {"cfg_scale": scale} | rates(seconds, count, work)
+            ),
+            repeats=1,
+        )
 
 
-def measure_ceiling(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Times a product of square bfloat16 matrices."""
+def measure_ceiling(options: argparse.Namespace) -> Iterator[Timed]:
+    """Times a product of square bfloat16 matrices, cold and warm."""
     left, right = torch.randn(2, CEILING_SIZE, CEILING_SIZE, device="cuda", dtype=torch.bfloat16)
-    _, seconds = median_seconds(lambda: left @ right, wait)
-    yield {"ms": round(1e3 * seconds, 3), "tflops": round(2e-12 * CEILING_SIZE**3 / seconds, 1)}
+
+    def product() -> torch.Tensor:
+        return left @ right
+
+    def describe(state: str, seconds: tuple[float, float]) -> dict[str, Any]:
+        tflops = 2e-12 * CEILING_SIZE**3 / seconds[1]
+        return {"state": state, "ms": round(1e3 * seconds[1], 3), "tflops": round(tflops, 1)}
+
+    warm = functools.partial(heat, product, wait, WARM_SECONDS)
+    yield Timed(product, functools.partial(describe, "cold"), repeats=10)
+    yield Timed(product, functools.partial(describe, "warm"), warm, repeats=10)
 
 
 MEASUREMENTS = {"ceiling": measure_ceiling, "train": measure_train, "sample": measure_sample}
@@ -167,9 +194,14 @@ MEASUREMENTS = {"ceiling": measure_ceiling, "train": measure_train, "sample": me
 def main() -> None:
     """Prints a line for every part."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--parts", nargs="+", default=list(MEASUREMENTS), choices=MEASUREMENTS)
+    parser.add_argument(
+        "--parts", nargs="+", default=["ceiling", "train", "sample"], choices=MEASUREMENTS
+    )
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--sample_batch", type=int, default=64)
+    parser.add_argument("--windows", type=int, default=5)
+    parser.add_argument("--window_seconds", type=float, default=0, help="0: ten calls a window")
+    parser.add_argument("--turn", default="", help="compile, make PATH.ready, wait for PATH.go")
     parser.add_argument("--as_written", action="store_true", help="plain AdamW and EMA")
     parser.add_argument("--as_shipped", action="store_true", help="and an eager float32 encoder")
     options = parser.parse_args()
@@ -182,11 +214,28 @@ def main() -> None:
         "device": torch.cuda.get_device_name(),
         "date": time.strftime("%Y-%m-%d"),
     }
-    for part in options.parts:
+    parts = ((part, each) for part in options.parts for each in MEASUREMENTS[part](options))
+    firsts: Iterator[float | None] = itertools.repeat(None)
+    if options.turn:
+        listed = [*parts]
+        firsts = iter([first_call(each.call, wait) for _, each in listed])
+        torch.cuda.empty_cache()
+        wait_for_turn(options.turn)
+        parts = iter(listed)
+    for part, each in parts:
         torch.cuda.reset_peak_memory_stats()
-        for line in MEASUREMENTS[part](options):
-            peak = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-            print(json.dumps({"part": part} | line | facts | {"peak_gib": peak}), flush=True)
+        each.before()
+        seconds = median_seconds(
+            each.call,
+            wait,
+            windows=options.windows,
+            repeats=each.repeats or 10,
+            window_seconds=0 if each.repeats else options.window_seconds,
+        )
+        first = next(firsts)
+        line = each.describe(seconds if first is None else (first, seconds[1]))
+        peak = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        print(json.dumps({"part": part} | line | facts | {"peak_gib": peak}), flush=True)
 
 
 if __name__ == "__main__":

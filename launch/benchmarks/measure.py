@@ -38,11 +38,16 @@ SAMPLING = (
     "--config.sample.batch_size=64"
 )
 SHORT = "--config.sample.num_steps=11"
+LARGE_CASES = "--cases=none:16,none:32,dots:32,dots:64,full:32,full:64,full:128"
 MEMORY = "launch/benchmarks/bench_memory.py --config.precision=bf16"
 START = (
     "launch/benchmarks/bench_start.py --config=configs/dit_dino.py --config.data.source=synthetic "
     "--config.encoder.pretrained= --config.decoder.pretrained= --config.data.batch_size=64 "
     "--config.precision=bf16"
+)
+COMPILE = (
+    "launch/benchmarks/bench_compile.py --config=configs/dit_dino.py --config.precision=bf16 "
+    "--config.data.batch_size=64 --config.ddt.depth=(7,2)"
 )
 
 
@@ -100,18 +105,14 @@ SETS = {
         ),
     ],
     "sampling": [
-        Measurement("guidance interval", f"{SAMPLING} --measure=interval", 200),
-        Measurement("sampling batches", f"{SAMPLING} {SHORT} --measure=batch,loop", 200),
+        Measurement("sampling", f"{SAMPLING} {SHORT} --measure=interval,batch,loop", 110),
     ],
     "memory": [
-        Measurement(
-            "memory 256", f"{MEMORY} --config=configs/dit_dino.py --batches=64,128,256", 450
-        ),
-        Measurement(
-            "memory 512", f"{MEMORY} --config=configs/dit_dino_512.py --batches=16,32,64", 500
-        ),
+        Measurement("memory 256", f"{MEMORY} --config=configs/dit_dino.py", 130),
+        Measurement("memory 512", f"{MEMORY} --config=configs/dit_dino_512.py {LARGE_CASES}", 140),
     ],
-    "latents": [Measurement("latents", "launch/benchmarks/bench_latents.py", 240)],
+    "latents": [Measurement("latents", "launch/benchmarks/bench_latents.py", 170)],
+    "compiling": [Measurement("compiling", COMPILE, 130)],
     "two_gpus": [
         Measurement("one of two", f"{TRAIN}=128", 85),
         Measurement("data parallel", f"{TRAIN}=256", 95, gpus=2),

@@ -4,9 +4,27 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 WARM_SECONDS = 5.0  # of products, after which a large GPU's clock is what its power allows
+
+
+class Timed(NamedTuple):
+    """A call to time.
+
+    Attributes:
+        call: queues the work and gives its result.
+        describe: makes the line of the seconds of the first call and of one in the median window.
+        before: is called before the windows.
+        repeats: calls a window, whatever else is asked for; None for what is.
+        compile: takes the place of the first call where that should not take memory yet.
+    """
+
+    call: Callable[[], Any]
+    describe: Callable[[tuple[float, float]], dict[str, Any]]
+    before: Callable[[], object] = lambda: None
+    repeats: int | None = None
+    compile: Callable[[], object] | None = None
 
 
 def median_seconds(
@@ -15,6 +33,7 @@ def median_seconds(
     *,
     windows: int = 5,
     repeats: int = 10,
+    window_seconds: float = 0.0,
 ) -> tuple[float, float]:
     """Returns the seconds of the first call, compilation included, and of one in the median window.
 
@@ -23,8 +42,11 @@ def median_seconds(
         wait: blocks until such a result is there.
         windows: how many are timed.
         repeats: calls a window, between two waits.
+        window_seconds: of a window, roughly, which then decides `repeats`; 0 for as many as said.
     """
     first = first_call(call, wait)
+    if window_seconds:
+        repeats = max(1, round(window_seconds / first_call(call, wait)))
     found = []
     for _ in range(windows):
         start = time.perf_counter()
@@ -42,12 +64,20 @@ def first_call(call: Callable[[], Any], wait: Callable[[Any], Any]) -> float:
     return time.perf_counter() - start
 
 
-def heat(product: Callable[[], Any], wait: Callable[[Any], Any], seconds: float) -> None:
-    """Multiplies matrices for so long that the device's clock is that of a run of days."""
+def heat(
+    call: Callable[[], Any], wait: Callable[[Any], Any], seconds: float, *, calls: int = 100
+) -> None:
+    """Keeps a device busy for so long that its clock is that of a run of days.
+
+    Args:
+        call: queues work, such as a product of large matrices.
+        wait: blocks until such results are there.
+        seconds: to go on.
+        calls: between two waits.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        results = [product() for _ in range(100)]
-        wait(results)
+        wait([call() for _ in range(calls)])
 
 
 def wait_for_turn(path: str) -> None:

@@ -1,0 +1,237 @@
+r"""One sitting on one GPU with all that docs/performance.md compares, in few seconds of the device.
+
+    python launch/benchmarks/sitting.py --output=DIR [--seconds=480] [--fp8] [PART ...]
+
+Compiling takes most of a sitting, so the benchmarks of part "pair" compile at the same time, ours
+beside PyTorch's, and are then timed one after the other (timing.wait_for_turn); so do those of
+"tables". Parts, in order of their worth: start, pair, sampling, latents, options, loader. What
+would begin after `--seconds` is left out, and what has not ended 30 s later is stopped. Lines go to
+DIR/sitting.jsonl with the name of the measurement, words to DIR/sitting.log, both after each part;
+a short table is printed last.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = "launch/benchmarks"
+XL = "--config=configs/dit_dino.py --config.precision=bf16"
+XL_512 = "--config=configs/dit_dino_512.py --config.precision=bf16"
+LARGE = "--cases=none:16,none:32,dots:32,dots:64,full:32,full:64,full:128"
+START = "--config.data.source=synthetic --config.encoder.pretrained= --config.decoder.pretrained="
+BATCHES = "--config.data.batch_size=128 --config.sample.batch_size=64"
+WINDOWS = "--windows=3 --window_seconds=2.5"
+DUMMY = "--config=configs/dit_dummy.py"
+GRACE = 30.0
+
+
+class Job(NamedTuple):
+    """A benchmark.
+
+    Attributes:
+        name: what its lines are filed under.
+        command: arguments of Python.
+        after: the job that has to be compiled before this one starts; '' for none.
+        takes_turns: whether it knows `--turn`.
+    """
+
+    name: str
+    command: str
+    after: str = ""
+    takes_turns: bool = True
+
+
+def parts(cache: Path, *, fp8: bool) -> dict[str, list[Job]]:
+    """Returns the jobs of each part; those of one part compile at the same time."""
+    ours = f"{HERE}/bench.py {XL} {BATCHES} {WINDOWS} --nodecoded"
+    half = Job("jax fp8", f"{ours} --parts=ceiling,train --config.precision=fp8", after="jax")
+    # XLA tries products while it compiles: two of ours at once could choose others than alone
+    return {
+        "start": [
+            Job(
+                "start",
+                f"{HERE}/bench_start.py --cache={cache} {XL} {START} --config.data.batch_size=128",
+                takes_turns=False,
+            )
+        ],
+        "pair": [
+            Job("jax", f"{ours} --parts=ceiling,train,sample"),
+            *([half] if fp8 else []),
+            Job("torch", f"{HERE}/bench_torch.py {WINDOWS}"),
+            Job("memory 256", f"{HERE}/bench_memory.py {XL}", after="jax"),
+            Job("memory 512", f"{HERE}/bench_memory.py {XL_512} {LARGE}", after="jax"),
+        ],
+        "sampling": [
+            Job(
+                "sampling",
+                f"{HERE}/bench_sampling.py {XL} {BATCHES} --config.sample.num_steps=11",
+                takes_turns=False,
+            )
+        ],
+        "latents": [Job("latents", f"{HERE}/bench_latents.py", takes_turns=False)],
+        "options": [
+            Job(
+                "options",
+                f"{HERE}/bench_compile.py {XL} --config.data.batch_size=64 "
+                "--config.ddt.depth=(7,2) --steps=6 "
+                '--settings="ours,kernels on all cores,and no autotuning"',
+                takes_turns=False,
+            )
+        ],
+        "loader": [
+            Job(
+                "loader",
+                f"{HERE}/bench_loader.py --workers 16 --loaders folder parquet torch --files 128 "
+                "--names 64 --batch_size 128 --seconds 10 --repeats 1 --ceiling_batch 0",
+                takes_turns=False,
+            )
+        ],
+    }
+
+
+class Sitting:
+    """Running jobs, their files, and the time that is left."""
+
+    def __init__(self, work: Path, output: Path, seconds: float) -> None:
+        """Makes the directories."""
+        self.work, self.output, self.end = work, output, time.monotonic() + seconds
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        for directory in (work, output):
+            directory.mkdir(parents=True, exist_ok=True)
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Compiles jobs at the same time and times them one after the other."""
+        waiting, started = [*jobs], time.monotonic()
+        while waiting or any(job.takes_turns and not self.is_ready(job.name) for job in jobs):
+            for job in [*waiting]:
+                if not job.after or self.is_ready(job.after):
+                    waiting.remove(job)
+                    self.start(job)
+            if time.monotonic() > self.end:
+                break
+            time.sleep(0.1)
+        print(f"# compiled after {time.monotonic() - started:.0f} s", flush=True)
+        for job in jobs:
+            if job not in waiting:
+                self.finish(job)
+        self.collect()
+
+    def start(self, job: Job) -> None:
+        """Starts a job, which waits for its turn once it is compiled."""
+        turn = [f"--turn={self.path(job.name)}"] if job.takes_turns else []
+        command = [sys.executable, *shlex.split(job.command), *turn]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONUNBUFFERED": "1",
+            "JAX_COMPILATION_CACHE_DIR": str(self.work / "cache"),
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several processes share the device
+        }
+        with (
+            self.path(job.name, ".jsonl").open("wb") as out,
+            self.path(job.name, ".err").open("wb") as err,
+        ):
+            self.running[job.name] = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=out, stderr=err, start_new_session=True
+            )
+
+    def is_ready(self, name: str) -> bool:
+        """Tells whether a job waits for its turn, or has ended."""
+        process = self.running.get(name)
+        return process is not None and (
+            self.path(name, ".ready").exists() or process.poll() is not None
+        )
+
+    def finish(self, job: Job) -> None:
+        """Lets a job go on, and waits for its end."""
+        begun = time.monotonic()
+        self.path(job.name, ".go").touch()
+        process = self.running[job.name]
+        try:
+            process.wait(max(1.0, self.end + GRACE - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
+            process.wait()
+        took = time.monotonic() - begun
+        print(f"# {job.name}: status {process.returncode}, {took:.0f} s", flush=True)
+
+    def path(self, name: str, ending: str = "") -> Path:
+        """Returns a file of a job."""
+        return self.work / (name.replace(" ", "_") + ending)
+
+    def collect(self) -> list[dict[str, Any]]:
+        """Writes all lines and words so far to the output, and returns the lines."""
+        lines: list[dict[str, Any]] = []
+        words = ""
+        for name in self.running:
+            text = self.path(name, ".jsonl").read_text(errors="replace")
+            found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+            lines += [{"measurement": name} | line for line in found]
+            words += f"== {name}\n{self.path(name, '.err').read_text(errors='replace')[-6000:]}\n"
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (self.output / "sitting.jsonl").write_text(text)
+        (self.output / "sitting.log").write_text(words)
+        return lines
+
+
+def tiny(job: Job) -> Job:
+    """Returns the job with networks and data that any device can take; bench_torch needs CUDA."""
+    command = job.command.replace(XL, DUMMY).replace(XL_512, DUMMY).replace(LARGE, "")
+    command = (
+        command.replace("ceiling,", "")
+        .replace("(7,2)", "(2,1)")
+        .replace(BATCHES, "--config.sample.batch_size=4")
+    )
+    more = {
+        "memory": "--cases=none:8,full:16 --seconds=0.1",
+        "sampling": "--sizes=4,8 --config.sample.num_steps=3",
+        "loader": "--workers 1 --files 8 --names 8 --batch_size 8 --seconds 1",
+        "latents": "--help",
+    }
+    return job._replace(command=f"{command} {more.get(job.name.split()[0], '')}")
+
+
+SHOWN = (
+    *("measurement", "part", "start", "setting", "state", "size", "data", "image_size", "remat"),
+    *("loader", "guidance", "cfg_scale", "interval", "batch", "program_gib", "within_limit", "ms"),
+    *("first_step_seconds", "longest", "compile_seconds", "images_per_second", "tflops", "status"),
+    *("images_per_second_per_core", "rate / folder", "rate / torch", "evaluations_saved"),
+    *("time_saved", "decoding_share", "queued_images_per_second", "one_by_one_images_per_second"),
+    *("equal_bits", "step_ms_alone", "step_ms", "loader_images_per_second", "peak_gib"),
+)
+
+
+def main() -> None:
+    """Runs the parts that fit, and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("parts", nargs="*", help="all, if none is named")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/sitting"))
+    parser.add_argument("--seconds", type=float, default=480.0)
+    parser.add_argument("--fp8", action="store_true", help="train in float8, too")
+    parser.add_argument("--dry_run", action="store_true", help="tiny networks, on any device")
+    options = parser.parse_args()
+    known = parts(options.work / "cache", fp8=options.fp8)
+    if unknown := set(options.parts) - set(known):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    sitting = Sitting(options.work, options.output, options.seconds)
+    for part in options.parts or known:
+        if time.monotonic() > sitting.end:
+            print(f"# {part}: left out, the time is over", flush=True)
+            continue
+        jobs = known[part]
+        sitting.run([tiny(job) for job in jobs] if options.dry_run else jobs)
+    for line in sitting.collect():
+        print(json.dumps({name: line[name] for name in SHOWN if name in line}))
+
+
+if __name__ == "__main__":
+    main()
