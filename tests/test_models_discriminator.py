@@ -111,7 +111,8 @@ def test_a_training_pass_of_torch_gives_our_next_vectors_kernel_and_gradient():
 
     parameters, vectors = ours()
     conv.train()
-    y = conv(torch.tensor(x).transpose(1, 2))
+    leaf = torch.tensor(x, requires_grad=True)
+    y = conv(leaf.transpose(1, 2))
     weight = torch.tensor(numbers.standard_normal(y.shape).astype(np.float32))
     (y * weight).sum().backward()
     after = power_iteration(parameters, vectors)
@@ -122,15 +123,17 @@ def test_a_training_pass_of_torch_gives_our_next_vectors_kernel_and_gradient():
     layer = SpectralConv(inputs, outputs, size, dtype=jnp.float32, rngs=nnx.Rngs(0))
     graph = nnx.graphdef(layer)
 
-    def loss(parameters):
-        values = nnx.merge(graph, parameters | after)(jnp.asarray(x))
+    def loss(parameters, x):
+        values = nnx.merge(graph, parameters | after)(x)
         return jnp.sum(values * weight.numpy().transpose(0, 2, 1)), values
 
-    (_, values), gradient = jax.value_and_grad(loss, has_aux=True)(parameters)
+    differentiate = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    (_, values), (gradient, x_gradient) = differentiate(parameters, jnp.asarray(x))
     np.testing.assert_allclose(values, y.detach().numpy().transpose(0, 2, 1), atol=1e-5)
     wanted = conv.weight_orig.grad.permute(2, 1, 0).numpy()
     np.testing.assert_allclose(gradient["kernel"], wanted, atol=1e-5)
     np.testing.assert_allclose(gradient["bias"], conv.bias.grad.numpy(), atol=1e-5)
+    np.testing.assert_allclose(x_gradient, leaf.grad.numpy(), atol=1e-5)
 
 
 def test_iterations_find_the_largest_singular_value_of_every_stacked_kernel():
