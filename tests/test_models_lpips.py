@@ -8,7 +8,7 @@ from flax import nnx
 from support.golden_files import arrays, channels_last
 from support.rule_weights import save_lpips
 
-from rae_dit.models.lpips import unit_length
+from rae_dit.models.lpips import max_pool, unit_length
 from rae_dit.weights.lpips import linear_entries, read_lpips, vgg_entries
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.tensor_file import save_tensors
@@ -48,6 +48,23 @@ def test_unit_length_has_a_gradient_at_zero():
     assert np.isfinite(gradient).all()
     x = jnp.asarray([3.0, 0.0, 4.0]).reshape(1, 1, 1, 3)
     np.testing.assert_allclose(unit_length(x).ravel(), [0.6, 0, 0.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 3)])
+def test_pooling_and_its_gradient_are_flax_s_with_ties_and_odd_sides(height, width):
+    generator = np.random.default_rng(0)
+    x = jnp.asarray(generator.integers(-2, 2, (2, height, width, 5)), jnp.float32)  # many ties
+    y, pull_back = jax.vjp(jax.jit(max_pool), x)
+    wanted, wanted_pull_back = jax.vjp(lambda x: nnx.max_pool(x, (2, 2), strides=(2, 2)), x)
+    np.testing.assert_array_equal(y, wanted)
+    gradient = jnp.asarray(generator.standard_normal(y.shape), jnp.float32)
+    np.testing.assert_array_equal(pull_back(gradient)[0], wanted_pull_back(gradient)[0])
+
+
+def test_pooling_lets_no_nan_pass_unseen():
+    for place in range(4):
+        x = jnp.zeros((1, 2, 2, 1)).at[0, place // 2, place % 2, 0].set(jnp.nan)
+        assert np.isnan(max_pool(x)).all()
 
 
 def test_bfloat16_is_close(files, golden):

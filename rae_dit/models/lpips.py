@@ -54,7 +54,7 @@ class VGG16(nnx.Module):
         x = image
         for number, block in enumerate(BLOCKS, start=1):
             if number > 1:
-                x = nnx.max_pool(x, (2, 2), strides=(2, 2))
+                x = max_pool(x)
             for index in range(1, len(block) + 1):
                 x = jax.nn.relu(getattr(self, f"conv{number}_{index}")(x))
             features.append(x)
@@ -100,7 +100,7 @@ class LPIPS(nnx.Module):
         maps = zip(self.features(image_a), self.features(image_b), strict=True)
         for number, (a, b) in enumerate(maps, start=1):
             weight = getattr(self, f"linear{number}")[...]
-            distance += jnp.mean(jnp.square(a - b) @ weight, axis=(1, 2))
+            distance += jnp.mean(jnp.sum(jnp.square(a - b) * weight, axis=-1), axis=(1, 2))
         return distance
 
     def features(self, image: Float[Array, "B H W 3"]) -> list[Float[Array, "B h w C"]]:
@@ -113,6 +113,48 @@ def unit_length(features: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
     """Computes equation (1); the square of 1e-10 under the root keeps the gradient finite at 0."""
     squares = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
     return features / (jnp.sqrt(squares + 1e-20) + 1e-10)
+
+
+def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    """Takes the largest of every 2 x 2 pixels; of equal ones, the first gets the gradient.
+
+    The same as `nnx.max_pool`, whose gradient XLA computes on GPUs by sorting out indices of 32
+    bits and scattering: 1.3 ms of a stage-1 step that moves 0.4 GB.
+    """
+    rows, columns = x.shape[1] // 2, x.shape[2] // 2
+    return pool_even(x[:, : 2 * rows, : 2 * columns])
+
+
+@jax.custom_vjp
+def pool_even(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    """Computes `max_pool` of even sides."""
+    return pool_with_index(x)[0]
+
+
+def pool_with_index(x: Array) -> tuple[Array, Array]:
+    """Returns the largest of every 2 x 2 pixels, and which it is: int8, 0 ... 3 in raster order."""
+    batch, height, width, channels = x.shape
+    cells = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    largest = cells[:, :, 0, :, 0]
+    index = jnp.zeros(largest.shape, jnp.int8)
+    for number in range(1, 4):
+        other = cells[:, :, number // 2, :, number % 2]
+        keep = (largest >= other) | jnp.isnan(largest)
+        largest = jnp.where(keep, largest, other)
+        index = jnp.where(keep, index, jnp.int8(number))
+    return largest, index
+
+
+def pool_backward(index: Array, gradient: Array) -> tuple[Array]:
+    """Returns the gradient of all pixels: zero but for the largest ones."""
+    batch, rows, columns, channels = index.shape
+    number = jnp.arange(4, dtype=jnp.int8).reshape(2, 1, 2, 1)
+    taken = index[:, :, None, :, None] == number
+    spread = jnp.where(taken, gradient[:, :, None, :, None], 0)
+    return (spread.reshape(batch, 2 * rows, 2 * columns, channels),)
+
+
+pool_even.defvjp(pool_with_index, pool_backward)
 
 
 def convolutions() -> list[tuple[str, tuple[int, int]]]:
