@@ -174,3 +174,28 @@ def test_attention_of_an_odd_length_is_plain_attention():
         strict=True,
     ):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("key_bias", [True, False])
+def test_a_token_added_before_the_projections_changes_neither_result_nor_gradient(key_bias):
+    layer = attention.SelfAttention(
+        12, 3, key_bias=key_bias, implementation="xla", dtype=jnp.float32, rngs=nnx.Rngs(0)
+    )
+    graph, parameters = nnx.split(layer)
+    angle = jnp.arange(20.0).reshape(5, 4)
+    rope = (jnp.cos(angle), jnp.sin(angle))
+
+    def plain(parameters, x):
+        return nnx.merge(graph, parameters)(x, rope)
+
+    def padded(parameters, x):
+        return nnx.merge(graph, parameters).mix_odd(x, rope, implementation="xla")
+
+    def value_and_gradients(function):
+        return jax.jit(
+            jax.value_and_grad(lambda *inputs: jnp.sum(jnp.sin(function(*inputs))), (0, 1))
+        )(parameters, normal(2, 5, 12, seed=3))
+
+    wanted, found = value_and_gradients(plain), value_and_gradients(padded)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)

@@ -1,7 +1,7 @@
 """Multi-head self-attention with rotary positions and a choice of attention kernels."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rae_dit.models.layers import Axes, Dtype, LayerNorm, Linear, RMSNorm
+from rae_dit.models.odd_length import masked_attention, odd_length_attention, three_products
 from rae_dit.models.platform import target_devices
 from rae_dit.models.rotary import Rope, apply_rope
 
@@ -71,9 +72,34 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x: Float[Array, "B N D"], rope: Rope | None = None) -> Float[Array, "B N D"]:
         """Mixes the tokens; `rope` is (cos, sin) from `rotary_angles`."""
+        batch, tokens, width = x.shape
+        heads = (batch, tokens, self.num_heads, width // self.num_heads)
+        kernel = resolve(self.implementation, x.dtype, heads)
+        if kernel == "cudnn" and tokens % 2 and not self.qkv.use_float8:
+            return self.mix_odd(x, rope, implementation="cudnn")
         q, k, v = self.queries_keys_values(x, rope)
-        mixed = dot_product_attention(q, k, v, implementation=self.implementation)
+        mixed = dot_product_attention(q, k, v, implementation=kernel)
         return self.proj(mixed.reshape(x.shape))
+
+    def mix_odd(
+        self,
+        x: Float[Array, "B N D"],
+        rope: Rope | None,
+        *,
+        implementation: Literal["xla", "cudnn"],
+    ) -> Float[Array, "B N D"]:
+        """Mixes an odd number of tokens with a masked one added before the projections.
+
+        There, padding is a part of the norm's pass; padding q, k and v of every block took as long
+        as attention itself. q, k and v come from a product each, so that none is cut out either.
+        """
+        tokens = x.shape[1]
+        x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))
+        if rope is not None:
+            rope = (jnp.pad(rope[0], ((0, 1), (0, 0))), jnp.pad(rope[1], ((0, 1), (0, 0))))
+        q, k, v = self.rotate_heads(*three_products(x, *self.kernel_and_bias(x)), rope)
+        mixed = masked_attention(q, k, v, tokens, implementation=implementation)
+        return self.proj(mixed.reshape(x.shape))[:, :tokens]
 
     def queries_keys_values(
         self, x: Float[Array, "B N D"], rope: Rope | None = None
@@ -81,7 +107,14 @@ class SelfAttention(nnx.Module):
         """Projects to q, k and v; normalizes q and k and applies RoPE where the module does so."""
         batch, tokens, width = x.shape
         qkv = self.project(x).reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        return self.rotate_heads(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], rope)
+
+    def rotate_heads(
+        self, q: Array, k: Array, v: Array, rope: Rope | None
+    ) -> tuple[Float[Array, "B N H Dh"], Float[Array, "B N H Dh"], Float[Array, "B N H Dh"]]:
+        """Cuts q, k and v into heads; normalizes and rotates q and k."""
+        heads = (*q.shape[:2], self.num_heads, -1)
+        q, k, v = q.reshape(heads), k.reshape(heads), v.reshape(heads)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
@@ -92,10 +125,16 @@ class SelfAttention(nnx.Module):
         """Projects to q, k and v, E = 3 D."""
         if self.key_bias:
             return self.qkv(x)
+        kernel, bias = self.kernel_and_bias(x)
+        return x @ kernel + bias
+
+    def kernel_and_bias(self, x: Array) -> tuple[Float[Array, "D E"], Float[Array, " E"]]:
+        """Returns the parameters of q, k and v in the dtype of `x`, zeros where keys have none."""
         kernel, bias = self.qkv.kernel[...].astype(x.dtype), self.qkv.bias[...]
-        query, _, value = jnp.split(bias, 3)
-        bias = jnp.concatenate([query, jnp.zeros_like(query), value])
-        return x @ kernel + bias.astype(x.dtype)
+        if not self.key_bias:
+            query, _, value = jnp.split(bias, 3)
+            bias = jnp.concatenate([query, jnp.zeros_like(query), value])
+        return kernel, bias.astype(x.dtype)
 
 
 def make_head_norm(kind: str | None, head_width: int) -> RMSNorm | LayerNorm | None:
@@ -125,15 +164,8 @@ def dot_product_attention(
     `implementation` is "xla", "cudnn" (GPU, half precision), "splash" (TPU) or "auto", which takes
     the one that `choose_attention` returns.
     """
-    if implementation == "auto":
-        implementation = choose_attention(
-            *target_devices(),
-            half=q.dtype in HALF,
-            batch=q.shape[0],
-            tokens=q.shape[1],
-            head_width=q.shape[-1],
-        )
-    match implementation:
+    kernel = resolve(implementation, q.dtype, q.shape)
+    match kernel:
         case "cudnn" if q.shape[-1] % CUDNN_WIDTHS:
             raise ValueError(
                 f"attention: got 'cudnn' for heads of {q.shape[-1]} channels; expected a multiple "
@@ -142,13 +174,24 @@ def dot_product_attention(
         case "cudnn" if q.shape[1] % 2:
             return odd_length_attention(q, k, v, implementation="cudnn")
         case "xla" | "cudnn":
-            return jax.nn.dot_product_attention(q, k, v, implementation=implementation)
+            return jax.nn.dot_product_attention(q, k, v, implementation=kernel)
         case "splash":
             from rae_dit.kernels.splash import splash_attention  # late: half a second, TPU only
 
             return splash_attention(q, k, v)
     raise ValueError(
         f"attention: got {implementation!r}; expected 'auto', 'xla', 'cudnn' or 'splash'"
+    )
+
+
+def resolve(implementation: str, dtype: Any, shape: tuple[int, ...]) -> str:
+    """Returns `implementation`, or what "auto" means for q of this dtype and [B, N, H, Dh]."""
+    if implementation != "auto":
+        return implementation
+    batch, tokens, _, head_width = shape
+    half = dtype in HALF
+    return choose_attention(
+        *target_devices(), half=half, batch=batch, tokens=tokens, head_width=head_width
     )
 
 
@@ -177,28 +220,3 @@ def choose_attention(
     if platform == "tpu" and half and tokens >= SPLASH_TOKENS and split:
         return "splash"
     return "xla"
-
-
-def odd_length_attention(
-    q: Float[Array, "B N H Dh"],
-    k: Float[Array, "B N H Dh"],
-    v: Float[Array, "B N H Dh"],
-    *,
-    implementation: Literal["xla", "cudnn"],
-) -> Float[Array, "B N H Dh"]:
-    """Computes attention with one masked token added: cuDNN's backward pass refuses odd lengths.
-
-    Encoders and decoders have odd lengths because of their class token.
-    """
-    batch, tokens = q.shape[:2]
-    lengths = jnp.full(batch, tokens, jnp.int32)
-    q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
-    mixed = jax.nn.dot_product_attention(
-        q,
-        k,
-        v,
-        query_seq_lengths=lengths,
-        key_value_seq_lengths=lengths,
-        implementation=implementation,
-    )
-    return mixed[:, :tokens]
