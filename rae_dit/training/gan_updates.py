@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from rae_dit.models.discriminator import SpectralVector, power_iteration
 from rae_dit.objectives.adversarial import adaptive_weight, generator_loss
@@ -79,7 +79,18 @@ class Discriminator(NamedTuple):
         self, params: Tree, vectors: Tree, frozen: Tree, keys: Key[Array, " B"], image: Image
     ) -> Float[Array, "B L"]:
         """Computes the logits of augmented images."""
-        features = nnx.merge(self.features, frozen["features"])(self.augment(keys, image))
+        return self.judge(params, vectors, self.describe(frozen, keys, image))
+
+    def describe(
+        self, frozen: Tree, keys: Key[Array, " B"], image: Image
+    ) -> list[Float[Array, "B N C"]]:
+        """Computes the features of augmented images."""
+        return nnx.merge(self.features, frozen["features"])(self.augment(keys, image))
+
+    def judge(
+        self, params: Tree, vectors: Tree, features: list[Float[Array, "B N C"]]
+    ) -> Float[Array, "B L"]:
+        """Computes the logits of features."""
         return nnx.merge(self.heads, params, vectors)(features)
 
 
@@ -154,10 +165,13 @@ def discriminator_update(
 
     def part_gradient(part: Tree) -> tuple[Scalars, Tree]:
         fake = quantize_uint8(gan.fakes(decoder, frozen, part))
+        pairs = interleave(part["real_keys"], part["fake_keys"]), interleave(part["image"], fake)
+        features = gan.describe(frozen, *pairs)  # one pass fills a GPU better than two
+        real_features, fake_features = ([x[first::2] for x in features] for first in (0, 1))
 
         def loss(params: Tree) -> tuple[Float[Array, ""], Scalars]:
-            real_logits = gan.logits(params, real_vectors, frozen, part["real_keys"], part["image"])
-            fake_logits = gan.logits(params, fake_vectors, frozen, part["fake_keys"], fake)
+            real_logits = gan.judge(params, real_vectors, real_features)
+            fake_logits = gan.judge(params, fake_vectors, fake_features)
             loss = gan.loss(real_logits, fake_logits)
             return loss, {
                 "discriminator_loss": loss,
@@ -202,6 +216,11 @@ def from_step(
 def zero_with_gradient(image: Image) -> tuple[Float[Array, ""], Image]:
     """Returns value and gradient of a term that has not started."""
     return jnp.float32(0), jnp.zeros_like(image)
+
+
+def interleave(first: Shaped[Array, "B ..."], second: Shaped[Array, "B ..."]) -> Array:
+    """Joins two batches row by row, so that rows stay on their devices."""
+    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
 
 
 def quantize_uint8(image: Image) -> Image:
