@@ -8,24 +8,45 @@ Weights are random. Lines, each a step of `rae_dit.main` that does more than the
 "gan", one program, "waiting" does not use the discriminator yet, "judging" trains it, "both" has
 the decoder's adversarial term as well. A part's cost is the difference of two lines. `peak_gib` is
 the most since the process began, which grows with the lines; all three of "gan" are one program.
+
+`--at_once` compiles all programs at the same time, each on a core of its own, and then times them:
+half the time on a machine that is lent, and `peak_gib` is of all together.
 """
 
 import dataclasses
+import functools
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from absl import app
+from absl import app, flags
 from bench import CONFIG, facts, median_seconds, random_images
 
+from launch.benchmarks.together import first_calls
 from rae_dit.config import Config, from_config_dict
 from rae_dit.planning.compiled import without_files
 from rae_dit.setup import models
 from rae_dit.setup.objectives import make_task
 from rae_dit.setup.run import make_program
 from rae_dit.training.sharding import make_mesh, shard_batch
+
+AT_ONCE = flags.DEFINE_bool("at_once", False, "Compile all programs at the same time.")
+
+
+class Part(NamedTuple):
+    """A program to time.
+
+    Attributes:
+        name: of the part.
+        call: takes one step of the given number and returns its metrics.
+        phases: of the part, and a step number of each.
+    """
+
+    name: str
+    call: Callable[[int], Any]
+    phases: dict[str, int]
 
 
 def main(_: list[str]) -> None:
@@ -55,36 +76,54 @@ def measurements(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, 
         perceptual=dataclasses.replace(config.perceptual, weight=0.0),
         gan=dataclasses.replace(config.gan, weight=0.0),
     )
-    frozen = make_task(plain).load_frozen(mesh)
-    sample_inputs = jax.jit(make_task(plain).objective.sample_inputs)
-    key = jax.random.key(0)
-    yield line("draw", config, median_seconds(lambda: sample_inputs(frozen, batch, key)))
-    yield from steps("l1", plain, mesh, batch, {"": 0})
+    makers = [
+        functools.partial(drawing, plain, mesh, batch),
+        functools.partial(steps, "l1", plain, mesh, batch, {"": 0}),
+    ]
     if config.perceptual.weight:
         changed = dataclasses.replace(plain, perceptual=config.perceptual)
-        yield from steps("lpips", changed, mesh, batch, {"": 0})
-    yield from steps("gan", config, mesh, batch, {"waiting": 0, "judging": 1, "both": 2})
+        makers.append(functools.partial(steps, "lpips", changed, mesh, batch, {"": 0}))
+    phases = {"waiting": 0, "judging": 1, "both": 2}
+    makers.append(functools.partial(steps, "gan", config, mesh, batch, phases))
+    made: Iterator[Part] = (make() for make in makers)
+    if AT_ONCE.value:
+        parts = list(made)
+        first_calls(config, mesh, [functools.partial(part.call, 0) for part in parts])
+        made = iter(parts)
+    for part in made:
+        for phase, number in part.phases.items():
+            seconds = median_seconds(functools.partial(part.call, number))
+            yield line(f"{part.name} {phase}".strip(), config, seconds)
+        if not jnp.isfinite(part.call(0)).all():
+            raise RuntimeError(f"{part.name}: not finite; these times mean nothing")
+
+
+def drawing(config: Config, mesh: jax.sharding.Mesh, batch: Any) -> Part:
+    """Makes the part that encodes and adds noise."""
+    frozen = make_task(config).load_frozen(mesh)
+    sample_inputs = jax.jit(make_task(config).objective.sample_inputs)
+    return Part(
+        "draw",
+        lambda number: sample_inputs(frozen, batch, jax.random.key(number))["tokens"],
+        {"": 0},
+    )
 
 
 def steps(
-    part: str, config: Config, mesh: jax.sharding.Mesh, batch: Any, phases: dict[str, int]
-) -> Iterator[dict[str, Any]]:
-    """Times one compiled step at each of the given step numbers."""
+    name: str, config: Config, mesh: jax.sharding.Mesh, batch: Any, phases: dict[str, int]
+) -> Part:
+    """Makes a part that takes steps, at the given step numbers; its call returns the loss."""
     program = make_program(config, mesh)
     frozen = make_task(config).load_frozen(mesh)
     state = program.create()
 
-    def take(number: int) -> Any:
+    def take(number: int) -> jax.Array:
         nonlocal state
         held = jax.device_put(jnp.int32(number), state.step.sharding)
         state, metrics = program.step(dataclasses.replace(state, step=held), frozen, batch)
-        return metrics
+        return jnp.where(metrics["skipped"] > 0, jnp.nan, metrics["loss"])
 
-    for phase, number in phases.items():
-        seconds = median_seconds(lambda number=number: take(number))
-        yield line(f"{part} {phase}".strip(), config, seconds)
-    if not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)):
-        raise RuntimeError(f"{part}: the parameters are not finite; these times mean nothing")
+    return Part(name, take, phases)
 
 
 def line(part: str, config: Config, seconds: tuple[float, float]) -> dict[str, Any]:
