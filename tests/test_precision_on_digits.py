@@ -66,7 +66,7 @@ def test_runs_are_equal_but_for_their_precision(tmp_path):
 
 def test_distance_of_curves(tmp_path):
     first = np.linspace(2.0, 1.0, 200)
-    losses = {"bf16": first, "fp8": 1.02 * first, "other": first + 0.1}
+    losses = {"bf16": first, "fp8": 1.02 * first, "other seed": first + 0.1}
     found = precision_curves.draw(tmp_path / "curves.png", losses, "title")
     assert found[0].startswith("fp8: mean loss of the last 100 steps 1.27")
     assert found[0].endswith("+2.000%; of single steps median 2.00%, largest 2.00%")

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from launch.benchmarks.overlay_runs import COLORS
 from launch.curves import read_losses, smooth
 
+OTHER_SEED = "other seed"
 BAND = "#999999"
 LAST = 100  # steps that the printed distance is of
 
@@ -34,17 +35,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--precisions", nargs="+", default=["bf16", "fp8"])
-    parser.add_argument("--seeds", type=int, nargs=2, default=[42, 43])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43], help="one: no band")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=0, help="that read images")
     parser.add_argument("--dry_run", action="store_true", help="with tiny networks and images")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    seed, other_seed = options.seeds
+    seed, *other_seeds = options.seeds
     first = options.precisions[0]
     runs = {name: (name, seed) for name in options.precisions}
-    runs[f"{first}, other seed"] = (first, other_seed)
+    for other_seed in other_seeds[:1]:
+        runs[OTHER_SEED] = (first, other_seed)
     files = {
         name: options.work / f"{name.replace(', ', '_').replace(' ', '_')}.jsonl" for name in runs
     }
@@ -139,7 +141,7 @@ def config_of(precision: str, options: argparse.Namespace) -> Any:
 
 
 def draw(path: Path, losses: dict[str, np.ndarray], title: str) -> list[str]:
-    """Draws losses, and relative differences from the first run's; the last is the band of noise.
+    """Draws losses, and relative differences from the first run's; `OTHER_SEED` is a band.
 
     Args:
         path: of the picture.
@@ -150,7 +152,7 @@ def draw(path: Path, losses: dict[str, np.ndarray], title: str) -> list[str]:
         A line of text for each run but the first.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import StrMethodFormatter
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     from rae_dit.evaluation.image_grid import FONT, write_png
 
@@ -158,15 +160,17 @@ def draw(path: Path, losses: dict[str, np.ndarray], title: str) -> list[str]:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     steps = np.arange(1, len(next(iter(losses.values()))) + 1)
     width = max(1, len(steps) // 40)
-    first, *_, noise = losses
-    for name, color in zip(losses, (*COLORS[: len(losses) - 1], BAND), strict=True):
+    first = next(iter(losses))
+    colors = iter(COLORS)
+    for name in losses:
+        color = BAND if name == OTHER_SEED else next(colors)
         upper.plot(steps, losses[name], color=color, linewidth=0.5, alpha=0.25)
         line = {"color": color, "linewidth": 1.4, "label": name}
         upper.plot(steps, smooth(losses[name], width), **line)
         if name == first:
             continue
         apart = difference(losses[name], losses[first], width)
-        if name == noise:
+        if name == OTHER_SEED:
             bound = np.sqrt(smooth(apart**2, 2 * width))
             lower.fill_between(
                 steps, -bound, bound, color=BAND, alpha=0.3, linewidth=0, label=f"± {name}"
@@ -175,8 +179,9 @@ def draw(path: Path, losses: dict[str, np.ndarray], title: str) -> list[str]:
     upper.set_title(title, fontsize=FONT + 1, loc="left")
     upper.set_ylabel("training loss", fontsize=FONT)
     upper.set_yscale("log")
-    for which in (upper.yaxis.set_major_formatter, upper.yaxis.set_minor_formatter):
-        which(StrMethodFormatter("{x:g}"))
+    upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    upper.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    upper.yaxis.set_minor_locator(NullLocator())
     upper.legend(fontsize=FONT, frameon=False)
     lower.axhline(0, color=COLORS[0], linewidth=0.8)
     lower.set_ylabel(f"smoothed difference\nfrom {first}, relative", fontsize=FONT)
