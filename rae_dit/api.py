@@ -101,7 +101,8 @@ def load_ddt(
     config = with_compute(read_config(run), make_compute(**compute))
     if config.trained_network != "ddt":
         raise ConfigError(
-            f"{run} is a run with objective {config.objective!r}; load_ddt needs 'flow_matching'"
+            f"{run} is a run with objective {config.objective!r}; load_ddt needs a run of stage 2: "
+            "'flow_matching', 'trajectory' or 'mean_flow'"
         )
     released.check_told(models.ddt_architecture(config), told, source)
     return nnx.merge(*restore_ddt(config, place(source), one_device()))
