@@ -1,5 +1,6 @@
 """Torch files without torch: what is read, written and refused."""
 
+import gzip
 import os
 import pickle
 import pickletools
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from rae_dit.api import load_ddt
 from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.lazy_tensor import LazyTensor, Storage
 from rae_dit.weights.safe_pickle import Placeholder
@@ -216,3 +218,21 @@ def test_the_pickle_is_one_that_pickle_itself_understands():
         "torch._utils _rebuild_tensor_v2",
     }
     assert program[:2] == pickle.PROTO + b"\x02"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\n<!DOCTYPE html><html><title>404</title>", "an HTML page"),
+        (b"<HTML><body>", "an HTML page"),
+        (gzip.compress(b"weights"), "compressed by gzip"),
+        (b"\x93NUMPY\x01\x00", r"one array of numpy \(.npy\)"),
+        (b"weights", "truncated, of another kind"),
+    ],
+    ids=["page", "short page", "gzip", "npy", "other"],
+)
+def test_what_is_no_file_of_weights_is_called_by_its_kind(tmp_path, content, kind):
+    path = tmp_path / "model.pt"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=f"model.pt is not a whole torch .*: it is {kind}"):
+        load_ddt(path)

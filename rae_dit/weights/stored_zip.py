@@ -19,6 +19,28 @@ LOCAL_SIGNATURE = b"PK\x03\x04"
 ENCRYPTED = 0x1
 
 
+# First bytes -> what a file is that carries the name of one of weights
+KINDS = {
+    b"<!doctype html": "an HTML page, as a server gives in place of a file",
+    b"<html": "an HTML page, as a server gives in place of a file",
+    b"\x1f\x8b": "compressed by gzip",
+    b"\x93numpy": "one array of numpy (.npy)",
+}
+
+
+def kind_of(file: BinaryIO) -> str:
+    """Says what a file that is no zip file is, by its first bytes."""
+    try:
+        file.seek(0)
+        start = file.read(64).lstrip().lower()
+    except OSError:
+        start = b""
+    for beginning, kind in KINDS.items():
+        if start.startswith(beginning):
+            return kind
+    return "truncated, of another kind, or older than torch 1.6"
+
+
 class StoredZip:
     """A zip file, kept open.
 
@@ -37,9 +59,8 @@ class StoredZip:
             infos = zipfile.ZipFile(file).infolist()
         except (*DAMAGE, OSError) as error:
             raise WeightsError(
-                f"{path} is not a whole torch or .npz file ({brief(error)}): it is truncated, of "
-                "another kind, or older than torch 1.6. Fetch it again, or re-save it with today's "
-                "torch."
+                f"{path} is not a whole torch or .npz file ({brief(error)}): it is "
+                f"{kind_of(file)}. Fetch it again, or re-save it with today's torch."
             ) from error
         self.entries = {info.filename: info for info in infos}
         if len(self.entries) != len(infos):
