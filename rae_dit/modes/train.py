@@ -64,12 +64,13 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Con
             keep_last=config.checkpoint.keep_last,
             keep_every=config.checkpoint.keep_every,
         ) as checkpoints,
-        ThreadPoolExecutor(1, thread_name_prefix="compile") as beside,
     ):
         run = open_run(config, make_mesh(config.sharding.fsdp), workdir / LISTINGS)
         compiling: Future[None] | None = None
         if (checkpoints.latest_step() or 0) < run.config.optim.max_steps:
+            beside = ThreadPoolExecutor(1, thread_name_prefix="compile")
             compiling = beside.submit(compile_step, run, models.matmul_precision(config))
+            beside.shutdown(wait=False)  # an error before the first step waits for no compile
         hooks = [
             telemetry_hook(run),
             validation_hook(run, preemption.still_alive),
