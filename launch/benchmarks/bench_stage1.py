@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from absl import app, flags
-from bench import CONFIG, facts, median_seconds, random_images
+from bench import CONFIG, TURN, facts, median_seconds, random_images
 
+from launch.benchmarks import timing
 from launch.benchmarks.together import first_calls
 from rae_dit.config import Config, from_config_dict
 from rae_dit.planning.compiled import without_files
@@ -90,6 +91,7 @@ def measurements(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, 
         parts = list(made)
         first_calls(config, mesh, [functools.partial(part.call, 0) for part in parts])
         made = iter(parts)
+    timing.wait_for_turn(TURN.value)
     for part in made:
         for phase, number in part.phases.items():
             seconds = median_seconds(functools.partial(part.call, number))

@@ -4,10 +4,10 @@ r"""One sitting on one GPU with all that docs/performance.md compares, in few se
 
 Compiling takes most of a sitting, so the benchmarks of part "pair" compile at the same time, ours
 beside PyTorch's, and are then timed one after the other (timing.wait_for_turn); so do those of
-"tables". Parts, in order of their worth: start, pair, sampling, latents, options, loader. What
-would begin after `--seconds` is left out, and what has not ended 30 s later is stopped. Lines go to
-DIR/sitting.jsonl with the name of the measurement, words to DIR/sitting.log, both after each part;
-a short table is printed last.
+other parts, and of parts joined by a plus: `stage1+tables`. Parts, in order of their worth: start,
+pair, stage1, tables, sampling, latents, options, loader. What would begin after `--seconds` is left
+out, and what has not ended 30 s later is stopped. Lines go to DIR/sitting.jsonl with the name of
+the measurement, words to DIR/sitting.log, both after each part; a short table is printed last.
 """
 
 import argparse
@@ -26,11 +26,14 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = "launch/benchmarks"
 XL = "--config=configs/dit_dino.py --config.precision=bf16"
 XL_512 = "--config=configs/dit_dino_512.py --config.precision=bf16"
-LARGE = "--cases=none:16,none:32,dots:32,dots:64,full:32,full:64,full:128"
+SMALL = "--cases=none:64,none:128,dots:128,full:128,full:256"
+LARGE = "--cases=none:32,dots:32,full:32,full:64"
+STAGE1 = "--config=configs/rae_dino.py"
 START = "--config.data.source=synthetic --config.encoder.pretrained= --config.decoder.pretrained="
 BATCHES = "--config.data.batch_size=128 --config.sample.batch_size=64"
 WINDOWS = "--windows=3 --window_seconds=2.5"
 DUMMY = "--config=configs/dit_dummy.py"
+DUMMY_RAE = "--config=configs/rae_digits.py"
 GRACE = 30.0
 
 
@@ -53,6 +56,7 @@ class Job(NamedTuple):
 def parts(cache: Path, *, fp8: bool) -> dict[str, list[Job]]:
     """Returns the jobs of each part; those of one part compile at the same time."""
     ours = f"{HERE}/bench.py {XL} {BATCHES} {WINDOWS} --nodecoded"
+    stage1 = f"{HERE}/bench_stage1.py {STAGE1} --config.data.batch_size=32 --at_once"
     half = Job("jax fp8", f"{ours} --parts=ceiling,train --config.precision=fp8", after="jax")
     # XLA tries products while it compiles: two of ours at once could choose others than alone
     return {
@@ -67,8 +71,14 @@ def parts(cache: Path, *, fp8: bool) -> dict[str, list[Job]]:
             Job("jax", f"{ours} --parts=ceiling,train,sample"),
             *([half] if fp8 else []),
             Job("torch", f"{HERE}/bench_torch.py {WINDOWS}"),
-            Job("memory 256", f"{HERE}/bench_memory.py {XL}", after="jax"),
-            Job("memory 512", f"{HERE}/bench_memory.py {XL_512} {LARGE}", after="jax"),
+        ],
+        "stage1": [
+            Job("stage1 bf16", f"{stage1} --config.precision=bf16"),
+            Job("stage1 tf32", f"{stage1} --config.precision=tf32 --windows=2 --repeats=3"),
+        ],
+        "tables": [
+            Job("memory 256", f"{HERE}/bench_memory.py {XL} {SMALL}"),
+            Job("memory 512", f"{HERE}/bench_memory.py {XL_512} {LARGE}"),
         ],
         "sampling": [
             Job(
@@ -184,9 +194,12 @@ class Sitting:
 
 def tiny(job: Job) -> Job:
     """Returns the job with networks and data that any device can take; bench_torch needs CUDA."""
-    command = job.command.replace(XL, DUMMY).replace(XL_512, DUMMY).replace(LARGE, "")
+    command = job.command.replace(XL, DUMMY).replace(XL_512, DUMMY).replace(STAGE1, DUMMY_RAE)
     command = (
-        command.replace("ceiling,", "")
+        command.replace(SMALL, "")
+        .replace(LARGE, "")
+        .replace("data.batch_size=32", "data.batch_size=4")
+        .replace("ceiling,", "")
         .replace("(7,2)", "(2,1)")
         .replace(BATCHES, "--config.sample.batch_size=4")
     )
@@ -212,7 +225,7 @@ SHOWN = (
 def main() -> None:
     """Runs the parts that fit, and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("parts", nargs="*", help="all, if none is named")
+    parser.add_argument("parts", nargs="*", help="all, if none is named; A+B: at once")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("/tmp/sitting"))
     parser.add_argument("--seconds", type=float, default=480.0)
@@ -220,14 +233,15 @@ def main() -> None:
     parser.add_argument("--dry_run", action="store_true", help="tiny networks, on any device")
     options = parser.parse_args()
     known = parts(options.work / "cache", fp8=options.fp8)
-    if unknown := set(options.parts) - set(known):
+    wanted = [part.split("+") for part in options.parts or known]
+    if unknown := {name for names in wanted for name in names} - set(known):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     sitting = Sitting(options.work, options.output, options.seconds)
-    for part in options.parts or known:
+    for names in wanted:
         if time.monotonic() > sitting.end:
-            print(f"# {part}: left out, the time is over", flush=True)
+            print(f"# {'+'.join(names)}: left out, the time is over", flush=True)
             continue
-        jobs = known[part]
+        jobs = [job for name in names for job in known[name]]
         sitting.run([tiny(job) for job in jobs] if options.dry_run else jobs)
     for line in sitting.collect():
         print(json.dumps({name: line[name] for name in SHOWN if name in line}))
