@@ -1,13 +1,13 @@
 """Teachers: frozen velocities, guided or not, that another network learns from."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
 from rae_dit.diffusion.guidance import Model, guided_velocity, internal
+from rae_dit.models.merge import merge_for_loop
 from rae_dit.objectives.base import Tree
 
 Teacher = Callable[[Tree], Model]
@@ -35,19 +35,15 @@ def make_teacher(
     """
     low, high = interval
 
-    def network_of(graph: nnx.GraphDef, parameters: Tree) -> Any:
-        network = nnx.merge(graph, parameters)
-        for stack in network.stacks().values():  # once, and not at each evaluation of a solver
-            stack.cast_matrices()
-        return network
-
     def teacher(frozen: Tree) -> Model:
-        network = network_of(graph, frozen["teacher"])
+        network = merge_for_loop(graph, frozen["teacher"])
         if scale == 1.0:
             return network.velocity
         if guidance == "internal":
             return internal(network.heads, scale=scale, interval=interval)
-        guide = None if guide_graph is None else network_of(guide_graph, frozen["guide"]).velocity
+        guide = (
+            None if guide_graph is None else merge_for_loop(guide_graph, frozen["guide"]).velocity
+        )
 
         def model(x: Array, t: Array, labels: Array) -> Array:
             scales = jnp.where((low <= t) & (t <= high), scale, 1.0)

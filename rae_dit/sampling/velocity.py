@@ -6,8 +6,7 @@ from jaxtyping import Array, Int
 from rae_dit.diffusion.guidance import Scale, VelocityField, conditional, guided_velocity
 from rae_dit.diffusion.mean_flow import Average
 from rae_dit.diffusion.sampler import SamplerOptions, guided_internally
-from rae_dit.models.ddt import DDT
-from rae_dit.models.float8_stack import quantize_stack
+from rae_dit.models.merge import merge_for_loop
 
 
 def velocity_field(
@@ -44,13 +43,3 @@ def average_velocity(
     """Returns the average velocity by which "mean_flow" jumps."""
     ddt = merge_for_loop(graph, parameters, float8=options.precision == "fp8")
     return lambda z, t, r: ddt(z, t, labels, r)
-
-
-def merge_for_loop(graph: nnx.GraphDef, parameters: nnx.State, *, float8: bool) -> DDT:
-    """Returns the model with matrices cast or rounded once, ahead of the solver's loop."""
-    ddt = nnx.merge(graph, parameters)
-    for stack in ddt.stacks().values():
-        if float8 or ddt.float8:
-            quantize_stack(stack)
-        stack.cast_matrices()
-    return ddt
