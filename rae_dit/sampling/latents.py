@@ -14,6 +14,7 @@ from rae_dit import compiler
 from rae_dit.diffusion.flow import time_shift
 from rae_dit.diffusion.mean_flow import jumps
 from rae_dit.diffusion.sampler import SamplerOptions, solver_and_times
+from rae_dit.diffusion.solvers.base import StepNoise
 from rae_dit.models.conditioning import check_labels
 from rae_dit.models.ddt import DDT
 from rae_dit.sampling.checks import check_guidance, check_inputs
@@ -199,7 +200,7 @@ def integrate(
             guide_graph=guide_graph,
             options=options,
         ),
-        None if keys is None else lambda step: step_noise(keys, step, noise.shape[1:]),
+        noise_from(keys, 0, noise.shape[1:]),
     )
 
 
@@ -223,6 +224,15 @@ def step_noise(
 ) -> Float[Array, "B ..."]:
     """Draws the noise of one update of a stochastic solver, from sample keys and update number."""
     return normal_per_key(jax.vmap(jax.random.fold_in, (0, None))(keys, step), shape)
+
+
+def noise_from(
+    keys: Key[Array, " B"] | None, first: int, shape: tuple[int, ...]
+) -> StepNoise | None:
+    """Returns the noise of a stochastic solver's updates from number `first` on."""
+    if keys is None:
+        return None
+    return lambda step: step_noise(keys, first + step, shape)
 
 
 def normal_per_key(keys: Key[Array, " B"], shape: tuple[int, ...]) -> Float[Array, "B ..."]:

@@ -13,9 +13,8 @@ from jaxtyping import Array, Float, Int, Key
 from rae_dit import compiler
 from rae_dit.diffusion.mean_flow import Average, jumps
 from rae_dit.diffusion.sampler import SamplerOptions, make_solver, solver_and_times
-from rae_dit.diffusion.solvers.base import StepNoise
 from rae_dit.models.ddt import DDT
-from rae_dit.sampling.latents import step_noise
+from rae_dit.sampling.latents import noise_from
 from rae_dit.sampling.mean_flow import METHOD, jump_times
 from rae_dit.sampling.velocity import average_velocity, velocity_field
 
@@ -148,12 +147,3 @@ def jump_in_parts(
     ends = [np.array([times[index], 0.0]) for index in kept[:-1]]
     estimates = [jumps(average, x, pair) for x, pair in zip(states, ends, strict=False)]
     return jnp.stack(states), jnp.stack([*estimates, states[-1]])
-
-
-def noise_from(
-    keys: Key[Array, " B"] | None, first: int, shape: tuple[int, ...]
-) -> StepNoise | None:
-    """Returns the noise of a stochastic solver's updates from number `first` on."""
-    if keys is None:
-        return None
-    return lambda step: step_noise(keys, first + step, shape)
