@@ -79,14 +79,12 @@ def test_a_sampling_loop_casts_no_matrix(half: DDT) -> None:
 
     def sample(parameters: nnx.State) -> jax.Array:
         return integrate.__wrapped__(
-            parameters,
+            velocity.Network(graph, parameters),
             None,
             jnp.zeros((2, 2, 2, 4)),
             jnp.zeros(2, jnp.int32),
             None,
             1.0,
-            graph=graph,
-            guide_graph=None,
             options=SamplerOptions(
                 method="euler",
                 steps=3,

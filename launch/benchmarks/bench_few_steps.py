@@ -39,6 +39,7 @@ from rae_dit.models.attention import dot_product_attention
 from rae_dit.planning.compiled import without_files
 from rae_dit.sampling.codec import decode
 from rae_dit.sampling.latents import integrate
+from rae_dit.sampling.velocity import Network
 from rae_dit.setup import models, weights
 from rae_dit.setup.objectives import make_task
 from rae_dit.setup.run import make_program
@@ -199,9 +200,8 @@ def sampler(
 
     def images(ddt_parameters: Any, rae_parameters: Any, noise: Any, labels: Any) -> Any:
         latents = inspect.unwrap(integrate)(
-            *(ddt_parameters, None, noise, labels, None, 1.0 if jumps else 1.5),
-            graph=ddt.graph,
-            guide_graph=None,
+            *(Network(ddt.graph, ddt_parameters), None, noise, labels, None),
+            1.0 if jumps else 1.5,
             options=options,
         )
         return inspect.unwrap(decode)(rae.graph, rae_parameters, latents)

@@ -7,7 +7,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, ArrayLike, Float, Int, Key
 
 from rae_dit import compiler
@@ -19,7 +18,7 @@ from rae_dit.models.conditioning import check_labels
 from rae_dit.models.ddt import DDT
 from rae_dit.sampling.checks import check_guidance, check_inputs
 from rae_dit.sampling.mean_flow import METHOD, check_jumps, jump_times
-from rae_dit.sampling.velocity import average_velocity, velocity_field
+from rae_dit.sampling.velocity import Network, average_velocity, take_apart, velocity_field
 
 
 def sample_latents(
@@ -155,51 +154,30 @@ def run_sampler(
         solver_and_times(options)
     if cfg_scale == 1.0:
         options, guide = dataclasses.replace(options, guidance="none"), None
-    graph, parameters = nnx.split(ddt)
-    guide_graph, guide_parameters = (None, None) if guide is None else nnx.split(guide)
-    return integrate(
-        parameters,
-        guide_parameters,
-        noise,
-        labels,
-        keys,
-        float(cfg_scale),
-        graph=graph,
-        guide_graph=guide_graph,
-        options=options,
-    )
+    network, weaker = take_apart(ddt), None if guide is None else take_apart(guide)
+    return integrate(network, weaker, noise, labels, keys, float(cfg_scale), options=options)
 
 
-@compiler.jit(static_argnames=("graph", "guide_graph", "options"))
+@compiler.jit(static_argnames="options")
 def integrate(
-    parameters: nnx.State,
-    guide_parameters: nnx.State | None,
+    network: Network,
+    guide: Network | None,
     noise: Float[Array, "B h w C"],
     labels: Int[Array, " B"],
     keys: Key[Array, " B"] | None,
     cfg_scale: float | Float[Array, ""],
     *,
-    graph: nnx.GraphDef,
-    guide_graph: nnx.GraphDef | None,
     options: SamplerOptions,
 ) -> Float[Array, "B h w C"]:
     """Runs the compiled part of `run_sampler`; parameters and guidance scale are traced."""
     if options.method == METHOD:
-        average = average_velocity(parameters, labels, graph=graph, options=options)
+        average = average_velocity(network, labels, options)
         return jumps(average, noise, jump_times(options))
     solver, times = solver_and_times(options)
     return solver.integrate(
         noise,
         times,
-        velocity_field(
-            parameters,
-            guide_parameters,
-            labels,
-            cfg_scale,
-            graph=graph,
-            guide_graph=guide_graph,
-            options=options,
-        ),
+        velocity_field(network, guide, labels, cfg_scale, options),
         noise_from(keys, 0, noise.shape[1:]),
     )
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from rae_dit import compiler
@@ -16,7 +15,7 @@ from rae_dit.diffusion.sampler import SamplerOptions, make_solver, solver_and_ti
 from rae_dit.models.ddt import DDT
 from rae_dit.sampling.latents import noise_from
 from rae_dit.sampling.mean_flow import METHOD, jump_times
-from rae_dit.sampling.velocity import average_velocity, velocity_field
+from rae_dit.sampling.velocity import Network, average_velocity, take_apart, velocity_field
 
 
 class Trajectory(NamedTuple):
@@ -68,19 +67,9 @@ def sample_trajectory(
     if cfg_scale == 1.0:
         options, guide = dataclasses.replace(options, guidance="none"), None
     kept = tuple(sorted({round(i) for i in np.linspace(0, len(times) - 1, frames)}))
-    graph, parameters = nnx.split(ddt)
-    guide_graph, guide_parameters = (None, None) if guide is None else nnx.split(guide)
+    network, weaker = take_apart(ddt), None if guide is None else take_apart(guide)
     states, estimates = integrate_in_parts(
-        parameters,
-        guide_parameters,
-        noise,
-        labels,
-        keys,
-        float(cfg_scale),
-        graph=graph,
-        guide_graph=guide_graph,
-        options=options,
-        kept=kept,
+        network, weaker, noise, labels, keys, float(cfg_scale), options=options, kept=kept
     )
     shown = times[list(kept)]
     if options.method == "sde" and options.last_step != "none":
@@ -88,33 +77,23 @@ def sample_trajectory(
     return Trajectory(shown, states, estimates)
 
 
-@compiler.jit(static_argnames=("graph", "guide_graph", "options", "kept"))
+@compiler.jit(static_argnames=("options", "kept"))
 def integrate_in_parts(
-    parameters: nnx.State,
-    guide_parameters: nnx.State | None,
+    network: Network,
+    guide: Network | None,
     noise: Float[Array, "B h w C"],
     labels: Int[Array, " B"],
     keys: Key[Array, " B"] | None,
     cfg_scale: float | Float[Array, ""],
     *,
-    graph: nnx.GraphDef,
-    guide_graph: nnx.GraphDef | None,
     options: SamplerOptions,
     kept: tuple[int, ...],
 ) -> tuple[Float[Array, "F B h w C"], Float[Array, "F B h w C"]]:
     """Runs the compiled part of `sample_trajectory`; `kept` are indices of times."""
     if options.method == METHOD:
-        average = average_velocity(parameters, labels, graph=graph, options=options)
+        average = average_velocity(network, labels, options)
         return jump_in_parts(average, noise, jump_times(options), kept)
-    field = velocity_field(
-        parameters,
-        guide_parameters,
-        labels,
-        cfg_scale,
-        graph=graph,
-        guide_graph=guide_graph,
-        options=options,
-    )
+    field = velocity_field(network, guide, labels, cfg_scale, options)
     solver, times = solver_and_times(options)
     on_the_way = make_solver(dataclasses.replace(options, last_step="none"))
     x, states = noise, [noise]
