@@ -38,32 +38,25 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
 UNKNOWN = "none here; if your input is right, this is a bug: report it with its traceback"
 
 
-class ReportedError(RuntimeError):
-    """Another library's error, or a bug, as one line; its traceback has been written."""
-
-
 @contextmanager
-def reported(
+def ending_in_one_line(
     own: tuple[type[Exception], ...], directory: pathlib.Path | None, *, debug: bool
 ) -> Iterator[None]:
-    """Turns errors that are not this project's own into a `ReportedError` of one line.
+    """Ends the program with status 2 and one line on stderr at any error.
 
     Args:
-        own: errors whose message says all; they pass.
-        directory: for the file of the traceback, if it is on a disk and can be written; else the
-            system's directory of temporary files.
+        own: errors whose message says all.
+        directory: for the file of the traceback of any other, if it is on a disk and can be
+            written; else the system's directory of temporary files.
         debug: whether to print the traceback, too.
 
     Raises:
-        ReportedError: in place of any error that is not in `own`.
+        SystemExit: in place of any error.
     """
     try:
         yield
     except Exception as error:
-        line = report(error, (*own, ReportedError), directory, debug=debug)
-        if isinstance(error, (*own, ReportedError)):
-            raise
-        raise ReportedError(line) from error
+        exit_with(report(error, own, directory, debug=debug))
 
 
 def report(
@@ -75,7 +68,7 @@ def report(
 ) -> str:
     """Returns the line of an error; writes the traceback of one that is not this project's own.
 
-    Arguments are those of `reported`.
+    Arguments are those of `ending_in_one_line`.
     """
     if debug:
         traceback.print_exception(error)
@@ -125,7 +118,7 @@ def write_traceback(error: BaseException, directory: pathlib.Path | None) -> pat
     return pathlib.Path("stderr")
 
 
-def exit_with(error: BaseException) -> NoReturn:
-    """Ends the program with status 2 and the error's message on stderr, in one line."""
+def exit_with(error: BaseException | str) -> NoReturn:
+    """Ends the program with status 2 and the error or its message on stderr, in one line."""
     print(f"rae_dit: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(STATUS)

@@ -18,7 +18,7 @@ from absl import app, flags
 
 from rae_dit.command_line import log_to_stderr
 from rae_dit.config import ConfigError, check_devices, to_dict
-from rae_dit.failures import ReportedError, exit_with, report, reported
+from rae_dit.failures import ending_in_one_line, exit_with, report
 from rae_dit.hardware import unused_accelerator
 from rae_dit.multihost import (
     EndTogether,
@@ -42,11 +42,8 @@ def main(request: Request) -> None:
         SystemExit: status 2 after one line on stderr, when something is wrong; the traceback of
             what no message of ours explains is in a file of the workdir.
     """
-    try:
-        with reported((), request.workdir, debug=request.debug):
-            start(request)
-    except ReportedError as error:
-        exit_with(error)
+    with ending_in_one_line((), request.workdir, debug=request.debug):
+        start(request)
 
 
 def start(request: Request) -> None:

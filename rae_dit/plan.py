@@ -21,7 +21,7 @@ from ml_collections import config_flags
 from rae_dit.command_line import log_to_stderr, parse_config
 from rae_dit.config import Config, ConfigError, from_config_dict
 from rae_dit.config.check import invalid_value
-from rae_dit.failures import ReportedError, exit_with, reported
+from rae_dit.failures import ending_in_one_line, exit_with
 from rae_dit.planning.topology import EXAMPLES, prepare
 from rae_dit.storage.errors import StorageError
 from rae_dit.storage.files import first_unwritable
@@ -61,13 +61,10 @@ def read_request(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> Req
         SystemExit: status 2 after one line on stderr, when something is wrong.
     """
     own = (ConfigError, StorageError, flags.Error)
-    try:
-        with reported(own, None, debug="--debug" in argv):
-            request = parse(argv, values)
-            prepare(request.topology, os.environ)
-            return request
-    except (*own, ReportedError) as error:
-        exit_with(error)
+    with ending_in_one_line(own, None, debug="--debug" in argv):
+        request = parse(argv, values)
+        prepare(request.topology, os.environ)
+        return request
 
 
 def parse(argv: list[str], values: flags.FlagValues) -> Request:
@@ -93,11 +90,8 @@ def main(request: Request) -> None:
     Raises:
         SystemExit: status 2 after one line on stderr, when something is wrong.
     """
-    try:
-        with reported((ConfigError,), None, debug=request.debug):
-            make(request)
-    except (ConfigError, ReportedError) as error:
-        exit_with(error)
+    with ending_in_one_line((ConfigError,), None, debug=request.debug):
+        make(request)
 
 
 def make(request: Request) -> None:

@@ -12,7 +12,7 @@ from rae_dit.command_line import parse_config
 from rae_dit.config import Config, ConfigError, from_config_dict
 from rae_dit.config.check import invalid_value
 from rae_dit.config_help import define_help_flag, print_help, with_help_value
-from rae_dit.failures import ReportedError, exit_with, reported
+from rae_dit.failures import ending_in_one_line
 from rae_dit.multihost import ProcessInfo, find_process_info
 from rae_dit.storage.errors import StorageError
 from rae_dit.storage.files import first_unwritable
@@ -77,11 +77,8 @@ def read_request(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> Req
         SystemExit: status 2 after one line on stderr, when something is wrong.
     """
     own = (ConfigError, StorageError, flags.Error)
-    try:
-        with reported(own, None, debug="--debug" in argv):
-            return parse(argv, values)
-    except (*own, ReportedError) as error:
-        exit_with(error)
+    with ending_in_one_line(own, None, debug="--debug" in argv):
+        return parse(argv, values)
 
 
 def parse(argv: list[str], values: flags.FlagValues) -> Request:

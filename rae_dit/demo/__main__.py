@@ -21,7 +21,7 @@ from rae_dit.demo.images import write_images
 from rae_dit.demo.model import Model, Parts
 from rae_dit.demo.runs import RunsFolder
 from rae_dit.demo.settings import NONE, Settings, methods, read_settings
-from rae_dit.failures import ReportedError, exit_with, reported
+from rae_dit.failures import ending_in_one_line
 from rae_dit.storage.places import is_url, place
 from rae_dit.workdir import find_run
 
@@ -66,11 +66,8 @@ def main() -> None:
     """Parses the command line, and serves the page or writes images."""
     arguments = command_line().parse_args()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    try:
-        with reported(OWN, None, debug=arguments.debug):
-            run(arguments)
-    except (*OWN, ReportedError) as error:
-        exit_with(error)
+    with ending_in_one_line(OWN, None, debug=arguments.debug):
+        run(arguments)
 
 
 def interval(text: str) -> tuple[float, float]:

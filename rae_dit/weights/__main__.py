@@ -14,6 +14,7 @@ file says what tensors do not tell (heads, depths); beside a decoder goes a conf
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -23,7 +24,7 @@ from rae_dit.api import decoder_pixels_of, load_ddt, load_decoder, load_rae
 from rae_dit.architecture import Pixels, Prediction
 from rae_dit.checkpoint.manager import CheckpointError
 from rae_dit.config import ConfigError
-from rae_dit.failures import ReportedError, exit_with, reported
+from rae_dit.failures import ending_in_one_line
 from rae_dit.models.decoder import Decoder
 from rae_dit.publish import publish
 from rae_dit.storage.errors import StorageError
@@ -90,12 +91,8 @@ def command_line() -> argparse.ArgumentParser:
 def main() -> None:
     """Parses the command line and runs a command."""
     own = (WeightsError, ConfigError, CheckpointError, StorageError)
-    try:
-        arguments = command_line().parse_args()
-        with reported(own, None, debug=arguments.debug):
-            run(arguments)
-    except (*own, ReportedError) as error:
-        exit_with(error)
+    with ending_in_one_line(own, None, debug="--debug" in sys.argv):
+        run(command_line().parse_args())
 
 
 def pair(text: str) -> Pair:
