@@ -1,24 +1,20 @@
 """Public loaders: released weights, or runs of this project, to models."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-import jax
-from flax import nnx
 from jax.typing import DTypeLike
 
 from rae_dit.architecture import Attention, Pixels, Prediction, Remat
-from rae_dit.config import Config, ConfigError
+from rae_dit.config import ConfigError
 from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.rae import RAE
 from rae_dit.setup import models
 from rae_dit.setup.models import make_compute, with_compute
 from rae_dit.setup.published import published_ddt, published_rae, read_published
-from rae_dit.setup.weights import place_decoder, place_rae, restore_ddt
+from rae_dit.setup.trained import rae_of_run, trained_ddt, trained_decoder
 from rae_dit.storage.places import place
-from rae_dit.training.sharding import make_mesh
 from rae_dit.weights import released
 from rae_dit.weights.architecture import Pair
 from rae_dit.weights.diffusers import read_diffusers
@@ -105,7 +101,7 @@ def load_ddt(
             "'flow_matching', 'trajectory' or 'mean_flow'"
         )
     released.check_told(models.ddt_architecture(config), told, source)
-    return nnx.merge(*restore_ddt(config, place(source), one_device()))
+    return trained_ddt(config, place(source))
 
 
 def load_rae(
@@ -161,9 +157,8 @@ def load_rae(
         run = find_run(source)
         if run is not None:
             check_run_weights(run, weights)
-            return rae_of_run(
-                with_compute(read_config(run), make_compute(**compute)), place(source)
-            )
+            config = with_compute(read_config(run), make_compute(**compute))
+            return rae_of_run(config, place(source))
         if (published := find_published(source, DIFFUSERS_FILES)) is not None:
             check_run_weights(published, weights)
             return published_rae(published, read_published(published, make_compute(**compute)))
@@ -226,23 +221,7 @@ def load_decoder(
             f"{run} is a run with objective {config.objective!r}; a decoder is that of a run with "
             "'reconstruction'"
         )
-    own = dataclasses.replace(config.decoder, pretrained="", checkpoint=str(source))
-    config = dataclasses.replace(config, decoder=own)
-    graph = nnx.graphdef(models.abstract(models.make_decoder, config))
-    return nnx.merge(graph, place_decoder(config, one_device()))
-
-
-def rae_of_run(config: Config, source: Path) -> RAE:
-    """Loads the autoencoder that a run trains or uses."""
-    encoder, decoder = config.encoder, config.decoder
-    match config.trained_network:
-        case "encoder":
-            encoder = dataclasses.replace(encoder, pretrained="", checkpoint=str(source))
-        case "decoder":
-            decoder = dataclasses.replace(decoder, pretrained="", checkpoint=str(source))
-    config = dataclasses.replace(config, encoder=encoder, decoder=decoder)
-    decodes = bool(decoder.pretrained or decoder.checkpoint)
-    return nnx.merge(*place_rae(config, one_device(), decoder=decodes))
+    return trained_decoder(config, place(source))
 
 
 def check_run_weights(run: Path, weights: Weights) -> None:
@@ -255,8 +234,3 @@ def check_run_weights(run: Path, weights: Weights) -> None:
         raise WeightsError(
             f"weights: got {weights!r}; expected 'ema', what is read of a run ({run})"
         )
-
-
-def one_device() -> jax.sharding.Mesh:
-    """Returns a mesh of the first local device, which holds a user's models."""
-    return make_mesh(1, jax.local_devices()[:1])

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from rae_dit.api import load_ddt, load_rae, one_device, rae_of_run
+from rae_dit.api import load_ddt, load_rae
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import convert, invalid_value
 from rae_dit.config.compatibility import ADDED
@@ -21,6 +21,7 @@ from rae_dit.sampling.labels import display_names
 from rae_dit.setup import models
 from rae_dit.setup.published import published_ddt, published_rae, read_published
 from rae_dit.setup.sampling import load_generator
+from rae_dit.setup.trained import one_device, rae_of_run
 from rae_dit.storage.places import place
 from rae_dit.weights.publish import find_published, read_manifest
 from rae_dit.workdir import find_run, read_config
