@@ -11,7 +11,7 @@ from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.rae import RAE
 from rae_dit.setup import models
-from rae_dit.setup.models import make_compute, with_compute
+from rae_dit.setup.compute import make_compute, with_compute
 from rae_dit.setup.published import published_ddt, published_rae, read_published
 from rae_dit.setup.trained import rae_of_run, trained_ddt, trained_decoder
 from rae_dit.storage.places import place

@@ -19,6 +19,7 @@ from rae_dit.models.ddt import DDT
 from rae_dit.models.layers import RMSNorm
 from rae_dit.models.mlp import SwiGLU
 from rae_dit.setup import models
+from rae_dit.setup.compute import compute
 from rae_dit.setup.objectives import make_task
 from rae_dit.setup.optim import make_optimizer
 
@@ -50,7 +51,7 @@ def test_the_objective_traces_at_true_size(name: str) -> None:
         frozen = {"rae": frozen, "lpips": parameters(models.abstract(models.make_lpips, config))}
     if config.objective in ("trajectory", "mean_flow"):
         sizes = dataclasses.replace(models.ddt_architecture(config), interval_embedding=False)
-        teacher = nnx.eval_shape(lambda: DDT(sizes, models.compute(config), rngs=nnx.Rngs(0)))
+        teacher = nnx.eval_shape(lambda: DDT(sizes, compute(config), rngs=nnx.Rngs(0)))
         frozen = {"rae": frozen, "teacher": parameters(teacher)}
     size, side = config.few_step.interval_every, config.data.image_size
     batch = {

@@ -17,6 +17,7 @@ from rae_dit.objectives.augment import augment
 from rae_dit.objectives.base import Objective, Tree
 from rae_dit.objectives.reconstruction import decode
 from rae_dit.setup import models
+from rae_dit.setup.compute import compute, compute_dtype
 from rae_dit.storage.reading import local_copy
 from rae_dit.training.gan_step import gan_step
 from rae_dit.training.gan_updates import Discriminator, Perceptual, create_discriminator
@@ -136,7 +137,7 @@ def make_dino(config: Config, rngs: nnx.Rngs) -> DINO:
         intermediate_size=int(section.hidden_size * section.mlp_ratio),
         activation="gelu_tanh",
     )
-    return DINO(architecture, models.compute(config), rngs=rngs)
+    return DINO(architecture, compute(config), rngs=rngs)
 
 
 def make_heads(config: Config, rngs: nnx.Rngs) -> Heads:
@@ -147,7 +148,7 @@ def make_heads(config: Config, rngs: nnx.Rngs) -> Heads:
         len(section.layers),
         config.encoder.hidden_size if encoder else section.hidden_size,
         kernel_size=section.kernel_size,
-        dtype=models.compute_dtype(config),
+        dtype=compute_dtype(config),
         rngs=rngs,
     )
 
@@ -155,7 +156,7 @@ def make_heads(config: Config, rngs: nnx.Rngs) -> Heads:
 def pretrained_lpips(config: Config) -> LPIPS:
     """Reads LPIPS from the files of `perceptual`; raises as `read_lpips`."""
     vgg, linear = local_copy(config.perceptual.vgg), local_copy(config.perceptual.linear)
-    return read_lpips(vgg, linear, dtype=models.compute_dtype(config))
+    return read_lpips(vgg, linear, dtype=compute_dtype(config))
 
 
 def pretrained_dino(config: Config) -> DINO:

@@ -18,7 +18,8 @@ from rae_dit.models.ddt import DDT
 from rae_dit.multihost import decide, share
 from rae_dit.objectives.base import Tree
 from rae_dit.setup import pretrained
-from rae_dit.setup.models import abstract, compute, latent_grid, make_ddt
+from rae_dit.setup.compute import compute
+from rae_dit.setup.models import abstract, latent_grid, make_ddt
 from rae_dit.setup.weights import Model, restore_ddt, to_devices
 from rae_dit.storage.places import place as storage_place
 from rae_dit.training.sharding import parameter_shardings

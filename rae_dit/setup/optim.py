@@ -8,7 +8,7 @@ from flax import nnx
 
 from rae_dit.config import Config
 from rae_dit.models.layers import Constant
-from rae_dit.setup.models import compute_dtype
+from rae_dit.setup.compute import compute_dtype
 from rae_dit.training.muon import muon_and_adamw
 from rae_dit.training.optim import adamw, learning_rate, sgd
 

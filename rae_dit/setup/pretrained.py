@@ -11,6 +11,7 @@ from rae_dit.models.ddt import DDT
 from rae_dit.models.decoder import Decoder
 from rae_dit.models.encoders.base import VisionTransformer
 from rae_dit.setup import models
+from rae_dit.setup.compute import compute
 from rae_dit.weights import huggingface, released
 from rae_dit.weights.architecture import ddt_architecture
 from rae_dit.weights.header import ddt_facts
@@ -34,7 +35,7 @@ def pretrained_encoder(config: Config) -> VisionTransformer:
     wanted = config.encoder
     encoder, mean, std = huggingface.read_encoder(
         find_encoder(wanted.pretrained),
-        models.compute(config),
+        compute(config),
         input_size=wanted.input_size,
         grid=None,
         layers=wanted.layers,
@@ -58,7 +59,7 @@ def pretrained_decoder(config: Config) -> Decoder:
     """
     wanted = config.decoder
     decoder = released.read_decoder(
-        wanted.pretrained, models.compute(config), weights=wanted.pretrained_weights
+        wanted.pretrained, compute(config), weights=wanted.pretrained_weights
     )
     found = decoder.architecture
     check_latent(config, "decoder", wanted.pretrained, grid=found.grid, channels=found.in_width)

@@ -10,6 +10,7 @@ from rae_dit.config import Config
 from rae_dit.models.ddt import DDT
 from rae_dit.models.rae import RAE
 from rae_dit.setup import models
+from rae_dit.setup.compute import with_compute
 from rae_dit.setup.pretrained import pretrained_encoder
 from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.mapping import build, parameters_of
@@ -67,7 +68,7 @@ def read_published(directory: Path, compute: Compute | None = None) -> Config:
         compute: how its networks compute; None for as in training.
     """
     config = read_config(directory)
-    return config if compute is None else models.with_compute(config, compute)
+    return config if compute is None else with_compute(config, compute)
 
 
 def published_ddt(directory: Path, config: Config) -> DDT:
