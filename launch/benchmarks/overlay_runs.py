@@ -10,6 +10,7 @@ both logged. Median and largest distance are printed.
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from launch.curves import read_losses
 from rae_dit.evaluation.image_grid import FONT, write_png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe & Ito, for color-blind readers
 
@@ -56,19 +60,24 @@ def draw(
         shared = [step for step in mine if step in reference]
         distances[name] = np.array([abs(mine[step] / reference[step] - 1) for step in shared])
         lower.plot(shared, distances[name], color=color, linewidth=1.1)
+    label_panels(upper, lower, title, f"relative distance\nto {first}")
+    lower.set_yscale("log")
+    write_png(figure, path)
+    return distances
+
+
+def label_panels(upper: "Axes", lower: "Axes", title: str, below: str) -> None:
+    """Writes the words of two panels that have been drawn: losses, and under them differences."""
     upper.set_title(title, fontsize=FONT + 1, loc="left")
     upper.set_ylabel("training loss", fontsize=FONT)
     upper.set_yscale("log")
     upper.legend(fontsize=FONT, frameon=False)
-    lower.set_ylabel(f"relative distance\nto {first}", fontsize=FONT)
-    lower.set_yscale("log")
+    lower.set_ylabel(below, fontsize=FONT)
     lower.set_xlabel("step", fontsize=FONT)
     for axes in (upper, lower):
         axes.tick_params(labelsize=FONT - 1)
         axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
-    write_png(figure, path)
-    return distances
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from launch.benchmarks.overlay_runs import COLORS
+from launch.benchmarks.overlay_runs import COLORS, label_panels
 from launch.curves import read_losses, smooth
 
 OTHER_SEED = "other seed"
@@ -154,7 +154,7 @@ def draw(path: Path, losses: dict[str, np.ndarray], title: str) -> list[str]:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-    from rae_dit.evaluation.image_grid import FONT, write_png
+    from rae_dit.evaluation.image_grid import write_png
 
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -176,20 +176,11 @@ def draw(path: Path, losses: dict[str, np.ndarray], title: str) -> list[str]:
                 steps, -bound, bound, color=BAND, alpha=0.3, linewidth=0, label=f"± {name}"
             )
         lower.plot(steps, apart, **line)
-    upper.set_title(title, fontsize=FONT + 1, loc="left")
-    upper.set_ylabel("training loss", fontsize=FONT)
-    upper.set_yscale("log")
+    label_panels(upper, lower, title, f"smoothed difference\nfrom {first}, relative")
     upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     upper.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     upper.yaxis.set_minor_locator(NullLocator())
-    upper.legend(fontsize=FONT, frameon=False)
     lower.axhline(0, color=COLORS[0], linewidth=0.8)
-    lower.set_ylabel(f"smoothed difference\nfrom {first}, relative", fontsize=FONT)
-    lower.set_xlabel("step", fontsize=FONT)
-    for axes in (upper, lower):
-        axes.tick_params(labelsize=FONT - 1)
-        axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
     write_png(figure, path)
     return [distance(name, losses[name], losses[first]) for name in losses if name != first]
 
