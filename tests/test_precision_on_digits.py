@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from launch.benchmarks import precision_curves, precision_on_digits
-from launch.benchmarks.recipes_on_digits import read_lines
+from launch.benchmarks.digits import read_lines
 
 NAMES = ("class_accuracy_unguided", "class_accuracy_guided", "frechet_unguided", "frechet_guided")
 FLAGS = ("encoder.checkpoint", "encoder.statistics", "decoder.checkpoint", "seed")

@@ -18,9 +18,7 @@ import argparse
 import concurrent.futures
 import dataclasses
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -29,13 +27,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from launch.benchmarks.recipes_on_digits import autoencoder, read_lines
+from launch.benchmarks.digits import autoencoder, read_lines, run_python
 
-ONE_CORE = {
-    "JAX_PLATFORMS": "cpu",
-    "OMP_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
-}
 SCORES = {"class_accuracy": "class accuracy", "frechet": "Frechet distance"}
 
 
@@ -86,17 +79,14 @@ def parse() -> argparse.Namespace:
 def run_beside(precision: str, seed: int, options: argparse.Namespace) -> None:
     """Does one run in a process of one core, whose output goes to a file."""
     command = [
-        *(sys.executable, __file__, str(options.work), "--in_process"),
+        *(__file__, str(options.work), "--in_process"),
         *("--precisions", precision, "--seeds", str(seed), "--network", options.network),
         *("--sampled", *options.sampled, "--frozen", str(options.frozen)),
     ]
     for name in ("steps", "samples"):
         if (value := getattr(options, name)) is not None:
             command += [f"--{name}", str(value)]
-    with (options.work / f"{precision}-seed{seed}.log").open("a") as log:
-        subprocess.run(
-            command, env=os.environ | ONE_CORE, stdout=log, stderr=subprocess.STDOUT, check=True
-        )
+    run_python(options.work / f"{precision}-seed{seed}.log", *command)
 
 
 def run_here(wanted: Sequence[tuple[str, int]], results: Path, options: argparse.Namespace) -> None:

@@ -13,12 +13,12 @@ command does what is left.
 import argparse
 import concurrent.futures
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from launch.benchmarks.digits import autoencoder, read_lines, run
 
 NETWORK = [
     "--config.ddt.conditioning=tokens",
@@ -39,48 +39,6 @@ RECIPES = {
 }
 
 
-def run(log: Path, *arguments: str) -> None:
-    """Runs a mode in a process of one thread, whose output goes to a file."""
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "OMP_NUM_THREADS": "1",
-        "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
-    }
-    with log.open("a") as output:
-        subprocess.run(
-            [sys.executable, "-m", "rae_dit.main", *arguments],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            check=True,
-        )
-
-
-def autoencoder(work: Path, edition: str, seed: int) -> list[str]:
-    """Trains encoder and decoder, computes statistics; returns the flags that name them."""
-    directory = work / f"edition{edition or 1}-seed{seed}"
-    directory.mkdir(parents=True, exist_ok=True)
-    log, seeded = directory / "log", f"--config.seed={seed}"
-    if not (directory / "rae/statistics.npz").exists():
-        encoder = [f"--config=configs/encoder{edition}_digits.py", f"--workdir={directory}/encoder"]
-        run(log, *encoder, seeded)
-        rae = [
-            f"--config=configs/rae{edition}_digits.py",
-            f"--workdir={directory}/rae",
-            f"--config.encoder.checkpoint={directory}/encoder",
-            seeded,
-        ]
-        run(log, *rae)
-        run(log, *rae, "--mode=stats")
-    return [
-        f"--config.encoder.checkpoint={directory}/encoder",
-        f"--config.encoder.statistics={directory}/rae/statistics.npz",
-        f"--config.decoder.checkpoint={directory}/rae",
-        seeded,
-    ]
-
-
 def steps_in(seconds: float, directory: Path, flags: list[str]) -> int:
     """Trains a few steps and returns how many fit into so many seconds, in multiples of 20."""
     short = ["--config.optim.max_steps=150", "--config.optim.decay_end_step=150"]
@@ -92,11 +50,6 @@ def steps_in(seconds: float, directory: Path, flags: list[str]) -> int:
 
 SECONDS = "speed/seconds_per_step"
 SHORTEST = 200  # steps: the rate rises for 100
-
-
-def read_lines(path: Path) -> list[dict]:
-    """Reads a file of one JSON object a line; [] if there is none."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def train(
