@@ -4,14 +4,9 @@ python tests/test_rooms.py      prints the rooms by layer
 """
 
 import ast
-import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent / "rae_dit"
-MODULES = sorted(path for path in ROOT.rglob("*.py") if len(ast.parse(path.read_text()).body) > 1)
+from support.modules import MODULES, ROOT, imports, module_name, room_of
 
 # Room -> packages it may not import.
 KEPT_OUT = {
@@ -49,37 +44,6 @@ FORBIDDEN = {
     "weights": {"training", "setup"},
     "setup": {"modes"},
 }
-
-
-def module_name(path: Path) -> str:
-    """'training.step', or 'data' for a room's __init__."""
-    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    return name.removesuffix(".__init__")
-
-
-def room_of(module: str) -> str:
-    """A folder or a top-level file; a room's command line (__main__) is a room above it."""
-    return module if module.endswith("__main__") else module.split(".")[0]
-
-
-def imports(source: str) -> Iterator[str]:
-    """Full names of everything a module imports, late imports too; not those for types alone."""
-    tree = ast.parse(source)
-    for_types = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if node in for_types:
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute here"
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def rooms() -> dict[str, set[str]]:
@@ -180,73 +144,6 @@ def test_no_nnx_jit_and_no_print_below_the_modes():
         if module_name(path).startswith(QUIET) and not module_name(path).endswith("__main__"):
             calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
             assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]
-
-
-# Only storage/ knows URLs. Elsewhere a text becomes a path by `place`, never by `Path`: that of a
-# URL is a local directory called "gs:".
-URL = re.compile(r"\b(?:gs|gcs|s3|hf|az)://")
-PATHS = ("Path", "pathlib.Path")
-LOCAL_PATHS = {  # modules -> what they make of a text: files of this program and of this machine
-    "config_files": "text, __file__",
-    "command_line": "file, frame.filename",
-    "evaluation.image_grid": "mpl.get_data_path()",
-    "demo.reconstruct_tab": "path",  # an upload
-    "demo.runs": "folder",  # of os.walk
-    "failures": "frame.filename, __file__, tempfile.gettempdir()",
-    "planning.cross_compile": "directory",
-    "planning.dry_run": "path, path.partition('{')[0]",  # no URL: said before
-    "provenance": "__file__",
-    "weights.hub": "owner, snapshot_download(self.repository, revision=self.revision or None, "
-    "allow_patterns=patterns, local_files_only=offline)",
-}
-
-
-def paths_made(tree: ast.AST) -> Iterator[str]:
-    """Arguments of calls of `Path`, `open` and `glob`; "Path" where a call makes paths by it."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and node.args:
-            name = ast.unparse(node.func)
-            made = ast.unparse(node.args[0])
-            is_local = isinstance(node.args[0], ast.Constant) or made.startswith("tempfile.")
-            if name in (*PATHS, "glob.glob", "open") and not is_local:
-                yield made
-            given = [keyword.value for keyword in node.keywords] + node.args * (name == "map")
-            if any(ast.unparse(value) in PATHS for value in given):
-                yield "Path"
-
-
-def words(tree: ast.AST) -> Iterator[str]:
-    """Texts of a module that are no docstrings."""
-    docstrings = {
-        id(node.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
-    for node in ast.walk(tree):
-        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if is_text and id(node) not in docstrings:
-            yield node.value
-
-
-@pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_only_storage_knows_urls(path):
-    module, source = module_name(path), path.read_text()
-    if room_of(module) == "storage":
-        return
-    tree = ast.parse(source)
-    assert not [text for text in words(tree) if URL.search(text)]
-    libraries = {name.split(".")[0] for name in imports(source)}
-    assert not libraries & {"etils", "fsspec", "gcsfs", "s3fs"}
-    assert not [made for made in paths_made(tree) if made not in LOCAL_PATHS.get(module, "")]
-
-
-def test_paths_made_of_texts_are_found():
-    source = "Path(a)\npathlib.Path(b.c)\nplace(d)\nPath()\n'gs://x'\ndef f():\n    'gs://y'\n"
-    tree = ast.parse(source)
-    assert set(paths_made(tree)) == {"a", "b.c"}
-    for source in ("add('--output', type=Path)", "map(pathlib.Path, names)"):
-        assert set(paths_made(ast.parse(source))) == {"Path"}
-    assert list(words(ast.parse("'doc'\nx = 'gs://x'"))) == ["gs://x"]
 
 
 def picture(graph: dict[str, set[str]]) -> str:
