@@ -99,6 +99,13 @@ def test_no_two_rooms_import_each_other():
     assert loops(rooms()) == []
 
 
+def test_a_package_s_command_line_is_run_and_not_imported():
+    """That is why it may stand above rooms that import its package."""
+    graph = rooms()
+    assert {"demo.__main__", "weights.__main__"} <= set(graph)
+    assert not [name for found in graph.values() for name in found if name.endswith("__main__")]
+
+
 def test_arrows_that_are_forbidden_are_not_there():
     graph = rooms()
     wrong = {room: sorted(graph[room] & others) for room, others in FORBIDDEN.items()}
