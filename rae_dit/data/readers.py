@@ -1,5 +1,7 @@
 """Data sources by name: name and path -> numbered records."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, assert_never, get_args
 
@@ -56,7 +58,8 @@ def open_source(
             seed = 0 if split == "train" else 1
             return synthetic(image_size, num_classes, SYNTHETIC_IMAGES, seed)
         case "folder" | "huggingface" | "tfds" | "tar":
-            files = _open_files(name, path, split, num_classes, numeric_classes, listings)
+            with _readable(path):
+                files = _reader(name, path, split, num_classes, numeric_classes, listings)
             _check_classes(path, files.listing, num_classes)
             return Images(
                 files=files,
@@ -113,21 +116,15 @@ def _check_classes(path: str, listing: Listing, num_classes: int) -> None:
         )
 
 
-def _open_files(
-    kind: Kind,
-    path: str,
-    split: str,
-    num_classes: int,
-    numeric_classes: bool,
-    listings: Path | None,
-) -> Files:
-    """Opens a reader.
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Names the file of a source that cannot be read.
 
     Raises:
-        SourceError: it holds something else, or a directory or file cannot be read.
+        SourceError: a directory or file cannot be.
     """
     try:
-        return _reader(kind, path, split, num_classes, numeric_classes, listings)
+        yield
     except OSError as error:
         raise SourceError(
             f"got {path!r}, which cannot be read ({error.strerror or error}: {error.filename}); "
@@ -143,7 +140,12 @@ def _reader(
     numeric_classes: bool,
     listings: Path | None,
 ) -> Files:
-    """Opens a reader; imported late, so that each source needs its own packages only."""
+    """Opens a reader; imported late, so that each source needs its own packages only.
+
+    Raises:
+        SourceError: the path holds something else.
+        OSError: a directory or file cannot be read.
+    """
     if listings is not None and kind in ("folder", "tar"):
         from rae_dit.data.listing_cache import kept_or_listed
 
