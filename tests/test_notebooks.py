@@ -5,14 +5,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from flax import nnx
 from nbclient import NotebookClient
 from support.golden_files import GOLDEN
-
-from rae_dit.architecture import Compute, DDTArchitecture
-from rae_dit.models.ddt import DDT
-from rae_dit.weights.official import export_ddt
-from rae_dit.weights.tensor_file import save_tensors
+from support.small_ddt import write_official_ddt
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "docs" / "notebooks"
@@ -68,15 +63,7 @@ def test_the_quickstart_runs(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_released_weights_runs_on_small_ones(tmp_path: Path, monkeypatch) -> None:
-    architecture = DDTArchitecture(
-        input_size=4,
-        in_channels=48,
-        hidden_size=(24, 48),
-        depth=(1, 1),
-        num_heads=(2, 2),
-        num_classes=1000,
-    )
-    save_tensors(tmp_path / "ddt.pt", export_ddt(DDT(architecture, Compute(), rngs=nnx.Rngs(0))))
+    write_official_ddt(tmp_path / "ddt.pt")
     notebook = read("released_weights.ipynb")
     names = {
         "encoder": GOLDEN / "rae_dinov2_encoder",

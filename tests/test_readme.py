@@ -7,15 +7,11 @@ from typing import get_args
 
 import pytest
 from absl import flags
-from flax import nnx
 from support.golden_files import GOLDEN
+from support.small_ddt import write_official_ddt
 
-from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.config import ConfigError
-from rae_dit.models.ddt import DDT
 from rae_dit.request import Mode, define_flags, parse
-from rae_dit.weights.official import export_ddt
-from rae_dit.weights.tensor_file import save_tensors
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -120,16 +116,7 @@ def test_every_python_file_and_folder_of_the_tree_exists():
 
 def test_the_python_code_runs_on_small_weights(monkeypatch, tmp_path):
     """Its three files are replaced by golden ones, and by a DiT^DH that fits their latents."""
-    architecture = DDTArchitecture(
-        input_size=4,
-        in_channels=48,
-        hidden_size=(24, 48),
-        depth=(1, 1),
-        num_heads=(2, 2),
-        num_classes=1000,
-    )
-    small = DDT(architecture, Compute(), rngs=nnx.Rngs(0))
-    save_tensors(tmp_path / "stage2_model.pt", export_ddt(small))
+    write_official_ddt(tmp_path / "stage2_model.pt")
     code = RELEASED.split("```python\n")[1].split("```")[0]
     replacements = {
         r'"facebook/[^"]+"': f'"{GOLDEN / "rae_dinov2_encoder"}"',

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ from flax import nnx
 
 from rae_dit.architecture import Compute, DDTArchitecture
 from rae_dit.models.ddt import DDT
+from rae_dit.weights.official import export_ddt
+from rae_dit.weights.tensor_file import save_tensors
 
 X = jax.random.normal(jax.random.key(1), (3, 4, 4, 6))
 T = jnp.array([0.1, 0.5, 0.9])
@@ -45,6 +48,19 @@ def awake_ddt(**changes) -> DDT:
         return jnp.asarray(value + ("norm" in jax.tree_util.keystr(path)), leaf.dtype)
 
     return nnx.merge(graph, jax.tree_util.tree_map_with_path(fill, shapes))
+
+
+def write_official_ddt(path: Path) -> None:
+    """Writes a file of one that fits the latents of tests/golden/rae_dinov2_encoder."""
+    architecture = DDTArchitecture(
+        input_size=4,
+        in_channels=48,
+        hidden_size=(24, 48),
+        depth=(1, 1),
+        num_heads=(2, 2),
+        num_classes=1000,
+    )
+    save_tensors(path, export_ddt(DDT(architecture, Compute(), rngs=nnx.Rngs(0))))
 
 
 def velocity(ddt, x, t, y):
