@@ -2,8 +2,8 @@
 
 import functools
 import os
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
 
@@ -20,31 +20,44 @@ OPTIONS: dict[str, dict[str, bool | int | str]] = {
 }
 
 
-def jit(
-    **jit_arguments: Any,
-) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
-    """Decorates a function with `jax.jit` and the compiler options of the platform.
+class Jitted(Generic[Arguments, Result]):
+    """A function compiled by `jax.jit` with the compiler options of the platform.
 
     The platform is looked up at the first call: doing so at import would initialize JAX before
     `jax.distributed` and the command line.
+    """
+
+    def __init__(
+        self, function: Callable[Arguments, Result], jit_arguments: Mapping[str, Any]
+    ) -> None:
+        """Keeps the function and the arguments of `jax.jit`."""
+        self.function, self.jit_arguments = function, jit_arguments
+        functools.update_wrapper(self, function)
+
+    @functools.cached_property
+    def program(self) -> Any:
+        """The function as `jax.jit` returns it."""
+        options = OPTIONS.get(jax.default_backend())
+        return jax.jit(self.function, compiler_options=options, **self.jit_arguments)
+
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        """Runs the compiled function."""
+        return self.program(*args, **kwargs)
+
+    def lower(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> jax.stages.Lowered:
+        """Traces the function without running it; JAX keeps what `.compile()` makes of that."""
+        return self.program.lower(*args, **kwargs)
+
+
+def jit(
+    **jit_arguments: Any,
+) -> Callable[[Callable[Arguments, Result]], Jitted[Arguments, Result]]:
+    """Decorates a function with `jax.jit` and the compiler options of the platform.
 
     Args:
         **jit_arguments: those of `jax.jit`.
     """
-
-    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-        @functools.cache
-        def compiled() -> Callable[Arguments, Result]:
-            options = OPTIONS.get(jax.default_backend())
-            return jax.jit(function, compiler_options=options, **jit_arguments)
-
-        @functools.wraps(function)
-        def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-            return compiled()(*args, **kwargs)
-
-        return call
-
-    return decorate
+    return lambda function: Jitted(function, jit_arguments)
 
 
 def use_compile_cache(directory: str) -> None:

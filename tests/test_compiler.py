@@ -33,6 +33,19 @@ def test_the_platform_is_asked_for_at_the_first_call(monkeypatch: pytest.MonkeyP
     assert asked == [{"compiler_options": compiler.OPTIONS["gpu"], "static_argnums": 0}]
 
 
+def test_what_was_compiled_ahead_is_not_traced_again() -> None:
+    traced: list[int] = []
+
+    @compiler.jit(static_argnames="factor")
+    def scaled(x: jax.Array, *, factor: int) -> jax.Array:
+        traced.append(factor)
+        return factor * x
+
+    program = scaled.lower(jnp.ones(2), factor=3).compile()
+    np.testing.assert_array_equal(program(jnp.ones(2)), scaled(jnp.ones(2), factor=3))
+    assert traced == [3]
+
+
 def test_importing_compiled_programs_does_not_start_jax() -> None:
     code = (
         "import rae_dit.sampling.latents, rae_dit.sampling.codec\n"

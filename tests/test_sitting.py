@@ -41,6 +41,27 @@ def test_benchmarks_start_together_and_are_timed_in_turn(tmp_path: Path, capsys)
     assert "broken: status 3" in capsys.readouterr().out
 
 
+def test_a_former_sitting_leaves_no_turn(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    for name in ("first", "later"):
+        Sitting(work, tmp_path / "out", 60).run([Job(name, "-c 'raise SystemExit(1)'")])
+    assert (work / "later.go").exists()
+    whole = Sitting(work, tmp_path / "out", 60)
+    whole.run([Job("first", TURN), Job("later", TURN)])
+    lines = [json.loads(text) for text in (tmp_path / "out/sitting.jsonl").read_text().splitlines()]
+    first, later = lines
+    assert first["ended"] < later["timed"]
+
+
+def test_what_a_crash_says_first_is_kept() -> None:
+    assert sitting.shortened("short") == "short"
+    text = "Check failed\n" + "a thread\n" * 10_000 + "the end"
+    kept = sitting.shortened(text)
+    assert kept.startswith("Check failed")
+    assert kept.endswith("the end")
+    assert len(kept) < 9100
+
+
 def test_what_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr(sitting, "GRACE", 0.5)
     hangs = '-c \'import time; print("{\\"part\\": 1}", flush=True); time.sleep(60)\''

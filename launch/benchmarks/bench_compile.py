@@ -29,13 +29,13 @@ from rae_dit.setup.objectives import make_task
 from rae_dit.setup.run import make_program
 from rae_dit.training.sharding import make_mesh, shard_batch
 
-PARALLEL = "xla_gpu_enable_llvm_module_compilation_parallelism"  # off by default: one core
+PARALLEL = "xla_gpu_force_compilation_parallelism"
 SETTINGS: dict[str, dict[str, Any]] = {
     "ours": {},
-    "kernels on all cores": {PARALLEL: True},
-    "and 4 candidates a product": {PARALLEL: True, "xla_gpu_autotune_max_solutions": 4},
-    "and no candidate checked": {PARALLEL: True, "xla_gpu_autotune_level": 1},
-    "and no autotuning": {PARALLEL: True, "xla_gpu_autotune_level": 0},
+    "kernels on all cores": {PARALLEL: 16},
+    "and 4 candidates a product": {PARALLEL: 16, "xla_gpu_autotune_max_solutions": 4},
+    "and no candidate checked": {PARALLEL: 16, "xla_gpu_autotune_level": 1},
+    "and no autotuning": {PARALLEL: 16, "xla_gpu_autotune_level": 0},
 }
 CHOSEN = flags.DEFINE_list("settings", list(SETTINGS), "Which, by name.")
 STEPS = flags.DEFINE_integer("steps", 10, "Per window, of three.", lower_bound=1)

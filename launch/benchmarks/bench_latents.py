@@ -46,6 +46,7 @@ SIZES = {"s": dit_dino_s, "b": dit_dino_b, "xl": dit_dino}
 PICTURES, NAMES = 64, 8
 WARM_STEPS = 2
 READY = 4  # batches that a worker may have ready: two in shared memory, two in its own
+LONGEST_PAUSE = 10.0  # seconds
 LARGEST_RECORD = 400_000  # bytes, of bfloat16
 
 
@@ -149,6 +150,7 @@ def measure(run: Run, options: argparse.Namespace) -> dict[str, Any]:
         alone = seconds_of(lambda: take(first), options.steps)
         seconds_of(lambda: next(batches), READY * workers)
         reading = seconds_of(lambda: next(batches), 2 * workers)  # whole rounds of the workers
+        time.sleep(min(LONGEST_PAUSE, READY * workers * reading))  # till workers wait for steps
         fed = seconds_of(lambda: take(shard_batch(next(batches), run.mesh)), options.steps)
     rate = options.batch_size / fed
     size = sum(leaf.nbytes for leaf in first.values()) / options.batch_size

@@ -10,7 +10,8 @@ one of the network on a batch; guidance makes two. Evaluations saved should be t
 "batch": noise to images, unguided, at several batch sizes.
 "loop": images as numpy arrays by `sampling.generate`, which queues a batch while the one before is
 decoded and copied, beside the same batches one after the other; they are compared bit for bit.
-Weights are random. Programs are compiled all at once, and the device is warmed before the windows.
+Weights are random. Programs are compiled all at once, then run one after another; the device is
+warmed before the windows.
 """
 
 import dataclasses
@@ -28,13 +29,15 @@ from flax import nnx
 
 from launch.benchmarks import timing
 from launch.benchmarks.facts import facts
-from launch.benchmarks.together import first_calls
+from launch.benchmarks.together import at_once
 from rae_dit.config import Config, from_config_dict
+from rae_dit.diffusion.sampler import SamplerOptions
 from rae_dit.diffusion.solvers.euler import Euler
 from rae_dit.planning.compiled import without_files
 from rae_dit.sampling.codec import decode
 from rae_dit.sampling.generate import Generator, generate
-from rae_dit.sampling.latents import run_sampler
+from rae_dit.sampling.latents import integrate
+from rae_dit.sampling.velocity import take_apart
 from rae_dit.setup import models, weights
 from rae_dit.setup.sampling import generation_settings, sampler_options
 from rae_dit.training.sharding import batch_sharding, make_mesh, mesh_context
@@ -46,20 +49,32 @@ CFG_SCALE = 1.5
 LOOP_BATCHES = 4
 
 
+class Program(NamedTuple):
+    """A compiled function with its arguments.
+
+    Attributes:
+        compile: makes the program without running it; JAX keeps it.
+        call: queues a run.
+    """
+
+    compile: Callable[[], object]
+    call: Callable[..., jax.Array]
+
+
 class Interval(NamedTuple):
     """Latents with guidance in an interval; None for no guidance."""
 
     interval: tuple[float, float] | None
     evaluations: int
-    call: Callable[[], jax.Array]
+    latents: Program
 
 
 class Batch(NamedTuple):
-    """Images of a batch of this size, and decoding alone."""
+    """Latents of a batch of this size, and images of them."""
 
     size: int
-    images: Callable[[], jax.Array]
-    decoding: Callable[[], jax.Array]
+    latents: Program
+    decoding: Program
 
 
 def main(_: list[str]) -> None:
@@ -72,26 +87,25 @@ def main(_: list[str]) -> None:
         generator = Generator(ddt, rae, mesh)
         intervals = intervals_of(config, generator) if "interval" in MEASURED.value else []
         batches = batches_of(config, generator) if "batch" in MEASURED.value else []
-        calls = [each.call for each in intervals]
-        calls += [call for each in batches for call in (each.images, each.decoding)]
-        loop = functools.partial(loop_images, config, generator)
-        if "loop" in MEASURED.value:
-            calls.append(lambda: loop(queued=True))
-        first_calls(config, mesh, calls)
+        programs = [each.latents for each in intervals]
+        programs += [made for each in batches for made in (each.latents, each.decoding)]
+        at_once(config, mesh, [made.compile for made in programs])
         timing.wait_for_turn(TURN.value)
         begun = time.monotonic()
-        while calls and time.monotonic() - begun < timing.WARM_SECONDS:
-            jax.block_until_ready(calls[0]())
+        while programs and time.monotonic() - begun < timing.WARM_SECONDS:
+            jax.block_until_ready(programs[0].call())
         for line in measure_intervals(config, intervals):
             print(json.dumps({"part": "interval"} | line | facts(config)), flush=True)
         for line in measure_batches(config, batches):
             print(json.dumps({"part": "batch"} | line | facts(config)), flush=True)
         if "loop" in MEASURED.value:
+            loop = functools.partial(loop_images, config, generator)
             print(json.dumps({"part": "loop"} | measure_loop(config, loop) | facts(config)))
 
 
 def seconds_of(call: Callable[[], jax.Array]) -> float:
-    """Returns the seconds of the second of three calls by length; it is compiled already."""
+    """Returns the seconds of the second of three calls by length, after one that is not timed."""
+    jax.block_until_ready(call())
     return float(np.median([timing.first_call(call, jax.block_until_ready) for _ in range(3)]))
 
 
@@ -105,16 +119,16 @@ def intervals_of(config: Config, generator: Generator) -> list[Interval]:
         evaluations = sum(2 if low <= time <= high else 1 for time in times)
         inside = dataclasses.replace(options, interval=interval or (0.0, 1.0))
         scale = 1.0 if interval is None else CFG_SCALE
-        call = sampler(config, generator, inside, cfg_scale=scale)
-        found.append(Interval(interval, evaluations, call))
+        latents = sampler(config, generator, inside, cfg_scale=scale)
+        found.append(Interval(interval, evaluations, latents))
     return found
 
 
 def measure_intervals(config: Config, intervals: list[Interval]) -> Iterator[dict[str, Any]]:
     """Times latents with guidance in several intervals, and without any."""
     whole: tuple[int, float] | None = None
-    for interval, evaluations, call in intervals:
-        seconds = seconds_of(call)
+    for interval, evaluations, latents in intervals:
+        seconds = seconds_of(latents.call)
         whole = whole or (evaluations, seconds)
         yield {
             "interval": interval,
@@ -135,22 +149,30 @@ def batches_of(config: Config, generator: Generator) -> list[Batch]:
         sample = dataclasses.replace(config.sample, batch_size=size)
         changed = dataclasses.replace(config, sample=sample)
         latents = sampler(changed, generator, sampler_options(changed), cfg_scale=1.0)
-        noise = random_latents(changed)
-        images = functools.partial(lambda latents: decode(graph, parameters, latents()), latents)
-        found.append(Batch(size, images, functools.partial(decode, graph, parameters, noise)))
+        noise = jax.device_put(random_latents(changed), batch_sharding(generator.mesh))
+        decoding = Program(
+            lambda noise=noise: decode.lower(graph, parameters, noise).compile(),
+            lambda latents=noise: decode(graph, parameters, latents),
+        )
+        found.append(Batch(size, latents, decoding))
     return found
 
 
 def measure_batches(config: Config, batches: list[Batch]) -> Iterator[dict[str, Any]]:
     """Times noise to images at several batch sizes."""
-    for size, images, decoding in batches:
-        seconds = seconds_of(images)
+    for size, latents, decoding in batches:
+        seconds = seconds_of(functools.partial(images_of, latents, decoding))
         yield {
             "batch": size,
             "num_steps": config.sample.num_steps,
             "images_per_second": round(size / seconds, 2),
-            "decoding_share": round(seconds_of(decoding) / seconds, 4),
+            "decoding_share": round(seconds_of(decoding.call) / seconds, 4),
         }
+
+
+def images_of(latents: Program, decoding: Program) -> jax.Array:
+    """Queues noise to images."""
+    return decoding.call(latents.call())
 
 
 def loop_images(config: Config, generator: Generator, *, queued: bool) -> np.ndarray:
@@ -185,13 +207,20 @@ def measure_loop(config: Config, loop: Callable[..., np.ndarray]) -> dict[str, A
 
 
 def sampler(
-    config: Config, generator: Generator, options: Any, *, cfg_scale: float
-) -> Callable[[], jax.Array]:
-    """Returns a call that queues the latents of a batch."""
+    config: Config, generator: Generator, options: SamplerOptions, *, cfg_scale: float
+) -> Program:
+    """Returns the program that makes the latents of a batch."""
     noise = jax.device_put(random_latents(config), batch_sharding(generator.mesh))
     labels = np.arange(len(noise), dtype=np.int32) % config.data.num_classes
     on_devices = jax.device_put(labels, batch_sharding(generator.mesh))
-    return lambda: run_sampler(generator.ddt, noise, on_devices, options, cfg_scale=cfg_scale)
+    network = take_apart(generator.ddt)
+    if cfg_scale == 1.0:
+        options = dataclasses.replace(options, guidance="none")
+    inputs = (network, None, noise, on_devices, None, cfg_scale)
+    return Program(
+        lambda: integrate.lower(*inputs, options=options).compile(),
+        lambda: integrate(*inputs, options=options),
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ the decoder's adversarial term as well. A part's cost is the difference of two l
 the most since the process began, which grows with the lines; all three of "gan" are one program.
 
 `--at_once` compiles all programs at the same time, each on a core of its own, and then times them:
-half the time on a machine that is lent, and `peak_gib` is of all together.
+half the time on a machine that is lent.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from absl import app, flags
 from bench import CONFIG, TURN, facts, median_seconds, random_images
 
 from launch.benchmarks import timing
-from launch.benchmarks.together import first_calls
+from launch.benchmarks.together import at_once
 from rae_dit.config import Config, from_config_dict
 from rae_dit.planning.compiled import without_files
 from rae_dit.setup import models
@@ -41,11 +41,13 @@ class Part(NamedTuple):
 
     Attributes:
         name: of the part.
+        compile: compiles the program without running it; JAX keeps what it made.
         call: takes one step of the given number and returns its metrics.
         phases: of the part, and a step number of each.
     """
 
     name: str
+    compile: Callable[[], object]
     call: Callable[[int], Any]
     phases: dict[str, int]
 
@@ -89,7 +91,7 @@ def measurements(config: Config, mesh: jax.sharding.Mesh) -> Iterator[dict[str, 
     made: Iterator[Part] = (make() for make in makers)
     if AT_ONCE.value:
         parts = list(made)
-        first_calls(config, mesh, [functools.partial(part.call, 0) for part in parts])
+        at_once(config, mesh, [part.compile for part in parts])
         made = iter(parts)
     timing.wait_for_turn(TURN.value)
     for part in made:
@@ -106,6 +108,7 @@ def drawing(config: Config, mesh: jax.sharding.Mesh, batch: Any) -> Part:
     sample_inputs = jax.jit(make_task(config).objective.sample_inputs)
     return Part(
         "draw",
+        lambda: sample_inputs.lower(frozen, batch, jax.random.key(0)).compile(),
         lambda number: sample_inputs(frozen, batch, jax.random.key(number))["tokens"],
         {"": 0},
     )
@@ -117,15 +120,21 @@ def steps(
     """Makes a part that takes steps, at the given step numbers; its call returns the loss."""
     program = make_program(config, mesh)
     frozen = make_task(config).load_frozen(mesh)
-    state = program.create()
+    state: Any = None
 
     def take(number: int) -> jax.Array:
         nonlocal state
+        state = state or program.create()  # not before: other parts have states, too
         held = jax.device_put(jnp.int32(number), state.step.sharding)
         state, metrics = program.step(dataclasses.replace(state, step=held), frozen, batch)
         return jnp.where(metrics["skipped"] > 0, jnp.nan, metrics["loss"])
 
-    return Part(name, take, phases)
+    return Part(
+        name,
+        lambda: program.step.lower(program.abstract, frozen, batch).compile(),
+        take,
+        phases,
+    )
 
 
 def line(part: str, config: Config, seconds: tuple[float, float]) -> dict[str, Any]:

@@ -137,6 +137,8 @@ class Sitting:
 
     def start(self, job: Job) -> None:
         """Starts a job, which waits for its turn once it is compiled."""
+        for ending in (".ready", ".go"):  # of an earlier sitting
+            self.path(job.name, ending).unlink(missing_ok=True)
         turn = [f"--turn={self.path(job.name)}"] if job.takes_turns else []
         command = [sys.executable, *shlex.split(job.command), *turn]
         environment = os.environ | {
@@ -185,11 +187,18 @@ class Sitting:
             text = self.path(name, ".jsonl").read_text(errors="replace")
             found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
             lines += [{"measurement": name} | line for line in found]
-            words += f"== {name}\n{self.path(name, '.err').read_text(errors='replace')[-6000:]}\n"
+            words += (
+                f"== {name}\n{shortened(self.path(name, '.err').read_text(errors='replace'))}\n"
+            )
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (self.output / "sitting.jsonl").write_text(text)
         (self.output / "sitting.log").write_text(words)
         return lines
+
+
+def shortened(text: str) -> str:
+    """Returns the ends of a text; what a crash says of itself comes before its many threads."""
+    return text if len(text) < 9000 else f"{text[:3000]}\n...\n{text[-6000:]}"
 
 
 def tiny(job: Job) -> Job:
