@@ -6,6 +6,8 @@ A notebook needs four names: `open_images`, `load_rae`, `load_ddt` and `sample_l
 import sys
 from typing import TYPE_CHECKING, Any
 
+from rae_dit.version import __version__ as __version__
+
 if sys.version_info < (3, 11):  # noqa: UP036  (a clone runs without pip, which would tell)
     raise ImportError(f"Python: got {sys.version.split()[0]}; expected 3.11 or newer")
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from rae_dit.data.image_sequence import open_images
     from rae_dit.sampling.latents import sample_latents
 
-__version__ = "0.1.0.dev0"
 __all__ = ["load_ddt", "load_rae", "open_images", "sample_latents"]
 
 

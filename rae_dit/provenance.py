@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from rae_dit import __version__
 from rae_dit.config import ConfigError
 from rae_dit.config.compatibility import added
 from rae_dit.storage.places import place
+from rae_dit.version import __version__
 
 _SHOWN = 60  # characters of a value in a message
 _MISSING = object()

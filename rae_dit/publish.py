@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-import rae_dit
 from rae_dit.config import Config, to_dict
 from rae_dit.config.check import invalid_value
 from rae_dit.data.transforms import to_float
@@ -25,6 +24,7 @@ from rae_dit.models.ddt import DDT
 from rae_dit.setup.published import autoencoder_leaves, published_config
 from rae_dit.storage.files import write_json, write_text
 from rae_dit.storage.places import place
+from rae_dit.version import __version__
 from rae_dit.weights import publish as files
 from rae_dit.weights.errors import WeightsError
 from rae_dit.weights.header import ddt_facts
@@ -105,7 +105,7 @@ def publish(
             ddt=naming,
             encoder=encoder,
             class_names=model.class_names,
-            version=rae_dit.__version__,
+            version=__version__,
         ),
     )
     return output

@@ -52,8 +52,9 @@ def rooms() -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {}
     for path in MODULES:
         here = room_of(module_name(path))
-        names = (name.removeprefix("rae_dit.") for name in imports(path.read_text()))
-        found = {room_of(name) for name in names} & known
+        ours = (name for name in imports(path.read_text()) if name.startswith("rae_dit."))
+        named = {room_of(name.removeprefix("rae_dit.")) for name in ours}
+        found = named & known | ({"__init__"} if named - known else set())
         graph.setdefault(here, set()).update(found - {here})
     return graph
 
