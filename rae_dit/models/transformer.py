@@ -5,15 +5,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.experimental.layout import Layout, with_layout_constraint
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from rae_dit.architecture import Compute, ViTArchitecture
 from rae_dit.models.attention import SelfAttention
 from rae_dit.models.layers import LayerNorm, compute_dtype
 from rae_dit.models.mlp import MLP, SwiGLU, gelu_exact, gelu_tanh
-from rae_dit.models.platform import target_devices
 from rae_dit.models.rotary import apply_rope_halves
 from rae_dit.models.stack import Stack
 
@@ -53,7 +50,6 @@ class TransformerBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "B N D"], *rope: Array) -> Float[Array, "B N D"]:
         """Returns tokens of the same shape and dtype; `rope` is (cos, sin), or nothing."""
-        x = in_rows(x)
         attended = self.attention(self.norm1(x), (rope[0], rope[1]) if rope else None)
         if self.scale1 is not None:
             attended = attended * self.scale1[...].astype(x.dtype)
@@ -62,27 +58,6 @@ class TransformerBlock(nnx.Module):
         if self.scale2 is not None:
             processed = processed * self.scale2[...].astype(x.dtype)
         return x + processed
-
-
-def in_rows(x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-    """Keeps tokens, and on the way back their gradients, in rows of channels on GPUs.
-
-    XLA would rather store them with the batch innermost, so that adding a bias becomes a plain
-    sum; norms then transpose in both directions, and no residual is added within a product.
-    """
-    platform, devices = target_devices()
-    if platform != "gpu" or devices is None or x.shape[0] % devices:
-        return x
-
-    def constrain(x: Array) -> Array:
-        return with_layout_constraint(x, Layout(major_to_minor=(0, 1, 2)))
-
-    if devices == 1:
-        return constrain(x)
-    # The compiler does not partition a constraint: unmapped, it would gather the whole batch.
-    mesh = jax.sharding.get_abstract_mesh()
-    batch = PartitionSpec(mesh.axis_names)
-    return jax.shard_map(constrain, mesh=mesh, in_specs=batch, out_specs=batch)(x)
 
 
 def make_trunk(architecture: ViTArchitecture, compute: Compute, rngs: nnx.Rngs) -> Stack:
