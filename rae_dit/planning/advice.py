@@ -9,7 +9,7 @@ GIB = 2**30
 REMAT = {
     "dots": "keeps the results of matrix products and computes the rest again: 6 to 10 % more time "
     "for 25 % less memory (DiT^DH-XL, H200)",
-    "full": "keeps each block's input only; one more forward pass: 26 to 27 % more time for 63 % "
+    "full": "keeps each block's input only; one more forward pass: 26 to 28 % more time for 63 % "
     "less memory (DiT^DH-XL, H200)",
 }
 
