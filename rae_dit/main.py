@@ -16,6 +16,7 @@ from contextlib import nullcontext
 import absl.logging
 from absl import app, flags
 
+from rae_dit.background import leave_background
 from rae_dit.command_line import log_to_stderr
 from rae_dit.config import ConfigError, check_devices, to_dict
 from rae_dit.failures import ending_in_one_line, exit_with, report
@@ -159,7 +160,11 @@ def run() -> None:
         define_flags(flags.FLAGS)
     except flags.Error as error:  # ml_collections reads the files of --flagfile here already
         exit_with(error)
-    app.run(main, flags_parser=read_request)
+    try:
+        app.run(main, flags_parser=read_request)
+    except SystemExit as ended:
+        leave_background(ended)  # an error before the first step waits for no compile
+        raise
 
 
 if __name__ == "__main__":

@@ -199,3 +199,38 @@ def test_a_token_added_before_the_projections_changes_neither_result_nor_gradien
     wanted, found = value_and_gradients(plain), value_and_gradients(padded)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+@pytest.mark.parametrize("tokens", [6, 7])
+def test_cudnn_s_odd_lengths_are_padded_before_the_projections(tokens, monkeypatch):
+    layer = attention.SelfAttention(
+        16, 2, implementation="cudnn", dtype=jnp.float32, rngs=nnx.Rngs(params=0)
+    )
+    lengths = []
+    masked_attention = attention.masked_attention
+    plain_attention = jax.nn.dot_product_attention
+
+    def masked(q, k, v, tokens, *, implementation):
+        lengths.append(q.shape[1])
+        return masked_attention(q, k, v, tokens, implementation="xla")
+
+    monkeypatch.setattr(attention, "masked_attention", masked)
+    monkeypatch.setattr(
+        jax.nn,
+        "dot_product_attention",
+        lambda *a, implementation, **k: plain_attention(*a, implementation="xla", **k),
+    )
+    x = normal(2, tokens, 16)
+    found = layer(x)
+    assert lengths == ([tokens + 1] if tokens % 2 else [])
+    layer.implementation = "xla"
+    np.testing.assert_allclose(found, layer(x), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("tokens", [6, 7])
+def test_cudnn_s_heads_are_checked_at_every_length(tokens):
+    layer = attention.SelfAttention(
+        12, 3, implementation="cudnn", dtype=jnp.float32, rngs=nnx.Rngs(params=0)
+    )
+    with pytest.raises(ValueError, match="'cudnn' for heads of 4 channels; expected a multiple"):
+        layer(normal(2, tokens, 12))

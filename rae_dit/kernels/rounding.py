@@ -12,8 +12,6 @@ through Pallas and Triton.
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
@@ -84,6 +82,9 @@ def round_both_ways_gpu(
 
 def _round(x: Array, factor: Array, factor_transposed: Array, *, interpret: bool) -> Rounded:
     """Runs the kernel over the rows of one device."""
+    from jax.experimental import pallas as pl  # late: half a second, for float8 on GPUs only
+    from jax.experimental.pallas import triton
+
     rows, columns = x.shape
     # the largest powers of two that divide the matrix and fit into a tile
     height, width = (min(size & -size, most) for size, most in zip(x.shape, TILE, strict=True))

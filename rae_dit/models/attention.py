@@ -166,11 +166,6 @@ def dot_product_attention(
     """
     kernel = resolve(implementation, q.dtype, q.shape)
     match kernel:
-        case "cudnn" if q.shape[-1] % CUDNN_WIDTHS:
-            raise ValueError(
-                f"attention: got 'cudnn' for heads of {q.shape[-1]} channels; expected a multiple "
-                f"of {CUDNN_WIDTHS}, or 'auto'"
-            )
         case "cudnn" if q.shape[1] % 2:
             return odd_length_attention(q, k, v, implementation="cudnn")
         case "xla" | "cudnn":
@@ -185,10 +180,19 @@ def dot_product_attention(
 
 
 def resolve(implementation: str, dtype: Any, shape: tuple[int, ...]) -> str:
-    """Returns `implementation`, or what "auto" means for q of this dtype and [B, N, H, Dh]."""
+    """Returns `implementation`, or what "auto" means for q of this dtype and [B, N, H, Dh].
+
+    Raises:
+        ValueError: cuDNN is asked for and does not take such heads.
+    """
+    batch, tokens, _, head_width = shape
+    if implementation == "cudnn" and head_width % CUDNN_WIDTHS:
+        raise ValueError(
+            f"attention: got 'cudnn' for heads of {head_width} channels; expected a multiple "
+            f"of {CUDNN_WIDTHS}, or 'auto'"
+        )
     if implementation != "auto":
         return implementation
-    batch, tokens, _, head_width = shape
     half = dtype in HALF
     return choose_attention(
         *target_devices(), half=half, batch=batch, tokens=tokens, head_width=head_width

@@ -1,12 +1,14 @@
 """--mode=train: trains the config's objective, resuming from the latest checkpoint."""
 
 import contextlib
+import functools
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 import jax
 
+from rae_dit.background import in_background
 from rae_dit.checkpoint.manager import Checkpoints
 from rae_dit.config import Config, ConfigError, to_dict
 from rae_dit.multihost import Preemption, closing
@@ -68,9 +70,8 @@ def train(config: Config, workdir: Path, *, started: float | None = None) -> Con
         run = open_run(config, make_mesh(config.sharding.fsdp), workdir / LISTINGS)
         compiling: Future[None] | None = None
         if (checkpoints.latest_step() or 0) < run.config.optim.max_steps:
-            beside = ThreadPoolExecutor(1, thread_name_prefix="compile")
-            compiling = beside.submit(compile_step, run, models.matmul_precision(config))
-            beside.shutdown(wait=False)  # an error before the first step waits for no compile
+            precision = models.matmul_precision(config)
+            compiling = in_background(functools.partial(compile_step, run, precision), "compile")
         hooks = [
             telemetry_hook(run),
             validation_hook(run, preemption.still_alive),
