@@ -23,7 +23,8 @@ def in_background(work: Callable[[], None], name: str) -> "Future[None]":
 
     def run() -> None:
         try:
-            future.set_result(work())
+            work()
+            future.set_result(None)
         except BaseException as error:  # raised where the result is asked for
             future.set_exception(error)
 

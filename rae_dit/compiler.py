@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 OPTIONS: dict[str, dict[str, bool | int | str]] = {
     "gpu": {
         "xla_gpu_enable_triton_gemm": False,  # 9 % faster, docs/performance.md
-        "xla_gpu_dot_merger_threshold_mb": 0,  # q, k and v of models/odd_length.py stay apart
+        "xla_gpu_dot_merger_threshold_mb": 0,  # q, k, v of odd lengths stay apart; else equal
     },
 }
 

@@ -1,15 +1,20 @@
 """Products of 8-bit floats: their definition in NumPy, gradients, and networks made of them."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from flax import nnx
 from support.small_ddt import T, X, Y, awake_ddt
 from support.small_run import small_config
 
 from rae_dit.config import ConfigError
+from rae_dit.kernels.rounding import round_both_ways_gpu
 from rae_dit.models import float8
+from rae_dit.models.merge import merge_for_loop
 from rae_dit.sampling.latents import sample_latents
 
 RANDOM = np.random.default_rng(0)
@@ -89,12 +94,50 @@ def test_network_is_close_to_the_exact_one_and_weights_rounded_once_change_nothi
     error = jnp.linalg.norm(eighth(X, T, Y) - reference) / jnp.linalg.norm(reference)
     assert 1e-4 < float(error) < 0.03
 
+    once = merge_for_loop(*nnx.split(exact), float8=True)
+    np.testing.assert_allclose(eighth(X, T, Y), once(X, T, Y), atol=1e-6)
+
     noise = jnp.asarray(X)
     one = sample_latents(eighth, noise, Y, steps=3)
     other = sample_latents(exact, noise, Y, steps=3, precision="fp8")
     plain = sample_latents(exact, noise, Y, steps=3)
     np.testing.assert_allclose(one, other, atol=1e-6)
     assert 1e-5 < float(jnp.abs(one - plain).max()) < 0.1
+
+
+@pytest.mark.parametrize("changes", [{}, {"use_swiglu": False}], ids=["swiglu", "gelu"])
+def test_all_linear_layers_of_a_block_have_three_products_of_8_bit_floats(changes):
+    """Forward, of the input's gradient, and of the weight's: of qkv, proj and the MLP's two."""
+    graph, parameters = nnx.split(awake_ddt(float8=True, scan_layers=False, **changes))
+
+    def loss(parameters: nnx.State) -> jax.Array:
+        return jnp.sum(nnx.merge(graph, parameters)(X, T, Y) ** 2)
+
+    text = str(jax.make_jaxpr(jax.grad(loss))(parameters))
+    products = re.findall(r"dot_general\[.*?\] (\w+) (\w+)", text, re.DOTALL)
+    kinds = dict(re.findall(r"(\w+):(\w+)\[", text))
+    eighths = [pair for pair in products if {kinds[name] for name in pair} == {"f8_e4m3fn"}]
+    blocks = sum(stack.depth for stack in nnx.merge(graph, parameters).stacks().values())
+    assert len(eighths) == 3 * 4 * blocks
+
+
+@pytest.mark.parametrize(
+    ("platform", "devices", "tokens", "takes"),
+    [("gpu", 1, 64, True), ("gpu", 1, 40, False), ("gpu", None, 64, False), ("cpu", 1, 64, False)],
+)
+def test_the_kernel_rounds_where_it_can(platform, devices, tokens, takes, monkeypatch):
+    calls = []
+
+    def interpreted(*arguments):
+        calls.append(arguments[0].shape)
+        return round_both_ways_gpu(*arguments, interpret=True)
+
+    monkeypatch.setattr(float8, "target_devices", lambda: (platform, devices))
+    monkeypatch.setattr(float8, "round_both_ways_gpu", interpreted)
+    x = RANDOM.standard_normal((tokens, 32)).astype("f")
+    value, pull_back = jax.vjp(float8.linear, x, jnp.eye(32), jnp.zeros(32))
+    pull_back(value)
+    assert calls == ([(tokens, 32)] * 2 if takes else [])
 
 
 def test_an_objective_without_such_products_refuses_the_precision():

@@ -64,7 +64,9 @@ def test_what_a_crash_says_first_is_kept() -> None:
 
 def test_what_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr(sitting, "GRACE", 0.5)
-    hangs = '-c \'import time; print("{\\"part\\": 1}", flush=True); time.sleep(60)\''
+    hangs = (
+        '-c \'import time; print("{\\"part\\": 1}\\n{\\"pa", flush=True, end=""); time.sleep(60)\''
+    )
     whole = Sitting(tmp_path / "work", tmp_path / "out", 1.0)
     whole.run([Job("hangs", hangs, takes_turns=False)])
     assert "hangs: status -9" in capsys.readouterr().out

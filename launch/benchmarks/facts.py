@@ -3,11 +3,14 @@
 import dataclasses
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from rae_dit.config import Config
+
+HERE = Path(__file__).parent
 
 
 def facts(config: Config) -> dict[str, Any]:
@@ -30,7 +33,8 @@ def commit() -> str:
     """Returns the commit's short name, with '+' if files differ; '' outside a checkout."""
     try:
         command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE)
+        return told.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
 

@@ -41,7 +41,17 @@ class Sitting:
             directory.mkdir(parents=True, exist_ok=True)
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Compiles jobs at the same time and times them one after the other."""
+        """Compiles jobs at the same time and times them in turn; leaves none running."""
+        try:
+            self.compile_and_time(jobs)
+        finally:
+            for process in self.running.values():
+                if process.poll() is None:
+                    end(process)
+            self.collect()
+
+    def compile_and_time(self, jobs: Sequence[Job]) -> None:
+        """Starts jobs, and gives each its turn once all are ready."""
         waiting, started = [*jobs], time.monotonic()
         while waiting or any(job.takes_turns and not self.is_ready(job.name) for job in jobs):
             for job in [*waiting]:
@@ -55,7 +65,6 @@ class Sitting:
         for job in jobs:
             if job not in waiting:
                 self.finish(job)
-        self.collect()
 
     def start(self, job: Job) -> None:
         """Starts a job, which waits for its turn once it is compiled."""
@@ -92,8 +101,7 @@ class Sitting:
         try:
             process.wait(max(1.0, self.end + GRACE - time.monotonic()))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
-            process.wait()
+            end(process)
         took = time.monotonic() - begun
         print(f"# {job.name}: status {process.returncode}, {took:.0f} s", flush=True)
 
@@ -107,7 +115,9 @@ class Sitting:
         words = ""
         for name in self.running:
             text = self.path(name, ".jsonl").read_text(errors="replace")
-            found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+            # whole lines: the last one of a job that was stopped may be torn
+            whole = text[: text.rfind("\n") + 1].splitlines()
+            found = [json.loads(line) for line in whole if line.startswith("{")]
             lines += [{"measurement": name} | line for line in found]
             words += (
                 f"== {name}\n{shortened(self.path(name, '.err').read_text(errors='replace'))}\n"
@@ -116,6 +126,12 @@ class Sitting:
         (self.output / "sitting.jsonl").write_text(text)
         (self.output / "sitting.log").write_text(words)
         return lines
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Kills a job with the processes that it started, and waits for its end."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def shortened(text: str) -> str:

@@ -83,7 +83,7 @@ def linear(
     Args:
         x: float32 or bfloat16, also the dtype of the result.
         kernel: W, of the same dtype.
-        bias: b, of any; it is cast, and its gradient is summed in float32.
+        bias: b, of any; it is cast, and its gradient summed in float32, then cast likewise.
     """
     return multiply(quantize(x), quantize(kernel.T), x.dtype) + bias.astype(x.dtype)
 
@@ -112,6 +112,7 @@ def linear_backward(
         flat, factor, scale_x.reshape(-1) * reciprocal(shared)
     )
     of_x = multiply((rows.reshape(gradient.shape), scale), quantize(kernel), gradient.dtype)
+    # shared is the scale of all
     of_kernel = multiply((columns, shared), (transposed, jnp.ones((1, 1))), kernel.dtype)
     return of_x, of_kernel, sums.astype(bias.dtype)
 

@@ -17,10 +17,7 @@ def odd_length_attention(
     *,
     implementation: Literal["xla", "cudnn"],
 ) -> Float[Array, "B N H Dh"]:
-    """Computes attention with one masked token added: cuDNN's backward pass refuses odd lengths.
-
-    Encoders and decoders have odd lengths because of their class token.
-    """
+    """Computes attention with one masked token added: cuDNN's backward pass refuses odd lengths."""
     tokens = q.shape[1]
     q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
     return masked_attention(q, k, v, tokens, implementation=implementation)[:, :tokens]

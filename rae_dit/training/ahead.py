@@ -1,7 +1,8 @@
 """The training step, compiled before its state and its first batch are there.
 
 Compiling takes most of a start, and needs shapes alone. So it goes on in a thread while weights are
-drawn or restored and the loader's workers start.
+drawn or restored and the loader's workers start. On a GPU XLA times candidates for a product while
+it compiles; what else the device does then may make it choose others than alone (not measured).
 """
 
 import jax
