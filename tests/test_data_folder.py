@@ -8,7 +8,7 @@ from support.image_files import check_reader, check_stream, encoded, images_of
 
 from rae_dit.data import folder
 from rae_dit.data.files import Images, SourceError
-from rae_dit.data.folder import open_folder
+from rae_dit.data.folder import class_directories, open_folder
 from rae_dit.data.position import ChangedDataError, check_position, position
 
 # Upper and lower case, an unsorted order, and names that must be passed over.
@@ -189,3 +189,26 @@ def test_a_wrong_path_says_what_is_there(root):
     assert "the class 'cow' holds nothing; expected images in it" in refused(root, num_classes=4)
     (root / "cow" / "x.txt").write_text("")
     assert "the class 'cow' holds 1 file (x.txt); expected" in refused(root, num_classes=4)
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("Train", "Validation", "test"), ("train",)])
+def test_splits_are_not_classes(names, tmp_path):
+    above = tmp_path / "whole"
+    for name in names:
+        (above / name / "ant").mkdir(parents=True)
+        (above / name / "ant" / "a.png").write_bytes(encoded(0, "PNG"))
+    found = ", ".join(sorted(names))
+    for opening in (
+        lambda: open_folder(str(above), len(names)),
+        lambda: class_directories(above, numeric_classes=False),
+    ):
+        with pytest.raises(SourceError) as caught:
+            opening()
+        assert f"whose directories are splits ({found}); expected one directory of" in str(
+            caught.value
+        )
+        assert str(caught.value).endswith(f"such as those in {str(above / names[0])!r}")
+    assert len(open_folder(str(above / names[0]), 1)) == 1
+    (above / "ant").mkdir()
+    (above / "ant" / "a.png").write_bytes(encoded(0, "PNG"))
+    assert len(open_folder(str(above), len(names) + 1)) == len(names) + 1  # a class's name, too

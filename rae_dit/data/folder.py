@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _SUFFIXES = tuple(suffix.encode() for suffix in SUFFIXES)
 # What was read before the other endings and the directories below were.
 _SUFFIXES_BEFORE = (b".jpg", b".jpeg", b".png", b".webp", b".bmp")
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval"}
 _REPORT_EVERY = 100_000
 _COMPARED = 64  # images of which other hosts compare the size
 
@@ -83,7 +84,7 @@ def open_folder(path: str, num_classes: int, *, numeric_classes: bool = False) -
 
     Raises:
         SourceError: there is no such directory, the number of classes is another, a class has no
-            image, or one is no number.
+            image, one is no number, or all are splits of a data set.
     """
     expected = "a directory with one directory of images per class"
     root = directory(path, expected)
@@ -169,10 +170,16 @@ def class_directories(root: Path, *, numeric_classes: bool) -> tuple[str, ...]:
     """Lists the directories of the classes in the order of their labels.
 
     Raises:
-        SourceError: they should be numbers, and one is not.
+        SourceError: they are the splits of a data set; or should be numbers, and one is not.
     """
     entries = root.iterdir() if is_url(root) else _scan(root)
     classes = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    if classes and all(name.lower() in _SPLITS for name in classes):
+        chosen = next((name for name in classes if name.lower().startswith("train")), classes[0])
+        raise SourceError(
+            f"got {str(root)!r}, whose directories are splits ({', '.join(classes)}); expected one "
+            f"directory of images per class, such as those in {str(root / chosen)!r}"
+        )
     if not numeric_classes:
         return tuple(classes)
     if names := [name for name in classes if not is_number(name)]:
