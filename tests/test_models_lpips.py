@@ -1,5 +1,7 @@
 """LPIPS against the reference's numbers, and what any distance must do."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from support.golden_files import arrays, channels_last
 from support.rule_weights import save_lpips
 
 from rae_dit.models.lpips import max_pool, unit_length
+from rae_dit.modes.reconstruct import compare
 from rae_dit.weights.lpips import linear_entries, read_lpips, vgg_entries
 from rae_dit.weights.mapping import WeightsError
 from rae_dit.weights.tensor_file import save_tensors
@@ -111,3 +114,13 @@ def test_names_are_torchvision_s_and_lpips_s():
     assert [entry.keys[0] for entry in linear_entries()] == [
         f"lin{number}.model.1.weight" for number in range(5)
     ]
+
+
+def test_a_reconstruction_is_compared_in_float32_whatever_the_run_s_precision(files, golden):
+    graph, parameters = nnx.split(read_lpips(*files))
+    a, b, _ = golden
+    with jax.default_matmul_precision("bfloat16"):
+        text = str(jax.make_jaxpr(compare, static_argnums=0)(graph, parameters, a, b))
+    asked = re.findall(r"precision=(\S.*)", text)
+    assert len(asked) >= 13  # VGG16's convolutions
+    assert set(asked) == {"(Precision.HIGHEST, Precision.HIGHEST)"}
