@@ -16,7 +16,8 @@ from rae_dit.config import Config, to_dict
 from rae_dit.config.check import invalid_value
 from rae_dit.data.transforms import to_float
 from rae_dit.demo.images import make_images
-from rae_dit.demo.model import Model, Parts, load_model
+from rae_dit.demo.model import Model, load_model
+from rae_dit.demo.parts import Parts
 from rae_dit.demo.settings import Settings, command, read_settings
 from rae_dit.evaluation.figures import sample_grid
 from rae_dit.model_card import Card, card_text

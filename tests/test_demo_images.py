@@ -16,13 +16,16 @@ from support.demo_model import small_model
 from support.sampling_run import GUIDED, pixels
 from support.small_ddt import awake_ddt, velocity
 
+from configs import dit2_dinov3
 from rae_dit.config import ConfigError
 from rae_dit.demo import __main__ as demo_main
 from rae_dit.demo import catalog as demo_catalog
 from rae_dit.demo import model as demo_model
+from rae_dit.demo import parts as demo_parts
+from rae_dit.demo.__main__ import command_line, parts_of
 from rae_dit.demo.catalog import Catalog
 from rae_dit.demo.drawing import Choice, draw
-from rae_dit.demo.model import RELEASED, Parts
+from rae_dit.demo.parts import RAEV2, RELEASED, Parts
 from rae_dit.demo.uploads import read_picture, reconstruct
 from rae_dit.evaluation.reconstruction import psnr
 from rae_dit.modes.sample import sample
@@ -213,11 +216,44 @@ def test_an_upload_that_is_no_picture_is_one_line(tmp_path, content, words):
     assert "; expected" in str(error.value)
 
 
-def test_files_of_raev2_are_refused_since_nothing_tells_their_pixels(monkeypatch):
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, r"^--encoder-layers: missing; expected the blocks that RAEv2's encoder averages"),
+        ({"encoder_layers": (0, 1)}, r"^--decoder-pixels: missing; expected 'unit', as RAEv2's"),
+    ],
+)
+def test_files_of_raev2_are_refused_where_no_flag_tells_what_they_do_not_say(
+    given, message, monkeypatch
+):
     network = SimpleNamespace(architecture=SimpleNamespace(conditioning="tokens"))
     monkeypatch.setattr(demo_model, "load_ddt", lambda source: network)
     monkeypatch.setattr(demo_model, "load_rae", lambda **parts: SimpleNamespace(decoder=1))
-    with pytest.raises(
-        ConfigError, match=r"^ddt.pt: got an RAEv2 network in files; expected a run"
-    ):
-        demo_model.load_files("ddt.pt", Parts(encoder="dinov3"))
+    monkeypatch.setattr(demo_parts, "decoder_pixels_of", lambda decoder: None)
+    with pytest.raises(ConfigError, match=message):
+        demo_model.load_files("ddt.pt", Parts(encoder="dinov3", decoder="decoder.pt", **given))
+
+
+def test_flags_tell_what_raev2_s_files_do_not_and_it_samples_as_its_reference(monkeypatch):
+    architecture = SimpleNamespace(conditioning="tokens", input_size=16)
+    network = SimpleNamespace(architecture=architecture, in_channels=4, null_label=3)
+    told = {}
+
+    def load_rae(**parts):
+        told.update(parts)
+        return SimpleNamespace(decoder=1, latent_shape=(16, 16, 4))
+
+    monkeypatch.setattr(demo_model, "load_ddt", lambda source: network)
+    monkeypatch.setattr(demo_model, "load_rae", load_rae)
+    words = ["FILE", "--encoder=e", "--decoder=d", "--encoder-layers=1,3", "--encoder-add-mean"]
+    parts = parts_of(command_line().parse_args([*words, "--decoder-pixels=unit"]))
+    assert command_line().parse_args(["FILE", *parts.arguments()]) == command_line().parse_args(
+        [*words, "--decoder-pixels=unit"]
+    )
+    sample = demo_model.load_files("ddt.pt", parts).sample
+    assert (told["encoder_layers"], told["encoder_add_mean"]) == ((1, 3), True)
+    assert told["decoder_pixels"] == "unit"
+    assert (sample.guidance, sample.cfg_scale, sample.cfg_interval) == ("internal", 1.78, (0.1, 1))
+    assert (sample.num_steps, sample.grid) == (100, "full")
+    reference = dit2_dinov3.get_config().sample
+    assert {name: reference[name] for name in RAEV2} == RAEV2

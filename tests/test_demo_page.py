@@ -20,7 +20,7 @@ from rae_dit.demo import drawing
 from rae_dit.demo.catalog import Catalog
 from rae_dit.demo.guard import ENVELOPE, UPLOADS_KEPT
 from rae_dit.demo.images import Strip
-from rae_dit.demo.model import Parts
+from rae_dit.demo.parts import Parts
 from rae_dit.demo.runs import RunsFolder
 from rae_dit.demo.shelf import Shelf
 

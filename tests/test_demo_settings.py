@@ -9,7 +9,7 @@ from support.demo_model import empty_model
 from rae_dit.config import ConfigError
 from rae_dit.demo.__main__ import interval
 from rae_dit.demo.catalog import Catalog
-from rae_dit.demo.model import Parts
+from rae_dit.demo.parts import Parts
 from rae_dit.demo.settings import class_choices, command, methods, read_classes, read_settings
 
 NAMES = ("zero", "one", "tench", "one")

@@ -19,7 +19,8 @@ from support.small_run import small_config
 import rae_dit
 from rae_dit import publish as publishing
 from rae_dit.config import Config, ConfigError, to_dict
-from rae_dit.demo.model import Model, Parts, load_model
+from rae_dit.demo.model import Model, load_model
+from rae_dit.demo.parts import Parts
 from rae_dit.publish import publish, save_ddt
 from rae_dit.sampling.generate import Generator
 from rae_dit.setup import models

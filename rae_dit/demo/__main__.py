@@ -12,13 +12,16 @@ to DIR, the same as the page shows.
 import argparse
 import logging
 import os
+from typing import get_args
 
+from rae_dit.architecture import Pixels
 from rae_dit.compiler import use_compile_cache
 from rae_dit.config.check import invalid_value
 from rae_dit.demo.catalog import Catalog
 from rae_dit.demo.drawing import OWN
 from rae_dit.demo.images import write_images
-from rae_dit.demo.model import Model, Parts
+from rae_dit.demo.model import Model
+from rae_dit.demo.parts import Parts
 from rae_dit.demo.runs import RunsFolder
 from rae_dit.demo.settings import NONE, Settings, methods, read_settings
 from rae_dit.failures import ending_in_one_line
@@ -41,6 +44,9 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--decoder", default="")
     parser.add_argument("--stats", default="")
     parser.add_argument("--encoder-input-size", type=int)
+    parser.add_argument("--encoder-layers", type=numbers, default=(), metavar="N,N,...")
+    parser.add_argument("--encoder-add-mean", action="store_true")
+    parser.add_argument("--decoder-pixels", choices=get_args(Pixels))
     parser.add_argument("--guide", default="", help="weaker model of AutoGuidance: run or file")
     parser.add_argument("--class-names", default="", help="file of all classes' names")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
@@ -76,17 +82,15 @@ def interval(text: str) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def numbers(text: str) -> tuple[int, ...]:
+    """Reads whole numbers such as "11,13,15"."""
+    return tuple(map(int, text.split(",")))
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Serves the page or writes images."""
     use_compile_cache(COMPILE_CACHE)
-    parts = Parts(
-        encoder=arguments.encoder,
-        decoder=arguments.decoder,
-        stats=arguments.stats,
-        encoder_input_size=arguments.encoder_input_size,
-        guide=arguments.guide,
-        class_names=arguments.class_names,
-    )
+    parts = parts_of(arguments)
     catalog = Catalog(arguments.sources, parts)
     if arguments.write:
         model = catalog.load(catalog.names()[0])
@@ -99,6 +103,21 @@ def run(arguments: argparse.Namespace) -> None:
     most_bytes = round(arguments.upload_mb * 1e6)
     runs = runs_folder(arguments.runs, arguments.sources)
     serve(catalog, runs, host=arguments.host, port=arguments.port, most_bytes=most_bytes)
+
+
+def parts_of(arguments: argparse.Namespace) -> Parts:
+    """Returns what goes with weights that are no run."""
+    return Parts(
+        encoder=arguments.encoder,
+        decoder=arguments.decoder,
+        stats=arguments.stats,
+        encoder_input_size=arguments.encoder_input_size,
+        encoder_layers=arguments.encoder_layers,
+        encoder_add_mean=arguments.encoder_add_mean,
+        decoder_pixels=arguments.decoder_pixels,
+        guide=arguments.guide,
+        class_names=arguments.class_names,
+    )
 
 
 def settings_of(model: Model, arguments: argparse.Namespace) -> Settings:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rae_dit.config import ConfigError
 from rae_dit.config.check import did_you_mean, invalid_value
-from rae_dit.demo.model import Model, Parts, load_model
+from rae_dit.demo.model import Model, load_model
+from rae_dit.demo.parts import Parts
 from rae_dit.storage.places import is_committed, place
 from rae_dit.workdir import find_run, newest_step, read_config
 

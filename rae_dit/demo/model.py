@@ -10,10 +10,10 @@ from flax import nnx
 from rae_dit.api import load_ddt, load_rae
 from rae_dit.config import Config, ConfigError
 from rae_dit.config.check import convert, invalid_value
-from rae_dit.config.compatibility import ADDED
 from rae_dit.config.modes import SampleConfig
 from rae_dit.data.class_files import read_names, short_name
 from rae_dit.data.files import SourceError
+from rae_dit.demo.parts import RAEV2, RELEASED, Parts, check_raev2
 from rae_dit.diffusion.flow import time_shift
 from rae_dit.models.rae import RAE
 from rae_dit.sampling.generate import Generator
@@ -25,63 +25,6 @@ from rae_dit.setup.trained import one_device, rae_of_run
 from rae_dit.storage.places import place
 from rae_dit.weights.publish import find_published, read_manifest
 from rae_dit.workdir import find_run, read_config
-
-# Of weights that no config of ours comes with: the sampler of the RAE paper, unguided.
-RELEASED: SampleConfig = convert(
-    SampleConfig,
-    {
-        "num_samples": 8,
-        "num_steps": 50,
-        "method": "euler",
-        "grid": "official",
-        "rtol": 1e-3,
-        "atol": 1e-6,
-        "diffusion_norm": 1.0,
-        "last_step": "mean",
-        "last_step_size": 0.04,
-        "guidance": "cfg",
-        "guide_checkpoint": "",
-        "cfg_scale": 1.0,
-        "cfg_interval": (0.0, 1.0),
-        "internal_scale": 1.0,
-        "internal_interval": (0.0, 1.0),
-        "labels": "",
-        "class_list": "",
-        "class_names": "",
-        "label_mode": "equal",
-        "batch_size": 8,
-        "output_dir": "",
-        "seed": 0,
-    }
-    | {path.removeprefix("sample."): v for path, v in ADDED.items() if path.startswith("sample.")},
-    "sample",
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts:
-    """What goes with weights that are no run; '' where nothing is given.
-
-    Attributes:
-        encoder: of the autoencoder, as `load_rae` takes it.
-        decoder: of the autoencoder.
-        stats: latent statistics.
-        encoder_input_size: side in pixels of what the encoder sees.
-        guide: weaker model of AutoGuidance, for runs too.
-        class_names: file of the names of all classes, for runs too.
-    """
-
-    encoder: str = ""
-    decoder: str = ""
-    stats: str = ""
-    encoder_input_size: int | None = None
-    guide: str = ""
-    class_names: str = ""
-
-    def arguments(self) -> list[str]:
-        """Returns the arguments of the command line that say the same."""
-        given = {name: value for name, value in dataclasses.asdict(self).items() if value}
-        return [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,21 +140,24 @@ def load_files(source: str, parts: Parts) -> Model:
             decoder=parts.decoder or None,
             stats=parts.stats or None,
             encoder_input_size=parts.encoder_input_size,
+            encoder_layers=parts.encoder_layers,
+            encoder_add_mean=parts.encoder_add_mean,
+            decoder_pixels=parts.decoder_pixels,
         )
     if rae.decoder is None:
         raise ConfigError("--decoder: missing; expected the decoder that makes images of latents")
     ddt = load_ddt(source)
-    if parts.encoder and ddt.architecture.conditioning == "tokens":
-        raise ConfigError(  # there are no flags for its layers of the encoder and its pixels
-            f"{source}: got an RAEv2 network in files; expected a run, or a directory of "
-            "'python -m rae_dit.weights publish', which say how images are made"
-        )
+    raev2 = ddt.architecture.conditioning == "tokens"
+    if raev2 and parts.encoder:
+        check_raev2(parts)
     guide = load_ddt(parts.guide) if parts.guide else None
     side = ddt.architecture.input_size
     latent = (side, side, ddt.in_channels)
     if latent != rae.latent_shape:
         raise invalid_value("--encoder", parts.encoder, f"one with latents {latent} (h, w, C)")
-    changes = {"guide_checkpoint": parts.guide, "guidance": "autoguidance" if guide else "cfg"}
+    changes = {**RAEV2} if raev2 else {}
+    if guide:
+        changes |= {"guide_checkpoint": parts.guide, "guidance": "autoguidance"}
     sample = changed(RELEASED, changes)
     shift = time_shift(side * side * ddt.in_channels)
     names = read_class_names(parts.class_names, ddt.null_label)

@@ -11,7 +11,8 @@ import numpy as np
 from rae_dit.config import ConfigError
 from rae_dit.config.check import did_you_mean, invalid_value
 from rae_dit.config.modes import SampleConfig
-from rae_dit.demo.model import Model, Parts, changed
+from rae_dit.demo.model import Model, changed
+from rae_dit.demo.parts import Parts
 from rae_dit.sampling.generate import GenerationSettings
 from rae_dit.sampling.mean_flow import METHOD, check_jumps
 from rae_dit.setup.sampling import options_of

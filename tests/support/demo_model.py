@@ -3,7 +3,8 @@
 from types import SimpleNamespace
 
 from rae_dit.config import Config
-from rae_dit.demo.model import RELEASED, Model
+from rae_dit.demo.model import Model
+from rae_dit.demo.parts import RELEASED
 from rae_dit.setup import models
 from rae_dit.setup.sampling import load_generator
 from support.sampling_run import sampling_config
