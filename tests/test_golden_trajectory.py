@@ -23,8 +23,12 @@ SMOOTH = {
     **dict.fromkeys(("l1", "lpips"), 1e-5),
     **dict.fromkeys(("logits_real", "logits_fake", "discriminator_loss"), 1e-5),
     **{"discriminator_gradient_norm": 1e-5, "gan": 1e-4},
-    **{"adaptive_weight": 2e-3, "gradient_norm": 2e-3},
+    **{"adaptive_weight": 2e-3, "gradient_norm": 5e-3},
 }
+# A decoder's first updates have the size of the rate whatever the gradient's is, so that rounding
+# grows: to 4e-3 of the gradient's norm at the fourth step with AVX2's fused products, to 1.4e-3
+# with AVX or SSE; the weights' change may differ by 5e-3. Of equal weights the norms are equal.
+FIRST = {"gradient_norm": 5e-5, "adaptive_weight": 5e-5}
 PLAIN = SMOOTH | {"decoder": 9e-3, "heads": 4e-2, "vectors": 1e-3, "change_1/decoder": 9e-3}
 PLAIN |= {"adaptive_weight": 1e-3, "gradient_norm": 3e-3, "discriminator_gradient_norm": 3e-3}
 RATES = {"lr": 1e-6, "discriminator_lr": 1e-6}
@@ -69,6 +73,8 @@ def test_steps_are_the_reference_s(name, limits):
     found = errors(replayed(name), theirs) | distances(begun(name)[0], replayed(name), theirs)
     allowed = {key: limit(key, limits | RATES) for key in found}
     assert {key: value for key, value in found.items() if not value < allowed[key]} == {}
+    first = errors(replayed(name)[:2], theirs)
+    assert [key for key in FIRST.keys() & first.keys() if not first[key] < FIRST[key]] == []
     networks = {"change": 1, "ema_change": 1} if "stage2" in name else {"decoder": 3, "heads": 2}
     for part, count in networks.items():
         assert sum(part in key for key in found) >= count
